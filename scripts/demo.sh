@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# From a fresh clone to a result: sets .venv up, then evaluates a real small model on the shipped
+# demo dataset. Further words go to `slm-vllm eval`, e.g.: bash scripts/demo.sh --samples 50
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh
+
+started=$SECONDS
+code=0
+.venv/bin/slm-vllm eval --model demo --dataset demo --mode no_context,oracle --no-clearml "$@" \
+    || code=$?
+if [ "$code" -ne 0 ]; then
+    printf '\ndemo: slm-vllm eval ended with exit code %s; what it said is above.\n' "$code" >&2
+    exit "$code"
+fi
+cat <<EOF
+
+demo: done in $((SECONDS - started)) s. Each mode has a run folder under outputs/ (or your
+--output-dir): results.json holds the figures, predictions.jsonl every question with its answer,
+experiment.log what vLLM said. Next: .venv/bin/slm-vllm --help
+EOF

@@ -1,0 +1,197 @@
+"""`slm-vllm data`: convert, check, list and measure datasets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+JSON_FLAG = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+KIND_OPTION = click.option(
+    "--kind", help="nq, simple_qa, qa_pairs or hf; found from the file when left out."
+)
+
+
+@click.group("data")
+def data() -> None:
+    r"""Convert, check, list and measure datasets.
+
+    \b
+    Example:
+      slm-vllm data check data/NQ-open.dev.merged.jsonl
+    """
+
+
+@data.command("prepare")
+@click.argument("kind", type=click.Choice(["nq", "simple_qa"]))
+@click.option("--input", "source", required=True, help="Raw file, also .gz or .zst.")
+@click.option("--output-dir", required=True, help="Where the converted files go.")
+@click.option("--strict", is_flag=True, help="Fail at the first row that cannot be used.")
+@JSON_FLAG
+def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool) -> None:
+    r"""Convert a raw file to JSON (full, train, eval) and Parquet.
+
+    Rows that cannot be used are written to rejected.jsonl with line and reason.
+
+    \b
+    Examples:
+      slm-vllm data prepare nq --input NQ-open.dev.merged.jsonl.gz --output-dir data
+      slm-vllm data prepare simple_qa --input simple_qa.csv --output-dir data --strict
+    """
+    from slm_vllm.datasets.convert import convert
+
+    done = convert(kind, source, output_dir, strict=strict)
+    if as_json:
+        click.echo(json.dumps(done.to_json()))
+        return
+    click.echo(f"{done.rows:,} rows: {done.train:,} train, {done.eval:,} eval")
+    if done.rejected:
+        click.echo(f"{done.rejected:,} rejected, see {Path(output_dir) / 'rejected.jsonl'}")
+    for file in done.files:
+        click.echo(f"  {file}  {_size(file.stat().st_size)}")
+
+
+@data.command("check")
+@click.argument("path_or_name")
+@KIND_OPTION
+@JSON_FLAG
+def check(path_or_name: str, kind: str | None, as_json: bool) -> None:
+    r"""Read a whole dataset and say whether a run can use it; exit code 3 when not.
+
+    \b
+    Examples:
+      slm-vllm data check demo
+      slm-vllm data check data/qa_pairs.jsonl --json
+    """
+    from slm_vllm.datasets.inspection import check_dataset
+    from slm_vllm.errors import DataError
+
+    try:
+        path, kind, options = _locate(path_or_name, kind)
+        report = check_dataset(path, kind, options)
+    except DataError as error:
+        if as_json:
+            click.echo(json.dumps({"usable": False, "path": path_or_name, "error": str(error)}))
+        raise
+    if as_json:
+        click.echo(json.dumps(report.to_json(), ensure_ascii=False))
+        return
+    click.echo(f"{report.path}: usable, read as {report.kind}")
+    click.echo(f"  layout             {report.layout}")
+    for label in ("rows", "rejected", "duplicates", "empty_answers"):
+        click.echo(f"  {label.replace('_', ' '):<18} {getattr(report, label):,}")
+    click.echo(f"  {'without contexts':<18} {report.without_contexts:,}")
+    click.echo(f"  {'without documents':<18} {report.without_documents:,}")
+    click.echo("  columns            " + ", ".join(f"{k}: {v}" for k, v in report.columns.items()))
+    for row in report.first_rejected:
+        click.echo(f"  line {row.line}: {row.reason}")
+    if report.rejected > len(report.first_rejected):
+        click.echo(f"  and {report.rejected - len(report.first_rejected):,} more")
+
+
+@data.command("list")
+@JSON_FLAG
+def list_datasets(as_json: bool) -> None:
+    r"""List the configured datasets and whether their file is there.
+
+    \b
+    Example:
+      slm-vllm data list
+    """
+    from slm_vllm.config.location import configs_dir
+    from slm_vllm.datasets.catalog import read_catalog
+
+    entries = read_catalog(configs_dir())
+    if as_json:
+        click.echo(json.dumps({"datasets": [entry.to_json() for entry in entries]}))
+        return
+    for entry in entries:
+        click.echo(f"{entry.name:<16} {entry.kind or '-':<10} {_presence(entry)}")
+
+
+@data.command("stats")
+@click.argument("path_or_name")
+@KIND_OPTION
+@JSON_FLAG
+def stats(path_or_name: str, kind: str | None, as_json: bool) -> None:
+    r"""Show rows, lengths in words, and topics where the metadata has them.
+
+    \b
+    Example:
+      slm-vllm data stats data/simple_qa_test_set_with_documents.csv
+    """
+    from slm_vllm.datasets.inspection import dataset_stats
+
+    path, kind, options = _locate(path_or_name, kind)
+    found = dataset_stats(path, kind, options)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    click.echo(f"{found['path']} ({found['kind']}): {found['rows']:,} rows")
+    if found["rejected"]:
+        click.echo(f"{found['rejected']:,} rejected; see: slm-vllm data check {path_or_name}")
+    names = ("n", "mean", "min", "median", "p95", "max")
+    click.echo(f"{'words':<12}" + "".join(f"{name:>12}" for name in names))
+    for name, figures in found["lengths"].items():
+        cells = (f"{figures[key]:>12,.10g}" if key in figures else f"{'-':>12}" for key in names)
+        click.echo(f"{name:<12}" + "".join(cells))
+    for topic, figures in found["topics"].items():
+        click.echo(
+            f"  {topic:<28} {figures['rows']:>7,} rows, question {figures['question_words']}, "
+            f"answer {figures['answer_words']} words"
+        )
+
+
+@data.command("clean-cache")
+@click.option("--cache-dir", default=".cache", show_default=True, help="As cache_dir in runs.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@JSON_FLAG
+def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
+    r"""Empty the cache of downloaded and converted datasets.
+
+    \b
+    Example:
+      slm-vllm data clean-cache --yes
+    """
+    from slm_vllm.datasets.catalog import empty_folder, folder_size
+
+    folder = Path(cache_dir) / "datasets"
+    count, size = folder_size(folder)
+    found = f"{folder}: {count:,} files, {_size(size)}"
+    click.echo(found, err=as_json)
+    if count and not yes:
+        click.confirm("Remove them?", abort=True, err=as_json)
+    empty_folder(folder)
+    if as_json:
+        click.echo(json.dumps({"path": str(folder), "files": count, "bytes": size}))
+    elif count:
+        click.echo("removed")
+
+
+def _locate(path_or_name: str, kind: str | None) -> tuple[str, str | None, Mapping[str, Any]]:
+    """Gives path, kind and options of a configured name or of a path."""
+    from slm_vllm.config.location import configs_dir
+    from slm_vllm.datasets.catalog import find_dataset
+
+    entry = find_dataset(path_or_name, configs_dir())
+    return entry.path or path_or_name, kind or entry.kind, entry.options
+
+
+def _presence(entry: Any) -> str:
+    if entry.path is None:
+        return "(each run gives a path)"
+    if "://" in entry.path:
+        return entry.path
+    size = entry.size
+    return f"{entry.path}  {'missing' if size is None else _size(size)}"
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:,.1f} GB"

@@ -1,0 +1,112 @@
+"""`slm-vllm eval`: one experiment, in one or several modes."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from slm_vllm.errors import ConfigError
+
+_EPILOG = """\b
+Examples:
+  slm-vllm eval --model demo --dataset demo --mode no_context,retriever,oracle
+  slm-vllm eval --model Qwen/Qwen3-1.7B --dataset nq --mode retriever --retriever bm25
+  slm-vllm eval --model smollm2_360m --dataset my_questions.jsonl --samples 100 \\
+      generation.max_new_tokens=64 prompt=few_shot
+
+The same command given again goes on where an interrupted run stopped. Exit codes: 0 done,
+2 usage or configuration, 3 data, 4 engine, 5 storage, 128 + n stopped by signal n."""
+
+
+@click.command("eval", epilog=_EPILOG)
+@click.option("--model", help="Model configuration, local folder or Hugging Face repository.")
+@click.option("--dataset", help="Dataset configuration or file.")
+@click.option(
+    "--mode", help="no_context, oracle, retriever; several, separated by commas, share one load."
+)
+@click.option("--retriever", help="Retriever configuration: bm25, rank_bm25, dense, hybrid.")
+@click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows.")
+@click.option("--name", help="Name of the run and of its folder.")
+@click.option("--output-dir", type=click.Path(), help="Where run folders are kept.")
+@click.option("--config-dir", type=click.Path(), help="Folder with configuration groups of yours.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run of the same name.")
+@click.option("--retry-errors", is_flag=True, help="Ask again what failed in the earlier run.")
+@click.option("--strict", is_flag=True, help="End at the first bad row or failed request.")
+@click.option("--no-clearml", is_flag=True, help="Accepted for older scripts: no tracker is on.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def command(
+    model: str | None,
+    dataset: str | None,
+    mode: str | None,
+    retriever: str | None,
+    samples: int | None,
+    name: str | None,
+    output_dir: str | None,
+    config_dir: str | None,
+    overwrite: bool,
+    retry_errors: bool,
+    strict: bool,
+    no_clearml: bool,
+    as_json: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Ask a model the questions of a dataset and score its answers.
+
+    Results are written to OUTPUT_DIR/NAME. Settings that have no option are given as KEY=VALUE;
+    `slm-vllm config show` lists them.
+    """
+    from slm_vllm.config.compose import compose_config
+    from slm_vllm.config.shorthand import (
+        choice_override,
+        dataset_override,
+        model_override,
+        quoted,
+    )
+
+    words: list[str] = []
+    if model is not None:
+        words += model_override(model, config_dir)
+    if dataset is not None:
+        words += dataset_override(dataset, config_dir)
+    if retriever is not None:
+        words += choice_override("retriever", retriever, config_dir)
+    if samples is not None:
+        words.append(f"experiment.max_samples={samples}")
+    if output_dir is not None:
+        words.append(f"experiment.output_dir={quoted(output_dir)}")
+    if strict:
+        words.append("experiment.strict=true")
+    modes = [part.strip() for part in mode.split(",") if part.strip()] if mode else [None]
+    if len(set(modes)) != len(modes):
+        raise ConfigError(f"--mode {mode}: the same mode twice")
+    configs = []
+    for one in modes:
+        chosen = choice_override("experiment_mode", one, config_dir) if one else []
+        named = []
+        if name is not None:
+            suffix = f"_{one}" if len(modes) > 1 else ""
+            named = [f"experiment.name={quoted(name + suffix)}"]
+        configs.append(compose_config([*words, *chosen, *named, *overrides], config_dir))
+    _run(configs, overwrite=overwrite, retry_errors=retry_errors, as_json=as_json)
+
+
+def _run(configs: list, *, overwrite: bool, retry_errors: bool, as_json: bool) -> None:  # type: ignore[type-arg]
+    from slm_vllm.reporting.table import results_table
+    from slm_vllm.runs.session import RunOptions, evaluate
+    from slm_vllm.runs.signals import Interrupted
+
+    try:
+        results = evaluate(configs, RunOptions(overwrite=overwrite, retry_errors=retry_errors))
+    except Interrupted as stop:
+        click.echo(
+            f"{stop}. All answers so far are kept; the same command goes on from there.", err=True
+        )
+        raise click.exceptions.Exit(stop.exit_code) from None
+    if as_json:
+        click.echo(json.dumps({"runs": results}, ensure_ascii=False))
+        return
+    click.echo(results_table(results))
+    for config in configs:
+        click.echo(f"Written to {config.experiment.output_dir}/{config.experiment.name}")

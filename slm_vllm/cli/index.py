@@ -1,0 +1,223 @@
+"""`slm-vllm index`: build, look into, search and evaluate the index of a retriever."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from slm_vllm.config.schema import Config
+    from slm_vllm.retrieval.base import BaseRetriever
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+BATCH = 256
+
+
+def _shared(command: F) -> F:
+    """The options that all commands which open an index take."""
+    for option in (
+        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
+        click.option("--config-dir", help="A folder with configuration groups of your own."),
+        click.option("--cache-dir", help="Where indexes are kept."),
+        click.option("--top-k", type=click.IntRange(min=1), help="Passages for each question."),
+        click.option("--retriever", help="bm25, rank_bm25, dense, hybrid, or a YAML of your own."),
+        click.option("--dataset", help="A configured dataset, or a file."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("index")
+def index() -> None:
+    r"""Build, look into, search and evaluate the index of a retriever.
+
+    \b
+    Example:
+      slm-vllm index search "who wrote the first declaration of human rights" --dataset nq
+    """
+
+
+@index.command("build")
+@_shared
+def build(as_json: bool, **given: Any) -> None:
+    r"""Build the index, or find that it is there already.
+
+    \b
+    Examples:
+      slm-vllm index build --dataset nq --retriever hybrid
+      slm-vllm index build --dataset data/NQ-open.dev.merged.jsonl retriever.passage.size=200
+    """
+    config = _compose(given)
+    begin = time.perf_counter()
+    retriever = _open(config)
+    facts = {**retriever.describe(), "seconds": round(time.perf_counter() - begin, 3)}
+    retriever.close()
+    _print(facts, as_json)
+
+
+@index.command("info")
+@click.option("--cache-dir", default=".cache", show_default=True, help="Where indexes are kept.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def info(cache_dir: str, as_json: bool) -> None:
+    r"""List the stored indexes: kind, passages, size, whether they are whole.
+
+    \b
+    Example:
+      slm-vllm index info --cache-dir .cache
+    """
+    from slm_vllm.retrieval.index_store import stored_indexes
+
+    found = stored_indexes(Path(cache_dir))
+    if as_json:
+        click.echo(json.dumps({"indexes": found}))
+        return
+    if not found:
+        click.echo(f"No index in {cache_dir}. Build one with: slm-vllm index build --dataset NAME")
+    for entry in found:
+        if "damaged" in entry:
+            click.echo(f"{entry['name']:<28} damaged, is rebuilt when used: {entry['damaged']}")
+        else:
+            size = f"{entry['bytes'] / 1e6:,.1f} MB"
+            click.echo(f"{entry['name']:<28} {entry['n_passages']:>9,} passages {size:>12}")
+
+
+@index.command("search")
+@click.argument("question")
+@_shared
+def search(question: str, as_json: bool, **given: Any) -> None:
+    r"""Print the passages found for a question, ranked, with their scores.
+
+    \b
+    Example:
+      slm-vllm index search "what does hp mean in war and order" --dataset demo --top-k 5
+    """
+    config = _compose(given)
+    retriever = _open(config)
+    found = retriever.retrieve([question], config.retriever.top_k, config.retriever.min_score)[0]
+    retriever.close()
+    if as_json:
+        passages = [passage.to_json() for passage in found]
+        click.echo(json.dumps({"question": question, "passages": passages}, ensure_ascii=False))
+        return
+    if not found:
+        click.echo("No passage was found: no word of the question is in the documents.")
+    for item in found:
+        click.echo(f"{item.rank}. {item.score:.4f}  {item.passage.title}")
+        click.echo(f"   {item.passage.passage_id}")
+        click.echo(f"   {item.passage.text}\n")
+
+
+@index.command("eval")
+@_shared
+def evaluate(as_json: bool, **given: Any) -> None:
+    r"""Measure how well the retriever finds answers and documents; no language model needed.
+
+    Searches for the 10 best passages of each question, or more with a larger --top-k.
+
+    \b
+    Example:
+      slm-vllm index eval --dataset nq --retriever dense --json
+    """
+    config = _compose(given)
+    retriever = _open(config)
+    result = _evaluate(config, retriever)
+    retriever.close()
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    timing = f"{result['search_seconds']:.2f} s, {result['questions_per_second']:,.0f}/s"
+    click.echo(f"{result['questions']:,} questions, {result['n_passages']:,} passages, {timing}")
+    for name, value in result["metrics"].items():
+        shown = "-" if value["mean"] is None else f"{value['mean']:.4f}"
+        click.echo(f"  {name:<22} {shown:>7}  n={value['n']:,}")
+
+
+def _compose(given: dict[str, Any]) -> Config:
+    from slm_vllm.config.compose import compose_config
+    from slm_vllm.config.shorthand import choice_override, dataset_override
+
+    folder = given["config_dir"]
+    words: list[str] = []
+    if given["dataset"]:
+        words += dataset_override(given["dataset"], folder)
+    if given["retriever"]:
+        words += choice_override("retriever", given["retriever"], folder)
+    if given["top_k"]:
+        words.append(f"retriever.top_k={given['top_k']}")
+    if given["cache_dir"]:
+        escaped = given["cache_dir"].replace("'", "\\'")
+        words.append(f"cache_dir='{escaped}'")
+    config = compose_config([*words, *given["overrides"]], Path(folder) if folder else None)
+    from slm_vllm.retrieval.registry import validate_options
+
+    validate_options(config.retriever)
+    return config
+
+
+def _open(config: Config) -> BaseRetriever:
+    from slm_vllm.datasets.registry import open_dataset
+    from slm_vllm.retrieval.corpus import corpus_key, scan_documents
+    from slm_vllm.retrieval.index_store import open_index
+
+    dataset = config.dataset
+    source = open_dataset(dataset.kind, dataset.path, options=_options(config))
+    return open_index(
+        config.retriever,
+        lambda: scan_documents(source.scan()),
+        corpus_key=corpus_key(dataset),
+        cache_dir=Path(config.cache_dir),
+        progress=_progress if sys.stderr.isatty() else None,
+    )
+
+
+def _options(config: Config) -> dict[str, Any]:
+    return {"split": config.dataset.split, **config.dataset.options}
+
+
+def _evaluate(config: Config, retriever: BaseRetriever) -> dict[str, Any]:
+    from slm_vllm.datasets.registry import open_dataset
+    from slm_vllm.retrieval.corpus import gold_document_ids
+    from slm_vllm.retrieval.evaluation import NDCG_DEPTH, SearchMetrics
+
+    depth = max(config.retriever.top_k, NDCG_DEPTH)
+    metrics = SearchMetrics(depth=depth, aliases=retriever.passages.aliases)
+    dataset = config.dataset
+    n_questions, seconds, empty = 0, 0.0, 0
+    for frame in open_dataset(dataset.kind, dataset.path, options=_options(config)).scan(BATCH):
+        questions = frame["question"].to_list()
+        begin = time.perf_counter()
+        found = retriever.retrieve(questions, depth, config.retriever.min_score)
+        seconds += time.perf_counter() - begin
+        metrics.add(found, frame["answers"].to_list(), gold_document_ids(frame))
+        n_questions += len(questions)
+        empty += sum(not row for row in found)
+    return {
+        **retriever.describe(),
+        "dataset": dataset.name,
+        "questions": n_questions,
+        "without_passage": empty,
+        "search_seconds": round(seconds, 3),
+        "questions_per_second": round(n_questions / max(seconds, 1e-9), 1),
+        "metrics": metrics.result(),
+    }
+
+
+def _progress(phase: str, done: int, total: int | None) -> None:
+    of = f" of {total:,}" if total else ""
+    click.echo(f"\r{phase}: {done:,}{of}   ", err=True, nl=done == total)
+
+
+def _print(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:<12} {value}")

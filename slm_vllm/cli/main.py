@@ -1,0 +1,81 @@
+"""The `slm-vllm` command: finds the module of a subcommand only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from slm_vllm import __version__
+from slm_vllm.errors import SlmVllmError
+
+# Name, module and the line that --help shows. Kept here so that --help imports no subcommand.
+COMMANDS = {
+    "eval": ("slm_vllm.cli.eval", "Run an experiment: ask a model the questions of a dataset."),
+    "data": ("slm_vllm.cli.data", "Convert, check and describe datasets."),
+    "index": ("slm_vllm.cli.index", "Build, search and judge retrieval indexes."),
+    "config": ("slm_vllm.cli.config", "List, show and validate configurations."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the module of a subcommand and takes its command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Adds the nearest command to the error about an unknown one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from slm_vllm.config.nearest import nearest
+
+            ctx.fail(f"No such command '{args[0]}'. {nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="slm-vllm")
+def cli() -> None:
+    """Evaluate small language models on question answering, fast, with vLLM.
+
+    \b
+    Example:
+      slm-vllm eval --model demo --dataset demo --mode no_context,retriever,oracle
+    """
+
+
+def main() -> None:
+    """Entry point: turns errors into a message and an exit code."""
+    try:
+        cli.main(prog_name="slm-vllm", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SlmVllmError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone.
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,217 @@
+"""Composes the YAML groups of `configs/` into one validated `Config`, as Hydra does.
+
+An override is a word of the command line: `group=choice` (`model=qwen_1.7b`) or `key=value`
+(`generation.max_new_tokens=64`). Every mistake ends in a `ConfigError` that names the key, the
+value and the nearest valid one, before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from slm_vllm.config.location import configs_dir
+from slm_vllm.config.nearest import nearest
+from slm_vllm.config.schema import Config
+from slm_vllm.errors import ConfigError
+
+GROUPS = ("model", "dataset", "retriever", "experiment_mode", "prompt", "hardware")
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One `key=value` word, split."""
+
+    key: str
+    value: str
+
+    @property
+    def is_group_choice(self) -> bool:
+        """Whether it chooses a file of a group rather than setting a value."""
+        return self.key in GROUPS
+
+
+def parse_override(word: str) -> Override:
+    """Splits a command-line word into key and value.
+
+    Raises:
+        ConfigError: The word is not of the form `key=value`.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(
+            f"'{word}' is not an override. Overrides are words of the form key=value, "
+            "for example generation.max_new_tokens=64"
+        )
+    return Override(key.strip().lstrip("+"), value)
+
+
+def search_path(config_dir: str | Path | None = None) -> list[Path]:
+    """The folders that hold configuration groups, the user's own first.
+
+    Raises:
+        ConfigError: `config_dir` is not a folder.
+    """
+    if config_dir is None:
+        return [configs_dir()]
+    own = Path(config_dir).expanduser().resolve()
+    if not own.is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
+    return [own, configs_dir()]
+
+
+def group_choices(group: str, config_dir: str | Path | None = None) -> dict[str, Path]:
+    """The names valid for a group, each with its YAML file; the user's own files win."""
+    found: dict[str, Path] = {}
+    for folder in search_path(config_dir):
+        for path in sorted((folder / group).glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
+    """Composes and validates the configuration of one run.
+
+    Args:
+        overrides: Words of the form `group=choice` or `key=value`; later ones win.
+        config_dir: A folder with groups of the user's own, searched before the shipped ones.
+
+    Raises:
+        ConfigError: Anything in it that is not valid, named with the nearest valid choice.
+    """
+    parsed = [parse_override(word) for word in overrides]
+    for override in parsed:
+        _check_override(override, config_dir)
+    if not any(override.key == "hardware" for override in parsed):
+        parsed.insert(0, Override("hardware", "auto"))
+    return validate(compose_raw([_with_device(o) for o in parsed], config_dir))
+
+
+def validate(raw: Mapping[str, Any]) -> Config:
+    """Checks a composed mapping against the schema.
+
+    Raises:
+        ConfigError: Lists every problem with its key, the value found and what is valid.
+    """
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise ConfigError(f"The configuration is not valid:\n{problems}") from None
+
+
+def compose_raw(
+    overrides: Sequence[Override], config_dir: str | Path | None = None
+) -> dict[str, Any]:
+    """Runs Hydra's composition and resolves interpolations, without checking types."""
+    import yaml
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    # Keys were checked against the schema already, so a value may be set whether or not the
+    # chosen YAML file mentions its key: that is what ++ says to Hydra.
+    words = [f"{o.key}={o.value}" if o.is_group_choice else f"++{o.key}={o.value}" for o in overrides]
+    folders = search_path(config_dir)
+    if len(folders) > 1:
+        words.append(f"hydra.searchpath=['file://{folders[0]}']")
+    try:
+        with initialize_config_dir(config_dir=str(folders[-1]), version_base="1.3"):
+            composed = compose(config_name="config", overrides=words)
+        resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"The configuration cannot be composed: {_first_lines(error)}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"A configuration file is not valid YAML: {error}") from None
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _with_device(override: Override) -> Override:
+    """Turns `hardware=auto` into the profile of the device of this machine."""
+    if override.key == "hardware" and override.value == "auto":
+        from slm_vllm.engines.device import detect_device
+
+        return Override("hardware", detect_device().profile)
+    return override
+
+
+def _check_override(override: Override, config_dir: str | Path | None) -> None:
+    if override.is_group_choice:
+        choices = group_choices(override.key, config_dir)
+        extra = ["auto"] if override.key == "hardware" else []
+        if override.value not in [*choices, *extra]:
+            raise ConfigError(
+                f"{override.key}={override.value}: there is no such {override.key}. "
+                f"{nearest(override.value, [*choices, *extra])}"
+            )
+        return
+    _check_key(override.key)
+
+
+def _check_key(key: str) -> None:
+    """Walks the schema along a dotted key."""
+    model: type[BaseModel] | None = Config
+    walked: list[str] = []
+    for part in key.split("."):
+        if model is None:
+            raise ConfigError(f"{key}: '{'.'.join(walked)}' is a value and has no key '{part}'")
+        if part not in model.model_fields:
+            where = f" in '{'.'.join(walked)}'" if walked else ""
+            raise ConfigError(
+                f"{key}: there is no key '{part}'{where}. {nearest(part, model.model_fields)}"
+            )
+        annotation = model.model_fields[part].annotation
+        if _is_open_mapping(annotation):
+            return
+        model = _section_of(annotation)
+        walked.append(part)
+
+
+def _is_open_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section class of a field, through `Section | None`; None for plain values."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    for option in options:
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
+def _describe(problem: Mapping[str, Any]) -> str:
+    """One line for one of pydantic's problems."""
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        section = _section_at(location[:-1])
+        valid = nearest(location[-1], section.model_fields) if section else ""
+        return f"{key}: there is no such key. {valid}"
+    if problem["type"] == "missing":
+        return f"{key}: is required and was not given"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {problem['input']!r}"
+
+
+def _section_at(location: Sequence[str]) -> type[BaseModel] | None:
+    section: type[BaseModel] | None = Config
+    for part in location:
+        if section is None or part not in section.model_fields:
+            return None
+        section = _section_of(section.model_fields[part].annotation)
+    return section
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3])

@@ -1,0 +1,196 @@
+"""The typed form of a run's configuration.
+
+Hydra composes the YAML groups under `configs/`; the models here check the result before anything
+heavy is imported. They are frozen: after validation a configuration is data, not state.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Dtype = Literal["auto", "float16", "bfloat16", "float32"]
+
+
+class Section(BaseModel):
+    """A frozen configuration section that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelConfig(Section):
+    """Which weights answer (`configs/model/`)."""
+
+    name: str
+    path: str
+    """`demo`, a local folder or a Hugging Face repository."""
+    revision: str | None = None
+    dtype: Dtype = "auto"
+    """`auto` leaves the choice to the hardware profile."""
+    max_model_len: int | None = Field(default=None, ge=16)
+    """Longest prompt plus answer in tokens; null: what the run needs, capped by the model."""
+    quantization: str | None = None
+    load_in_8bit: bool = False
+    trust_remote_code: bool = False
+    gradient_checkpointing: bool = False
+    """Accepted from earlier configurations; has no meaning in inference."""
+
+
+class DatasetConfig(Section):
+    """Which questions are asked (`configs/dataset/`)."""
+
+    name: str
+    kind: str | None = None
+    """A dataset class (`nq`, `simple_qa`, `qa_pairs`, `hf`); null: found out from the file."""
+    path: str
+    split: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class PassageConfig(Section):
+    """How documents are cut into passages, in words."""
+
+    size: int = Field(default=100, ge=1)
+    stride: int = Field(default=100, ge=1)
+    sentences: bool = False
+    """End passages at sentence ends where one is near."""
+
+    @model_validator(mode="after")
+    def _no_gaps(self) -> PassageConfig:
+        if self.stride > self.size:
+            raise ValueError(
+                f"stride {self.stride} is larger than size {self.size}: words between the "
+                "windows would never be searched"
+            )
+        return self
+
+
+class RerankerConfig(Section):
+    """A cross-encoder that reorders the best passages of the first search."""
+
+    model: str = "cross-encoder/ms-marco-MiniLM-L6-v2"
+    candidates: int = Field(default=20, ge=1)
+    """How many passages of the first search it reads."""
+
+
+class RetrieverConfig(Section):
+    """Where passages come from (`configs/retriever/`)."""
+
+    name: str
+    kind: str
+    """A retriever class: `bm25`, `rank_bm25`, `dense`, `hybrid`."""
+    top_k: int = Field(default=3, ge=1)
+    min_score: float | None = None
+    """Passages that score lower are not used; null: all of the top k are."""
+    passage: PassageConfig = Field(default_factory=PassageConfig)
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What only this kind of retriever has; checked by its class."""
+    reranker: RerankerConfig | None = None
+
+
+class ModeConfig(Section):
+    """What the model sees beside the question (`configs/experiment_mode/`)."""
+
+    name: str
+    context: Literal["none", "oracle", "retriever"]
+    max_samples: int | None = Field(default=None, ge=1)
+
+
+class FewShotExample(Section):
+    """One worked example shown before the question."""
+
+    question: str
+    answer: str
+    context: str | None = None
+
+
+class PromptConfig(Section):
+    """How a question becomes a prompt (`configs/prompt/`).
+
+    Templates are `str.format` strings. `question_template` knows `{question}`,
+    `context_template` knows `{context}` and `{question}`, `passage_template` knows `{rank}`,
+    `{title}` and `{text}`.
+    """
+
+    name: str
+    chat: bool | None = None
+    """Use the tokenizer's chat template; null: when it has one."""
+    system: str | None = None
+    question_template: str = "{question}"
+    context_template: str = "{context}\n\n{question}"
+    passage_template: str = "[{rank}] {title}\n{text}"
+    passage_separator: str = "\n\n"
+    few_shot: tuple[FewShotExample, ...] = ()
+    stop: tuple[str, ...] = ()
+    """Stop strings this form of prompt needs, beside those of `generation.stop`."""
+    enable_thinking: bool = False
+
+
+class GenerationConfig(Section):
+    """Sampling of the answer."""
+
+    max_new_tokens: int = Field(default=32, ge=1)
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int | None = Field(default=None, ge=1)
+    repetition_penalty: float = Field(default=1.0, gt=0.0)
+    stop: tuple[str, ...] = ()
+    """Extra stop strings. Empty by default: a model ends its answer itself, and stops such as
+    "." or "," cut right answers ("J. S. Bach")."""
+
+
+class HardwareConfig(Section):
+    """Engine settings for one kind of machine (`configs/hardware/`)."""
+
+    name: str
+    dtype: Dtype = "auto"
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables set before vLLM is imported, unless the user has set them."""
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of vLLM's `EngineArgs`; those the installed version lacks are left out."""
+
+
+class EngineConfig(Section):
+    """Which engine generates and how far requests run ahead of it."""
+
+    name: str = "vllm"
+    max_in_flight: int | None = Field(default=None, ge=1)
+    """Requests handed to the engine and not yet finished; null: twice `max_num_seqs`."""
+
+
+class ExperimentConfig(Section):
+    """The run as a whole."""
+
+    name: str
+    output_dir: str = "outputs"
+    seed: int = Field(default=42, ge=0)
+    log_predictions: bool = True
+    """Write `predictions.json` beside the Parquet file."""
+    save_contexts: bool = True
+    """Keep the passages each prompt used in the predictions."""
+    max_samples: int | None = Field(default=None, ge=1)
+    strict: bool = False
+    """A rejected row or a failed request ends the run."""
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    model: ModelConfig
+    dataset: DatasetConfig
+    retriever: RetrieverConfig
+    experiment_mode: ModeConfig
+    prompt: PromptConfig
+    generation: GenerationConfig = Field(default_factory=GenerationConfig)
+    hardware: HardwareConfig
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    experiment: ExperimentConfig
+    cache_dir: str = ".cache"
+    """Where prepared models, indexes and downloaded datasets are kept."""
+
+    @property
+    def max_samples(self) -> int | None:
+        """The smaller of the experiment's and the mode's limit, or None for all rows."""
+        limits = [n for n in (self.experiment.max_samples, self.experiment_mode.max_samples) if n]
+        return min(limits) if limits else None

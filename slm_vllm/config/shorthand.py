@@ -1,0 +1,93 @@
+"""What users type after `--model`, `--dataset` and `--mode`, turned into overrides.
+
+Each takes the name of a YAML file of its group; `--model` also takes a folder or a Hugging Face
+repository, `--dataset` also a file or URL.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from slm_vllm.config.compose import group_choices
+from slm_vllm.config.nearest import nearest
+from slm_vllm.errors import ConfigError
+
+
+def model_override(value: str, config_dir: str | Path | None = None) -> list[str]:
+    """Overrides that choose a model by group name, repository or local folder.
+
+    Raises:
+        ConfigError: It is none of the three.
+    """
+    choices = group_choices("model", config_dir)
+    if value in choices:
+        return [f"model={value}"]
+    for name, path in choices.items():
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if content.get("path") == value:
+            return [f"model={name}"]
+    if _is_path(value) or re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+        return [
+            "model=custom",
+            f"model.name={quoted(_slug(value))}",
+            f"model.path={quoted(value)}",
+        ]
+    raise ConfigError(
+        f"--model {value}: not a model configuration, a local folder or a repository "
+        f"(owner/name). {nearest(value, choices)}"
+    )
+
+
+def dataset_override(value: str, config_dir: str | Path | None = None) -> list[str]:
+    """Overrides that choose a dataset by group name, file or URL.
+
+    Raises:
+        ConfigError: It is neither a configuration nor anything like a path.
+    """
+    choices = group_choices("dataset", config_dir)
+    if value in choices:
+        return [f"dataset={value}"]
+    if _is_path(value) or "://" in value or Path(value).suffix:
+        return [
+            "dataset=custom",
+            f"dataset.name={quoted(_slug(value))}",
+            f"dataset.path={quoted(value)}",
+        ]
+    raise ConfigError(
+        f"--dataset {value}: not a dataset configuration and not a file. {nearest(value, choices)}"
+    )
+
+
+def choice_override(group: str, value: str, config_dir: str | Path | None = None) -> list[str]:
+    """The override for a group whose values are names only (`experiment_mode`, `retriever`).
+
+    Raises:
+        ConfigError: There is no such name.
+    """
+    choices = group_choices(group, config_dir)
+    if value not in choices:
+        option = "--mode" if group == "experiment_mode" else f"--{group}"
+        raise ConfigError(
+            f"{option} {value}: there is no such {group}. {nearest(value, choices)}"
+        )
+    return [f"{group}={value}"]
+
+
+def _is_path(value: str) -> bool:
+    return value.startswith((".", "/", "~")) or Path(value).expanduser().exists()
+
+
+def _slug(value: str) -> str:
+    """A name for output folders made of the last part of a path or repository."""
+    last = value.rstrip("/").rsplit("/", 1)[-1]
+    stem = re.sub(r"(\.(jsonl|json|csv|parquet|gz|zst))+$", "", last)
+    return re.sub(r"[^\w.-]+", "-", stem).strip(".-").lower() or "unnamed"
+
+
+def quoted(value: str) -> str:
+    """A value quoted for Hydra's override grammar."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

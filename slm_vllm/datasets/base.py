@@ -1,0 +1,45 @@
+"""`BaseDataset`: the one thing a new dataset has to be."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import polars as pl
+
+from slm_vllm.types import RejectedRow
+
+
+class BaseDataset(ABC):
+    """Question-answer rows read from one file, in batches, in bounded memory.
+
+    Args:
+        path: The file (or folder, or URL) to read.
+        on_reject: Called once for each row that is left out. Under `--strict` the caller raises
+            from it, which ends the scan.
+    """
+
+    kind: ClassVar[str]
+    """The word that names this class in a dataset YAML (`dataset.kind`)."""
+
+    def __init__(
+        self, path: str | Path, *, on_reject: Callable[[RejectedRow], None] | None = None
+    ) -> None:
+        self.path = str(path)
+        self._on_reject = on_reject
+
+    @abstractmethod
+    def scan(self, batch_size: int = 256) -> Iterator[pl.DataFrame]:
+        """Yields frames of `CANONICAL_SCHEMA` with at most `batch_size` rows, in file order.
+
+        Raises:
+            DataError: The file is missing, empty, damaged as a whole, of another layout, or holds
+                no usable row. The message names the file and what was found.
+        """
+
+    def reject(self, row: RejectedRow) -> None:
+        """Reports a row that is left out."""
+        if self._on_reject is not None:
+            self._on_reject(row)

@@ -1,0 +1,119 @@
+"""The datasets that have a YAML file, and the cache of what was made from them."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slm_vllm.datasets.registry import local_path
+from slm_vllm.errors import ConfigError, DataError, StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetEntry:
+    """One dataset configuration.
+
+    Attributes:
+        name: Its file name without `.yaml`: what `--dataset` takes.
+        kind: The dataset class, or None to find it from the file.
+        path: The file, relative to the working directory; None where each run gives its own.
+        options: Further arguments of the class, the split among them.
+    """
+
+    name: str
+    kind: str | None
+    path: str | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file; None where it is missing or not a local one."""
+        if self.path is None or "://" in self.path:
+            return None
+        file = Path(self.path)
+        return file.stat().st_size if file.is_file() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives the entry as plain values; `bytes` is null where the file is missing."""
+        return {"name": self.name, "kind": self.kind, "path": self.path, "bytes": self.size}
+
+
+def read_catalog(configs: Path) -> list[DatasetEntry]:
+    """Reads every YAML file of `configs/dataset/`, in order of name.
+
+    Raises:
+        ConfigError: There is no such folder, or a file is not a YAML mapping.
+    """
+    folder = configs / "dataset"
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} does not exist: no dataset is configured")
+    return [_read_entry(file) for file in sorted(folder.glob("*.yaml"))]
+
+
+def find_dataset(path_or_name: str, configs: Path) -> DatasetEntry:
+    """Gives the entry of a name, or one for a path that is not a name.
+
+    Raises:
+        DataError: It is neither a configured name nor a file; the nearest names are given.
+        ConfigError: The configuration of that name gives no path.
+    """
+    entries = {entry.name: entry for entry in read_catalog(configs)}
+    if path_or_name in entries:
+        entry = entries[path_or_name]
+        if entry.path is None:
+            raise ConfigError(f"dataset {entry.name!r} has no file of its own: give a path")
+        return entry
+    is_path = "/" in path_or_name or "." in path_or_name or Path(path_or_name).exists()
+    if not is_path:
+        close = difflib.get_close_matches(path_or_name, entries, n=3)
+        hint = f"Did you mean {' or '.join(close)}? " if close else ""
+        raise DataError(
+            f"{path_or_name!r} is neither a file nor a configured dataset. {hint}"
+            f"Configured: {', '.join(entries)}"
+        )
+    return DatasetEntry(path_or_name, None, path_or_name)
+
+
+def folder_size(folder: Path) -> tuple[int, int]:
+    """Gives the number of files below a folder and their bytes; zeros where it does not exist."""
+    sizes = [path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()]
+    return len(sizes), sum(sizes)
+
+
+def empty_folder(folder: Path) -> None:
+    """Removes everything in a folder, and keeps the folder.
+
+    Raises:
+        StorageError: Something cannot be removed.
+    """
+    if not folder.is_dir():
+        return
+    try:
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise StorageError(f"cannot empty {folder}: {error}") from error
+
+
+def _read_entry(file: Path) -> DatasetEntry:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} is not a YAML mapping")
+    path = values.get("path")
+    path = None if path in (None, "???") else local_path(str(path))
+    options = dict(values.get("options") or {})
+    if values.get("split") is not None:
+        options["split"] = values["split"]
+    return DatasetEntry(file.stem, values.get("kind"), path, options)

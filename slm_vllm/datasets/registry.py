@@ -1,0 +1,146 @@
+"""Which class reads a dataset: by its kind, or by what the file looks like."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from slm_vllm.datasets.base import BaseDataset
+from slm_vllm.datasets.layout import Layout, find_layout
+from slm_vllm.datasets.schema import CANONICAL_SCHEMA
+from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.types import RejectedRow
+
+ENTRY_POINTS = "slm_vllm.datasets"
+
+KINDS: dict[str, str] = {
+    "nq": "slm_vllm.datasets.nq:NqDataset",
+    "simple_qa": "slm_vllm.datasets.simple_qa:SimpleQaDataset",
+    "qa_pairs": "slm_vllm.datasets.qa_pairs:QaPairsDataset",
+    "hf": "slm_vllm.datasets.hf:HfDataset",
+}
+"""A new dataset of this package is one line here."""
+
+DEMO = "demo"
+"""As a path: the dataset shipped with the package."""
+
+_KNOWN_LAYOUTS = (
+    "nq (question, answer, document_text; or question, answer, context, long_context), "
+    "simple_qa (problem, answer, documents), qa_pairs (question, answer or answers), "
+    f"Parquet ({', '.join(CANONICAL_SCHEMA)})"
+)
+
+
+def dataset_kinds() -> dict[str, str]:
+    """Gives every kind and where its class is ("module:class"), third parties' included."""
+    found = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    return {**found, **KINDS}
+
+
+def dataset_class(kind: str) -> type[BaseDataset]:
+    """Gives the class of a kind.
+
+    Raises:
+        ConfigError: There is no such kind, or its module cannot be imported.
+    """
+    kinds = dataset_kinds()
+    if kind not in kinds:
+        close = difflib.get_close_matches(kind, kinds, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"unknown dataset kind {kind!r}.{hint} There are: {', '.join(kinds)}")
+    module, _, name = kinds[kind].partition(":")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"dataset kind {kind!r} ({kinds[kind]}): {error}") from error
+    if not (inspect.isclass(found) and issubclass(found, BaseDataset)):
+        raise ConfigError(f"dataset kind {kind!r}: {kinds[kind]} is not a BaseDataset")
+    return found
+
+
+def open_dataset(
+    kind: str | None,
+    path: str | Path,
+    *,
+    on_reject: Callable[[RejectedRow], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> BaseDataset:
+    """Makes the dataset of a file; reading begins with `scan`.
+
+    Args:
+        kind: A kind of `dataset_kinds`, or None to find it from the file.
+        path: The file, or "demo" for the shipped one.
+        on_reject: Called for each row that is left out.
+        options: Further arguments of the class, such as `split` or `columns`; nulls are left out.
+
+    Raises:
+        ConfigError: Unknown kind or option.
+        DataError: No kind was given and the file is missing or of no known layout.
+    """
+    path = local_path(path)
+    found = dataset_class(kind or sniff_kind(path))
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    accepted = [
+        name for name in inspect.signature(found).parameters if name not in ("path", "on_reject")
+    ]
+    unknown = sorted(set(given) - set(accepted))
+    if unknown:
+        raise ConfigError(
+            f"dataset kind {found.kind!r} has no option {', '.join(unknown)}; "
+            f"it has {', '.join(accepted) or 'none'}"
+        )
+    return found(path, on_reject=on_reject, **given)
+
+
+def local_path(path: str | Path) -> str:
+    """Gives the path as text, with "demo" replaced by where the shipped dataset lies."""
+    if str(path) == DEMO and not Path(path).exists():
+        return str(demo_path())
+    return str(path)
+
+
+def sniff_kind(path: str) -> str:
+    """Finds the kind of a file from its first bytes, and its name where those leave a choice.
+
+    Raises:
+        DataError: The file cannot be read, or no kind has this layout.
+    """
+    if path.startswith("hf://"):
+        return "hf"
+    layout = find_layout(path)
+    kind = _kind_of(layout, Path(path).name.lower())
+    if kind is None:
+        raise DataError(
+            f"{path}: no known layout. Found: {layout}. Known: {_KNOWN_LAYOUTS}. "
+            "For other columns set dataset.kind=hf and dataset.options.columns."
+        )
+    return kind
+
+
+def demo_path() -> Path:
+    """Gives the path of the dataset shipped with the package."""
+    return Path(str(files("slm_vllm.datasets").joinpath("data", "demo.jsonl")))
+
+
+def _kind_of(layout: Layout, name: str) -> str | None:
+    columns = set(layout.columns)
+    if {"document_text", "question"} <= columns or {"long_context", "question"} <= columns:
+        return "nq"
+    named_simple_qa = "simple_qa" in name or "simpleqa" in name
+    asks = "question" in columns and bool(columns & {"answer", "answers"})
+    if {"problem", "answer"} <= columns or (asks and named_simple_qa):
+        return "simple_qa"
+    if asks and layout.form == "json" and {"id", "documents", "metadata"} <= columns:
+        return "simple_qa"
+    if asks and (layout.form != "parquet" or "question_id" in columns):
+        return "qa_pairs"
+    # The first lines of a JSON Lines file may all be damaged; its name is then the only sign.
+    if layout.form == "jsonl" and not columns and name.startswith(("nq", "qa_pairs")):
+        return "nq" if name.startswith("nq") else "qa_pairs"
+    return None

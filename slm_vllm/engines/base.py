@@ -1,0 +1,52 @@
+"""`BaseEngine`: the one contract every engine keeps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+from slm_vllm.types import Completion, EngineInfo, GenerationRequest
+
+
+class BaseEngine(ABC):
+    """Generates one completion for each request.
+
+    Used as a context manager: entering it loads the model, leaving it frees everything, on every
+    path. One engine answers any number of streams, one after the other.
+    """
+
+    @abstractmethod
+    def start(self) -> EngineInfo:
+        """Loads the model.
+
+        Raises:
+            EngineError: It cannot be loaded; the message says why and what to change.
+        """
+
+    @abstractmethod
+    def stream(self, requests: Iterable[GenerationRequest]) -> Iterator[Completion]:
+        """Yields a completion for each request as it finishes, in any order.
+
+        A bounded number of requests is in flight; `requests` is read in another thread, so
+        that making them (retrieval, tokenizing) overlaps with generation. What a request raises
+        becomes a completion with an error; closing the iterator drops what is in flight.
+
+        Raises:
+            EngineError: The engine itself died.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees memory and processes; may be called more than once."""
+
+    def __enter__(self) -> BaseEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,117 @@
+"""Which device this machine has, found without importing torch.
+
+Used while the configuration is composed, so it must be quick: NVML where it is installed, then
+`nvidia-smi`, then the CPU's flags.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The device an engine will run on.
+
+    Attributes:
+        kind: "cuda" or "cpu".
+        name: The device's own name.
+        compute_capability: (major, minor) of a GPU, None for a CPU.
+        memory_bytes: Memory of one GPU, or of the host.
+        cpu_flags: Instruction sets of the CPU.
+    """
+
+    kind: str
+    name: str
+    compute_capability: tuple[int, int] | None = None
+    memory_bytes: int = 0
+    cpu_flags: frozenset[str] = frozenset()
+
+    @property
+    def profile(self) -> str:
+        """Name of the hardware profile in `configs/hardware/` that fits."""
+        if self.compute_capability is None:
+            return "cpu"
+        if self.compute_capability <= (7, 0):
+            return "v100"
+        if self.compute_capability < (8, 0):
+            return "turing"
+        return "ampere" if self.compute_capability < (9, 0) else "hopper"
+
+    @property
+    def has_fast_bfloat16(self) -> bool:
+        """Whether a CPU multiplies bf16 matrices natively; elsewhere bf16 is emulated."""
+        return bool(self.cpu_flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def detect_device() -> Device:
+    """The first visible NVIDIA GPU, else the CPU."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset").strip() not in ("", "-1"):
+        gpu = _gpu_from_nvml() or _gpu_from_nvidia_smi()
+        if gpu is not None:
+            return gpu
+    return _cpu()
+
+
+def _gpu_from_nvml() -> Device | None:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(_first_visible_index())
+        name = pynvml.nvmlDeviceGetName(handle)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+        return Device("cuda", str(name), (int(major), int(minor)), memory)
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu_from_nvidia_smi() -> Device | None:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = "--query-gpu=name,compute_cap,memory.total"
+    command = [program, query, "--format=csv,noheader,nounits", f"--id={_first_visible_index()}"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        name, capability, memory = (part.strip() for part in answer.stdout.split(",")[:3])
+        major, minor = capability.split(".")
+        return Device("cuda", name, (int(major), int(minor)), int(memory) << 20)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _first_visible_index() -> int:
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    return int(first) if first.isdigit() else 0
+
+
+def _cpu() -> Device:
+    name, flags = "CPU", frozenset[str]()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                flags = frozenset(value.split())
+                break
+    except OSError:
+        pass
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        memory = 0
+    return Device("cpu", name, None, memory, flags)

@@ -1,0 +1,228 @@
+"""What an engine is told: from the run's configuration and needs to vLLM's arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slm_vllm.config.schema import Config, GenerationConfig, HardwareConfig
+from slm_vllm.engines.device import Device
+from slm_vllm.errors import ConfigError, EngineError
+
+GIB = 1 << 30
+_BLOCK = 128  # tokens; the largest block size any profile uses
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Everything an engine needs to start.
+
+    Attributes:
+        model_path: Folder with weights, configuration and tokenizer.
+        device: What it will run on.
+        hardware: The profile chosen for that device.
+        generation: Sampling of the answers.
+        dtype: "float16", "bfloat16", "float32" or "auto".
+        max_model_len: Longest prompt plus answer in tokens.
+        stop: Stop strings; with any, vLLM detokenizes step by step.
+        seed: Seed of sampling.
+        max_in_flight: Requests handed over and not finished, or None for twice `max_num_seqs`.
+        kv_bytes_per_token: Size of one token's keys and values over all layers.
+        extra: Further engine arguments (quantization, trust_remote_code).
+    """
+
+    model_path: Path
+    device: Device
+    hardware: HardwareConfig
+    generation: GenerationConfig
+    dtype: str
+    max_model_len: int
+    stop: tuple[str, ...] = ()
+    seed: int = 42
+    max_in_flight: int | None = None
+    kv_bytes_per_token: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences that vLLM batches in one step."""
+        return int(self.hardware.engine_args.get("max_num_seqs", 256))
+
+    @property
+    def window(self) -> int:
+        """Requests in flight: enough that one always waits when a sequence ends."""
+        return self.max_in_flight or 2 * self.max_num_seqs
+
+
+def engine_settings(
+    config: Config, model_path: Path, device: Device, longest_prompt: int
+) -> EngineSettings:
+    """Sizes an engine for a run.
+
+    Args:
+        config: The run's configuration.
+        model_path: The resolved model folder.
+        device: The device it will run on.
+        longest_prompt: Longest prompt of the run in tokens (an upper bound).
+
+    Raises:
+        EngineError: The model folder's configuration cannot be read.
+        ConfigError: A setting that this device or model cannot have.
+    """
+    model = read_model_config(model_path)
+    dtype = choose_dtype(config, device)
+    return EngineSettings(
+        model_path=model_path,
+        device=device,
+        hardware=config.hardware,
+        generation=config.generation,
+        dtype=dtype,
+        max_model_len=choose_max_model_len(config, model, longest_prompt),
+        stop=(*config.prompt.stop, *config.generation.stop),
+        seed=config.experiment.seed,
+        max_in_flight=config.engine.max_in_flight,
+        kv_bytes_per_token=kv_bytes_per_token(model, dtype),
+        extra=_extra_arguments(config, device),
+    )
+
+
+def read_model_config(model_path: Path) -> dict[str, Any]:
+    """The model's own `config.json`, the text part of it."""
+    path = model_path / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path}: cannot be read as a model configuration ({error})") from None
+    if not isinstance(content, dict):
+        raise EngineError(f"{path}: is not a JSON object, so not a model configuration")
+    text = content.get("text_config")
+    return text if isinstance(text, dict) else content
+
+
+def choose_dtype(config: Config, device: Device) -> str:
+    """The data type of weights and activations; the model section wins over the profile."""
+    wanted = config.model.dtype if config.model.dtype != "auto" else config.hardware.dtype
+    if wanted == "bfloat16" and device.compute_capability and device.compute_capability < (8, 0):
+        raise ConfigError(
+            f"model.dtype=bfloat16: {device.name} has no bfloat16 (compute capability 8.0 and up "
+            "has). Use model.dtype=float16"
+        )
+    if wanted == "auto" and device.kind == "cpu":
+        return "bfloat16" if device.has_fast_bfloat16 else "float32"
+    return wanted
+
+
+def choose_max_model_len(config: Config, model: Mapping[str, Any], longest_prompt: int) -> int:
+    """What the run needs, in whole blocks, but no more than the context limit."""
+    limit = context_limit(config, model)
+    if config.model.max_model_len is not None:
+        return limit
+    needed = longest_prompt + config.generation.max_new_tokens
+    return min(limit, -(-needed // _BLOCK) * _BLOCK)
+
+
+def context_limit(config: Config, model: Mapping[str, Any]) -> int:
+    """Longest prompt plus answer: the model's own limit, or a smaller configured one.
+
+    Raises:
+        ConfigError: More is configured than the model was made for, or there is no room for a
+            prompt beside the answer.
+    """
+    limit = int(model.get("max_position_embeddings") or 4096)
+    wanted = config.model.max_model_len
+    if wanted is not None and wanted > limit:
+        raise ConfigError(
+            f"model.max_model_len={wanted}: the model's own limit is {limit} tokens"
+        )
+    limit = wanted or limit
+    if config.generation.max_new_tokens >= limit:
+        raise ConfigError(
+            f"generation.max_new_tokens={config.generation.max_new_tokens} leaves no room for a "
+            f"prompt: the model takes {limit} tokens in all"
+        )
+    return limit
+
+
+def kv_bytes_per_token(model: Mapping[str, Any], dtype: str) -> int:
+    """Bytes of keys and values that one token occupies over all layers; 0 where unknown."""
+    try:
+        heads = int(model["num_attention_heads"])
+        kv_heads = int(model.get("num_key_value_heads") or heads)
+        head_dim = int(model.get("head_dim") or int(model["hidden_size"]) // heads)
+        layers = int(model["num_hidden_layers"])
+    except (KeyError, TypeError, ValueError):
+        return 0
+    width = 4 if dtype == "float32" else 2
+    return 2 * layers * kv_heads * head_dim * width
+
+
+def _extra_arguments(config: Config, device: Device) -> dict[str, Any]:
+    extra: dict[str, Any] = {}
+    if config.model.trust_remote_code:
+        extra["trust_remote_code"] = True
+    if config.model.quantization:
+        extra["quantization"] = config.model.quantization
+    if config.model.load_in_8bit:
+        extra["quantization"] = _eight_bit(device)
+    return extra
+
+
+def _eight_bit(device: Device) -> str:
+    """vLLM quantises to 8 bit while loading only as fp8, and only on newer GPUs."""
+    if device.compute_capability and device.compute_capability >= (7, 5):
+        return "fp8"
+    raise ConfigError(
+        f"model.load_in_8bit=true: vLLM cannot quantise to 8 bit while loading on {device.name}. "
+        "Use a checkpoint that is quantised already (GPTQ-Int8, for example "
+        "model.path=Qwen/Qwen3-0.6B-GPTQ-Int8) or leave it out"
+    )
+
+
+def vllm_arguments(
+    settings: EngineSettings, available: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The arguments for `LLM(...)` and the names left out because this vLLM lacks them.
+
+    Args:
+        settings: The engine's settings.
+        available: Names of the arguments that the installed vLLM takes.
+    """
+    wanted: dict[str, Any] = {
+        "model": str(settings.model_path),
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "seed": settings.seed,
+        **settings.hardware.engine_args,
+        **settings.extra,
+    }
+    if settings.device.kind == "cpu":
+        wanted.setdefault("kv_cache_memory_bytes", cpu_kv_cache_bytes(settings))
+    arguments = {name: value for name, value in wanted.items() if name in available}
+    return arguments, sorted(set(wanted) - set(arguments))
+
+
+def cpu_kv_cache_bytes(settings: EngineSettings) -> int:
+    """KV cache that holds every sequence of a full batch at full length, at least 256 MiB.
+
+    vLLM's own choice is a share of all memory of the machine, and it fails to start where that
+    share is not free.
+    """
+    whole = settings.max_num_seqs * settings.max_model_len * settings.kv_bytes_per_token
+    one = 2 * settings.max_model_len * settings.kv_bytes_per_token
+    return max(min(whole, 4 * GIB), one, 256 << 20)
+
+
+def engine_environment(settings: EngineSettings) -> dict[str, str]:
+    """Variables to set before vLLM is imported; those the user has set are left alone."""
+    wanted = dict(settings.hardware.env)
+    if settings.device.kind == "cpu":
+        cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+        wanted.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
+        # Older releases take whole GiB from the environment instead of an argument.
+        gib = max(1, -(-cpu_kv_cache_bytes(settings) // GIB))
+        wanted.setdefault("VLLM_CPU_KVCACHE_SPACE", str(gib))
+    return {name: value for name, value in wanted.items() if name not in os.environ}

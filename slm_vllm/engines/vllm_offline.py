@@ -1,0 +1,222 @@
+"""vLLM in this machine, driven step by step.
+
+`LLM.generate` returns only when everything is done. Here requests are topped up to a window and
+every answer is handed on as it finishes, with the same tokens at the same speed, in bounded
+memory. The parts of vLLM used here exist in 0.9.2 and in 0.32; `docs/hardware.md` says what was
+run on which.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import inspect
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.prefetch import Prefetcher
+from slm_vllm.engines.settings import (
+    GIB,
+    EngineSettings,
+    cpu_kv_cache_bytes,
+    engine_environment,
+    vllm_arguments,
+)
+from slm_vllm.errors import EngineError, MissingExtraError
+from slm_vllm.types import Completion, EngineInfo, GenerationRequest
+
+log = logging.getLogger(__name__)
+
+
+class VllmEngine(BaseEngine):
+    """One vLLM engine on one device of this machine."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._llm: Any = None
+        self._tokenizer: Any = None
+        self._sampling: Any = None
+
+    def start(self) -> EngineInfo:
+        """Imports vLLM and loads the model; takes seconds on a CPU, up to minutes on a GPU."""
+        os.environ.update(engine_environment(self._settings))
+        vllm = _import_vllm()
+        available = _engine_argument_names()
+        arguments, left_out = vllm_arguments(self._settings, available)
+        if left_out:
+            log.info("vLLM %s has no argument %s: left out", vllm.__version__, ", ".join(left_out))
+        log.info("starting vLLM %s with %s", vllm.__version__, arguments)
+        self._llm = self._load(vllm, arguments)
+        self._tokenizer = self._llm.get_tokenizer()
+        self._sampling = _sampling_parameters(self._settings)
+        details = {"vllm": vllm.__version__, "arguments": arguments, "left_out": left_out}
+        return EngineInfo("vllm", self._settings.max_model_len, details)
+
+    def stream(self, requests: Iterable[GenerationRequest]) -> Iterator[Completion]:
+        """See `BaseEngine.stream`."""
+        if self._llm is None:
+            raise EngineError("The engine is not started")
+        source = Prefetcher(requests, self._settings.window)
+        in_flight: set[str] = set()
+        try:
+            while not source.exhausted or in_flight:
+                yield from self._top_up(source, in_flight)
+                if in_flight:
+                    yield from self._step(in_flight)
+        finally:
+            source.close()
+            if in_flight and self._llm is not None:
+                self._llm.llm_engine.abort_request(list(in_flight))
+
+    def close(self) -> None:
+        """Shuts the engine down and gives its memory back."""
+        if self._llm is None:
+            return
+        llm, self._llm, self._tokenizer = self._llm, None, None
+        core = getattr(llm.llm_engine, "engine_core", None)
+        if core is not None and hasattr(core, "shutdown"):
+            core.shutdown()
+        del core, llm
+        gc.collect()
+        if self._settings.device.kind == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _top_up(
+        self, source: Prefetcher[GenerationRequest], in_flight: set[str]
+    ) -> Iterator[Completion]:
+        """Hands requests over up to the window; yields those that the engine refuses."""
+        from vllm import TokensPrompt
+
+        while len(in_flight) < self._settings.window:
+            # With work in hand there is no waiting: the next step goes on without them.
+            request = source.take(wait=not in_flight)
+            if request is None:
+                return
+            prompt = TokensPrompt(prompt_token_ids=request.prompt_token_ids)
+            try:
+                self._llm.llm_engine.add_request(request.request_id, prompt, self._sampling)
+            except ValueError as error:
+                yield _failed(request, str(error))
+            else:
+                in_flight.add(request.request_id)
+
+    def _step(self, in_flight: set[str]) -> Iterator[Completion]:
+        """One step of the engine; yields what finished in it."""
+        try:
+            outputs = [output for output in self._llm.llm_engine.step() if output.finished]
+        except Exception as error:  # anything a dead engine raises
+            raise EngineError(
+                f"The engine died while generating: {type(error).__name__}: {error}. "
+                "experiment.log has its own messages; the same command goes on where it stopped"
+            ) from error
+        texts = self._texts(outputs)
+        for output, text in zip(outputs, texts, strict=True):
+            in_flight.discard(output.request_id)
+            answer = output.outputs[0]
+            yield Completion(
+                request_id=output.request_id,
+                text=text,
+                finish_reason=answer.finish_reason or "stop",
+                n_prompt_tokens=len(output.prompt_token_ids),
+                n_completion_tokens=len(answer.token_ids),
+            )
+
+    def _texts(self, outputs: list[Any]) -> list[str]:
+        if not outputs:
+            return []
+        if self._settings.stop:  # vLLM had to detokenize to find the stop strings
+            return [output.outputs[0].text for output in outputs]
+        token_ids = [list(output.outputs[0].token_ids) for output in outputs]
+        return list(self._tokenizer.batch_decode(token_ids, skip_special_tokens=True))
+
+    def _load(self, vllm: Any, arguments: dict[str, Any]) -> Any:
+        _check_host_memory(self._settings)
+        try:
+            return vllm.LLM(**arguments)
+        except Exception as error:  # vLLM raises many types; all of them mean no engine
+            raise EngineError(_start_failure(error, self._settings)) from error
+
+
+def _import_vllm() -> Any:
+    try:
+        import vllm
+    except ImportError as error:
+        if error.name == "vllm":
+            raise MissingExtraError("vllm", "cuda", "The vLLM engine") from None
+        raise EngineError(
+            f"vLLM is installed but cannot be imported: {error}. Install one of the locked "
+            "sets in requirements/ (bash scripts/setup.sh does)"
+        ) from error
+    return vllm
+
+
+def _engine_argument_names() -> frozenset[str]:
+    """Names that `LLM(...)` takes in the installed version."""
+    from vllm import LLM
+    from vllm.engine.arg_utils import EngineArgs
+
+    fields = {field.name for field in dataclasses.fields(EngineArgs)}
+    return frozenset(fields | set(inspect.signature(LLM.__init__).parameters))
+
+
+def _sampling_parameters(settings: EngineSettings) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    generation = settings.generation
+    return SamplingParams(
+        max_tokens=generation.max_new_tokens,
+        temperature=generation.temperature,
+        top_p=generation.top_p,
+        top_k=generation.top_k if generation.top_k is not None else -1,
+        repetition_penalty=generation.repetition_penalty,
+        seed=settings.seed if generation.temperature > 0 else None,
+        stop=list(settings.stop) or None,
+        # One output for each request, when it is done; its tokens become text in one go.
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        detokenize=bool(settings.stop),
+    )
+
+
+def _failed(request: GenerationRequest, reason: str) -> Completion:
+    return Completion(
+        request.request_id, "", "error", len(request.prompt_token_ids), 0, error=reason
+    )
+
+
+def _check_host_memory(settings: EngineSettings) -> None:
+    """On a CPU the kernel kills what takes too much memory, so it is asked for beforehand."""
+    if settings.device.kind != "cpu":
+        return
+    import psutil
+
+    stored = sum(path.stat().st_size for path in settings.model_path.glob("*.safetensors"))
+    weights = stored * (2 if settings.dtype == "float32" else 1)
+    cache = cpu_kv_cache_bytes(settings)
+    free = psutil.virtual_memory().available
+    if weights + cache > free:
+        raise EngineError(
+            f"Not enough memory for the engine: weights {weights / GIB:.1f} GiB and KV cache "
+            f"{cache / GIB:.1f} GiB, but {free / GIB:.1f} GiB are free. Lower "
+            f"hardware.engine_args.max_num_seqs ({settings.max_num_seqs}) or "
+            f"model.max_model_len ({settings.max_model_len}), or choose a smaller model"
+        )
+
+
+def _start_failure(error: Exception, settings: EngineSettings) -> str:
+    text = str(error).strip() or type(error).__name__
+    message = f"vLLM could not load {settings.model_path}: {text.splitlines()[-1]}"
+    if any(sign in text.lower() for sign in ("out of memory", "kv cache", "gpu_memory_util")):
+        message += (
+            f"\nIt needs more memory than {settings.device.name} has free "
+            f"({settings.device.memory_bytes / GIB:.0f} GiB in all). Try "
+            "hardware.engine_args.max_num_seqs=32, a smaller model.max_model_len "
+            f"(now {settings.max_model_len}), or hardware.engine_args.gpu_memory_utilization=0.8 "
+            "when another process uses the GPU"
+        )
+    return message + "\nexperiment.log in the run folder has vLLM's own messages"

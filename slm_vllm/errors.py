@@ -1,0 +1,47 @@
+"""The errors a user can cause or mend, each with the exit code the command line gives it.
+
+Every message says what was wrong, where, and what to do about it. Anything that is not an
+`SlmVllmError` is a defect of the program and shows its traceback.
+"""
+
+from __future__ import annotations
+
+
+class SlmVllmError(Exception):
+    """Base of all errors shown to users without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(SlmVllmError):
+    """A command line, configuration file or environment that cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(SlmVllmError):
+    """A dataset or document file that is missing, damaged or of another layout."""
+
+    exit_code = 3
+
+
+class EngineError(SlmVllmError):
+    """A model or engine that cannot be loaded, or died."""
+
+    exit_code = 4
+
+
+class StorageError(SlmVllmError):
+    """A run folder, cache or bucket that cannot be read or written."""
+
+    exit_code = 5
+
+
+class MissingExtraError(ConfigError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed. "
+            f"Install it with: pip install 'slm-vllm[{extra}]'"
+        )

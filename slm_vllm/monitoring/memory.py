@@ -1,0 +1,179 @@
+"""Memory of the whole process tree and of the GPU, sampled in a thread, by phase."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+MIB = 1 << 20
+_MOST_SAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySample:
+    """Memory at one moment.
+
+    Attributes:
+        seconds: Since sampling began.
+        phase: What the run was doing.
+        rss_bytes: Resident memory of this process and all its children.
+        gpu_bytes: Memory these processes hold on NVIDIA GPUs, None without one.
+    """
+
+    seconds: float
+    phase: str
+    rss_bytes: int
+    gpu_bytes: int | None
+
+
+class MemorySampler:
+    """Samples memory and measures how long each phase took.
+
+    The number of samples is bounded: when there are too many, every second one is dropped and
+    the interval doubles. Peaks are kept apart and lose nothing.
+
+    Args:
+        interval: Seconds between samples at the beginning.
+    """
+
+    def __init__(self, interval: float = 0.5) -> None:
+        self._interval = interval
+        self._phase = "start"
+        self._samples: list[MemorySample] = []
+        self._peaks: dict[str, tuple[int, int | None]] = {}
+        self._started = time.monotonic()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._gpu = _GpuMemory()
+        self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
+
+    def __enter__(self) -> MemorySampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._gpu.close()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Names what happens inside the block; blocks may be nested."""
+        outer, self._phase = self._phase, name
+        self.sample()
+        try:
+            yield
+        finally:
+            self.sample()
+            self._phase = outer
+
+    def sample(self) -> MemorySample:
+        """Takes a sample now."""
+        moment = MemorySample(
+            time.monotonic() - self._started, self._phase, _tree_rss(), self._gpu.used()
+        )
+        with self._lock:
+            self._samples.append(moment)
+            if len(self._samples) > _MOST_SAMPLES:
+                del self._samples[::2]
+                self._interval *= 2
+            rss, gpu = self._peaks.get(moment.phase, (0, None))
+            gpu_peak = max((x for x in (gpu, moment.gpu_bytes) if x is not None), default=None)
+            self._peaks[moment.phase] = (max(rss, moment.rss_bytes), gpu_peak)
+        return moment
+
+    def report(self) -> dict[str, Any]:
+        """The content of `memory_usage.json`, in MiB."""
+        with self._lock:
+            samples, peaks = list(self._samples), dict(self._peaks)
+        gpu_peaks = [gpu for _, gpu in peaks.values() if gpu is not None]
+        return {
+            "unit": "MiB",
+            "peak_rss": _mib(max((rss for rss, _ in peaks.values()), default=0)),
+            "peak_gpu": _mib(max(gpu_peaks)) if gpu_peaks else None,
+            "phases": {
+                phase: {"peak_rss": _mib(rss), "peak_gpu": None if gpu is None else _mib(gpu)}
+                for phase, (rss, gpu) in peaks.items()
+            },
+            "samples": [
+                {
+                    "seconds": round(s.seconds, 2),
+                    "phase": s.phase,
+                    "rss": _mib(s.rss_bytes),
+                    "gpu": None if s.gpu_bytes is None else _mib(s.gpu_bytes),
+                }
+                for s in samples
+            ],
+        }
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.sample()
+
+
+class _GpuMemory:
+    """Memory that this process tree holds on NVIDIA GPUs."""
+
+    def __init__(self) -> None:
+        self._nvml: Any = None
+        self._handles: list[Any] = []
+        try:
+            import pynvml
+        except ImportError:
+            return
+        try:
+            pynvml.nvmlInit()
+            count = pynvml.nvmlDeviceGetCount()
+            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+            self._nvml = pynvml
+        except pynvml.NVMLError:
+            self._nvml = None
+
+    def used(self) -> int | None:
+        if self._nvml is None:
+            return None
+        own = _tree_pids()
+        try:
+            return sum(
+                int(process.usedGpuMemory or 0)
+                for handle in self._handles
+                for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+                if process.pid in own
+            )
+        except self._nvml.NVMLError:
+            return None
+
+    def close(self) -> None:
+        if self._nvml is not None:
+            self._nvml.nvmlShutdown()
+            self._nvml = None
+
+
+def _tree() -> list[psutil.Process]:
+    me = psutil.Process(os.getpid())
+    return [me, *me.children(recursive=True)]
+
+
+def _tree_pids() -> set[int]:
+    return {process.pid for process in _tree()}
+
+
+def _tree_rss() -> int:
+    total = 0
+    for process in _tree():
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def _mib(size: int) -> float:
+    return round(size / MIB, 1)

@@ -1,0 +1,113 @@
+"""How far a run is: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+import polars as pl
+
+from slm_vllm.monitoring.console import Console
+from slm_vllm.scoring.answers import score_answers
+from slm_vllm.types import Completion
+
+_TERMINAL_SECONDS = 0.5
+_PLAIN_SECONDS = 10.0
+_BAR_WIDTH = 20
+
+
+class Progress:
+    """Counts answers and shows rate, running token recall and the time left.
+
+    Args:
+        console: Where to show it.
+        label: What is running.
+        total: Rows of the run, None when unknown.
+        done_before: Rows that an earlier run answered.
+    """
+
+    def __init__(
+        self, console: Console, label: str, total: int | None, done_before: int = 0
+    ) -> None:
+        self._console, self._label, self._total = console, label, total
+        self._before, self.done, self.errors = done_before, 0, 0
+        self.tokens, self.prompt_tokens = 0, 0
+        self._recall_sum, self._recall_n = 0.0, 0
+        self._unscored: list[tuple[str, list[str]]] = []
+        self._started = time.monotonic()
+        self._every = _TERMINAL_SECONDS if console.is_terminal else _PLAIN_SECONDS
+        self._shown_at = self._started
+
+    @property
+    def running_recall(self) -> float | None:
+        """Mean token recall of what this process has answered and scored."""
+        return self._recall_sum / self._recall_n if self._recall_n else None
+
+    @property
+    def total_done(self) -> int:
+        """Rows answered, earlier runs included."""
+        return self._before + self.done
+
+    def add(self, prediction: str, answers: list[str], completion: Completion) -> None:
+        """Counts an answer, and shows where the run is when it is time to."""
+        self.done += 1
+        self.tokens += completion.n_completion_tokens
+        self.prompt_tokens += completion.n_prompt_tokens
+        self.errors += completion.error is not None
+        self._unscored.append((prediction, answers))
+        if len(self._unscored) >= 4096:
+            self._score()
+        if time.monotonic() - self._shown_at >= self._every:
+            self.show()
+
+    def show(self) -> None:
+        """Shows the current state now."""
+        self._score()
+        self._shown_at = time.monotonic()
+        if self._console.is_terminal:
+            self._console.redraw(f"{self._bar()} {self.line()}")
+        else:
+            self._console.say(self.line())
+
+    def line(self) -> str:
+        """The state as one line of text."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        rate = self.done / seconds
+        of = f"/{self._total}" if self._total is not None else ""
+        parts = [
+            f"{self._label}: {self.total_done}{of}",
+            f"{rate:.1f} questions/s",
+            f"{self.tokens / seconds:.0f} tokens/s",
+        ]
+        if self.running_recall is not None:
+            parts.append(f"token recall {self.running_recall:.3f}")
+        if self.errors:
+            parts.append(f"{self.errors} errors")
+        if self._total is not None and rate > 0:
+            left = max(0, self._total - self.total_done)
+            parts.append(f"ETA {_clock(left / rate)}")
+        return "  ".join(parts)
+
+    def _score(self) -> None:
+        if not self._unscored:
+            return
+        frame = pl.DataFrame(
+            self._unscored,
+            schema={"prediction": pl.String, "answers": pl.List(pl.String)},
+            orient="row",
+        )
+        recall = score_answers(frame)["token_recall"].drop_nulls()
+        self._recall_sum += float(recall.sum())
+        self._recall_n += len(recall)
+        self._unscored.clear()
+
+    def _bar(self) -> str:
+        if not self._total:
+            return ""
+        full = min(_BAR_WIDTH, _BAR_WIDTH * self.total_done // self._total)
+        return "[" + "#" * full + "." * (_BAR_WIDTH - full) + "]"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

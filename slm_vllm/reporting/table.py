@@ -1,0 +1,65 @@
+"""Results as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_METRICS = {
+    "token_recall": "token recall",
+    "exact_match": "exact match",
+    "f1": "F1",
+    "contains": "contains",
+}
+
+
+def results_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each run: metrics with their 95 % intervals, rows, rates.
+
+    Args:
+        results: Contents of `results.json`.
+    """
+    header = ["run", *(_METRICS.values()), "hit@k", "n", "questions/s"]
+    lines = [header, *(_line(result) for result in results)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    drawn = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines]
+    drawn.insert(1, "  ".join("-" * width for width in widths))
+    notes = [note for result in results if (note := _note(result))]
+    return "\n".join(line.rstrip() for line in [*drawn, *notes])
+
+
+def _line(result: Mapping[str, Any]) -> list[str]:
+    rate = result["throughput"]["questions_per_second"]
+    return [
+        str(result["name"]),
+        *(_estimate(result["metrics"][metric]) for metric in _METRICS),
+        _hits(result),
+        str(result["counts"]["scored"]),
+        "-" if rate is None else f"{rate:.1f}",
+    ]
+
+
+def _estimate(metric: Mapping[str, Any]) -> str:
+    if metric["mean"] is None:
+        return "-"
+    low, high = metric["ci95"]
+    return f"{metric['mean']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _hits(result: Mapping[str, Any]) -> str:
+    """Share of questions with an answer in the passages that went into the prompt."""
+    found = result["retrieval"].get("answer_hit@3")
+    return "-" if found is None else f"@3 {found['mean']:.3f}"
+
+
+def _note(result: Mapping[str, Any]) -> str:
+    counts = result["counts"]
+    worth_saying = {
+        "errors": "failed",
+        "unscored": "without a usable answer to score against",
+        "rejected": "rows rejected (see rejected.jsonl)",
+        "truncated": "prompts cut to fit",
+        "unterminated_thinking": "ended while thinking (raise generation.max_new_tokens)",
+    }
+    said = [f"{counts[name]} {text}" for name, text in worth_saying.items() if counts[name]]
+    return f"{result['name']}: {', '.join(said)}" if said else ""

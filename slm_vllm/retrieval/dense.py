@@ -1,0 +1,233 @@
+"""Search by meaning: sentence embeddings and their nearest neighbours."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from slm_vllm.errors import StorageError
+from slm_vllm.retrieval.base import (
+    SEARCH_ONLY,
+    BuildMonitor,
+    SearchResult,
+    StoredRetriever,
+    check_top_k,
+)
+from slm_vllm.retrieval.encoder import (
+    DEFAULT_MODEL,
+    Encoder,
+    EncoderDtype,
+    model_identity,
+    prefixes_for,
+    resolve_model,
+)
+from slm_vllm.retrieval.passage_store import PassageStore
+from slm_vllm.retrieval.vector_index import (
+    FAISS_FILE,
+    META,
+    VECTORS,
+    VectorIndex,
+    build_index,
+    chosen_kind,
+    import_faiss,
+)
+
+logger = logging.getLogger(__name__)
+
+SHARD = 2_048
+"""Passages encoded between two writes to disk: what a killed build loses at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class DenseOptions:
+    """What `retriever.options` of kind `dense` may hold.
+
+    Attributes:
+        model: A local folder or a Hugging Face repository of sentence-transformers.
+        revision: A commit or tag of the repository.
+        index: `flat` is exact, `hnsw` and `ivfpq` are approximate; `auto` chooses by size.
+        similarity: `cosine`, or `ip` for the inner product of the vectors as they are.
+        query_prefix: Put before each question; null: what the model is known to want.
+        passage_prefix: Put before each passage; null: what the model is known to want.
+        dtype: `auto`: float16 on a GPU, float32 on a CPU. `int8`: CPU only.
+        device: `auto`: the GPU where there is one.
+        batch_size: Texts encoded at once; null: by device.
+        hnsw_m: Neighbours of a node in the HNSW graph.
+        ef_construction: Candidates looked at for each node while the graph is built.
+        ef_search: Candidates looked at in a search.
+        nlist: Lists of IVF-PQ; null: by size.
+        nprobe: Lists looked at in a search.
+        pq_m: Bytes a vector is compressed to in IVF-PQ; null: by dimension.
+    """
+
+    model: str = DEFAULT_MODEL
+    revision: str | None = None
+    index: Literal["auto", "flat", "hnsw", "ivfpq"] = "auto"
+    similarity: Literal["cosine", "ip"] = "cosine"
+    query_prefix: str | None = field(default=None, metadata=SEARCH_ONLY)
+    passage_prefix: str | None = None
+    dtype: EncoderDtype = "auto"
+    device: str = field(default="auto", metadata=SEARCH_ONLY)
+    batch_size: Annotated[int, Field(ge=1)] | None = field(default=None, metadata=SEARCH_ONLY)
+    hnsw_m: Annotated[int, Field(ge=2)] = 32
+    ef_construction: Annotated[int, Field(ge=1)] = 80
+    ef_search: Annotated[int, Field(ge=1)] = field(default=128, metadata=SEARCH_ONLY)
+    nlist: Annotated[int, Field(ge=1)] | None = None
+    nprobe: Annotated[int, Field(ge=1)] = field(default=32, metadata=SEARCH_ONLY)
+    pq_m: Annotated[int, Field(ge=1)] | None = None
+
+
+class DenseRetriever(StoredRetriever):
+    """Embeddings of sentence-transformers, searched by FAISS. Scores are cosines by default."""
+
+    kind: ClassVar[str] = "dense"
+    options_class: ClassVar[type] = DenseOptions
+    resumable: ClassVar[bool] = True
+
+    def __init__(
+        self, passages: PassageStore, fingerprint: str, folder: Path, options: DenseOptions
+    ) -> None:
+        super().__init__(passages, fingerprint)
+        self._folder = folder
+        self._options = options
+        self._index = VectorIndex(folder, options)
+        if self._index.n != len(passages):
+            raise ValueError(f"{self._index.n} vectors for {len(passages)} passages")
+        self._encoder = _encoder(options)
+        self._prefix = _query_prefix(options)
+
+    def search(self, questions: Sequence[str], top_k: int) -> SearchResult:
+        """See `BaseRetriever.search`. The model is loaded at the first search.
+
+        Blank questions find nothing.
+
+        Raises:
+            StorageError: The model's vectors have another length than those of the index.
+        """
+        check_top_k(top_k)
+        result = SearchResult.empty(len(questions), top_k)
+        asked = [i for i, question in enumerate(questions) if question.strip()]
+        if not asked:
+            return result
+        vectors = self._encoder.encode([self._prefix + questions[i] for i in asked])
+        if vectors.shape[1] != self._index.dimension:
+            raise StorageError(
+                f"The model {self._options.model} gives vectors of {vectors.shape[1]} numbers, the "
+                f"index {self._folder} holds vectors of {self._index.dimension}. Rebuild it: "
+                "remove that folder and run slm-vllm index build"
+            )
+        result.indices[asked], result.scores[asked] = self._index.search(vectors, top_k)
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        """See `BaseRetriever.describe`; adds the model and the kind of index."""
+        facts = {"model": self._options.model, "index": self._index.kind}
+        return {**super().describe(), **facts, "dimension": self._index.dimension}
+
+    def close(self) -> None:
+        """Frees the model, then the files."""
+        self._encoder.close()
+        super().close()
+
+    @classmethod
+    def identity(cls, options: DenseOptions) -> dict[str, Any]:
+        """The content of the model's files in place of its name, so that moving it is no change."""
+        shown = super().identity(options)
+        folder = resolve_model(options.model, options.revision)
+        shown["passage_prefix"] = _passage_prefix(options)
+        relevant = {
+            "hnsw": ("hnsw_m", "ef_construction"),
+            "ivfpq": ("nlist", "pq_m"),
+        }.get(options.index, () if options.index == "flat" else ("hnsw_m", "ef_construction", "nlist", "pq_m"))
+        for key in ("hnsw_m", "ef_construction", "nlist", "pq_m"):
+            if key not in relevant:
+                shown.pop(key)
+        del shown["model"], shown["revision"]
+        return {**shown, "model": model_identity(folder)}
+
+    @classmethod
+    def build(
+        cls, folder: Path, passages: PassageStore, options: DenseOptions, monitor: BuildMonitor
+    ) -> None:
+        """Encodes all passages, going on where an interrupted build stopped, then indexes them."""
+        import_faiss()
+        encoder = _encoder(options)
+        try:
+            dimension = _encode_all(folder, passages, options, encoder, monitor)
+        finally:
+            encoder.close()
+        kind = chosen_kind(options.index, len(passages))
+        monitor.report(f"building the {kind} index", 0)
+        for stale in (FAISS_FILE, META):
+            (folder / stale).unlink(missing_ok=True)
+        build_index(folder, kind, len(passages), dimension, options)
+
+    @classmethod
+    def open(
+        cls, folder: Path, passages: PassageStore, options: Any, fingerprint: str
+    ) -> DenseRetriever:
+        """Maps the vectors; the model is loaded at the first search."""
+        return cls(passages, fingerprint, folder, options)
+
+
+def _encode_all(
+    folder: Path,
+    passages: PassageStore,
+    options: DenseOptions,
+    encoder: Encoder,
+    monitor: BuildMonitor,
+) -> int:
+    """Appends the missing vectors to the file of vectors; returns their length."""
+    n = len(passages)
+    prefix = _passage_prefix(options)
+    dimension = encoder.dimension()
+    path = folder / VECTORS
+    begin = time.perf_counter()
+    with path.open("ab") as file:
+        # A row that was cut short by a kill is written again.
+        done = first = min(path.stat().st_size // (dimension * 4), n)
+        file.truncate(done * dimension * 4)
+        if done:
+            logger.info("Going on with the embeddings of an interrupted build: %d of %d", done, n)
+        while done < n:
+            monitor.report("encoding passages", done, n)
+            texts = passages.texts(done, min(done + SHARD, n))
+            vectors = encoder.encode([prefix + text for text in texts])
+            file.write(np.ascontiguousarray(vectors).data)
+            file.flush()
+            os.fsync(file.fileno())
+            done += len(texts)
+    monitor.report("encoding passages", n, n)
+    seconds = max(time.perf_counter() - begin, 1e-9)
+    logger.info("Encoded %d passages, %.0f a second", n - first, (n - first) / seconds)
+    return dimension
+
+
+def _encoder(options: DenseOptions) -> Encoder:
+    return Encoder(
+        resolve_model(options.model, options.revision),
+        device=options.device,
+        dtype=options.dtype,
+        batch_size=options.batch_size,
+        normalize=options.similarity == "cosine",
+    )
+
+
+def _passage_prefix(options: DenseOptions) -> str:
+    if options.passage_prefix is not None:
+        return options.passage_prefix
+    return prefixes_for(options.model, resolve_model(options.model, options.revision)).passage
+
+
+def _query_prefix(options: DenseOptions) -> str:
+    if options.query_prefix is not None:
+        return options.query_prefix
+    return prefixes_for(options.model, resolve_model(options.model, options.revision)).query

@@ -1,0 +1,230 @@
+"""How good a search is, by answer string and by gold document.
+
+By answer, a passage is relevant when its title or text contains one of the row's answers: both are
+normalised as in SQuAD (see `normalized`), and the answer must begin and end at word boundaries, so
+"art" is not found in "party". By document, a passage is relevant when it was cut from one of the
+row's own documents; a document counts at the rank of its best passage.
+
+For one row, with relevant items among the first k results:
+
+* hit@k: 1 if there is one, else 0.
+* recall@k: the share of the row's answers (or documents) that is found.
+* MRR: 1 / rank of the first, 0 if there is none among the passages searched for.
+* nDCG@k: sum of 1 / log2(rank + 1) over the documents found, divided by that of the best order
+  (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import polars as pl
+
+from slm_vllm.types import RetrievedPassage
+
+NDCG_DEPTH = 10
+DEFAULT_KS = (1, 3, 5, 10)
+
+FRAME_SCHEMA = pl.Schema(
+    {
+        "answers": pl.List(pl.String),
+        "gold_document_ids": pl.List(pl.String),
+        "retrieved_texts": pl.List(pl.String),  # title and text, best first
+        "retrieved_document_ids": pl.List(pl.String),  # best first, as long as the texts
+    }
+)
+
+
+class Mean(TypedDict):
+    """A mean over the rows it can be computed for. `mean` is None when there are none."""
+
+    mean: float | None
+    n: int
+
+
+def normalized(text: pl.Expr) -> pl.Expr:
+    """SQuAD's normalisation, for any script, with one blank before and after.
+
+    Lower case; ASCII punctuation removed; a, an, the removed; runs of blanks made one. Beyond
+    SQuAD, other punctuation such as dashes and curly quotes becomes a blank, because passages join
+    words with it ("1990-1995" with an en dash), and characters are brought to their NFKC form.
+    """
+    return (
+        pl.lit(" ")
+        + text.str.normalize("NFKC")
+        .str.to_lowercase()
+        .str.replace_all(r"[!-/:-@\[-`{-~]", "")
+        .str.replace_all(r"[\p{P}\p{Z}\s]+", " ")
+        .str.replace_all(r"\b(?:a|an|the)\b", " ")
+        .str.replace_all(r" +", " ")
+        .str.strip_chars(" ")
+        + pl.lit(" ")
+    )
+
+
+def evaluate_search(
+    frame: pl.DataFrame, ks: Sequence[int] = DEFAULT_KS, depth: int | None = None
+) -> dict[str, Mean]:
+    """Computes all search metrics over a frame of `FRAME_SCHEMA`.
+
+    Args:
+        frame: One row for each question.
+        ks: Cut-offs.
+        depth: How many passages were searched for; cut-offs beyond it are left out, because they
+            would be the same as that at the depth. None: `ks` are all reported.
+
+    Returns:
+        Means of `answer_hit@k`, `answer_recall@k`, `answer_mrr`, `document_hit@k`,
+        `document_recall@k`, `document_mrr` and `document_ndcg@10`. Rows without an answer are left
+        out of the first three, rows without a gold document of the others.
+    """
+    scored = score_search(frame, ks, depth)
+    return {
+        name: Mean(mean=_mean(scored[name]), n=len(scored) - scored[name].null_count())
+        for name in scored.columns
+    }
+
+
+def score_search(
+    frame: pl.DataFrame, ks: Sequence[int] = DEFAULT_KS, depth: int | None = None
+) -> pl.DataFrame:
+    """The metrics of `evaluate_search` for each row: one Float64 column each, null where a row has
+    no answer or no gold document.
+    """
+    usable = [k for k in sorted(set(ks)) if depth is None or k <= depth]
+    ndcg = [NDCG_DEPTH] if depth is None or depth >= NDCG_DEPTH else []
+    return pl.concat(
+        [_answer_metrics(frame, usable), _document_metrics(frame, usable, ndcg)], how="horizontal"
+    )
+
+
+class SearchMetrics:
+    """Search metrics of a stream of batches, in memory that does not grow with it.
+
+    Args:
+        ks: Cut-offs.
+        depth: How many passages are searched for; see `evaluate_search`.
+        aliases: Ids of documents stored once under another id (`PassageStore.aliases`).
+    """
+
+    def __init__(
+        self,
+        ks: Sequence[int] = DEFAULT_KS,
+        depth: int | None = None,
+        aliases: dict[str, str] | None = None,
+    ) -> None:
+        self._ks, self._depth = tuple(ks), depth
+        self._aliases = aliases or {}
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(
+        self,
+        retrieved: Sequence[Sequence[RetrievedPassage]],
+        answers: Sequence[Sequence[str]],
+        gold_document_ids: Sequence[Sequence[str]],
+    ) -> None:
+        """Counts a batch: what was retrieved for each question, its answers and documents."""
+        gold = [[self._aliases.get(d, d) for d in row] for row in gold_document_ids]
+        frame = search_frame(retrieved, answers, gold)
+        for name, value in evaluate_search(frame, self._ks, self._depth).items():
+            total, n = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + (value["mean"] or 0.0) * value["n"], n + value["n"])
+
+    def result(self) -> dict[str, Mean]:
+        """The means over all batches so far."""
+        return {
+            name: Mean(mean=total / n if n else None, n=n)
+            for name, (total, n) in self._sums.items()
+        }
+
+
+def search_frame(
+    retrieved: Sequence[Sequence[RetrievedPassage]],
+    answers: Sequence[Sequence[str]],
+    gold_document_ids: Sequence[Sequence[str]],
+) -> pl.DataFrame:
+    """Lays a batch out as `evaluate_search` reads it."""
+    columns: dict[str, Any] = {
+        "answers": [list(row) for row in answers],
+        "gold_document_ids": [list(row) for row in gold_document_ids],
+        "retrieved_texts": [[f"{r.passage.title} {r.passage.text}" for r in row] for row in retrieved],
+        "retrieved_document_ids": [[r.passage.document_id for r in row] for row in retrieved],
+    }
+    return pl.DataFrame(columns, schema=FRAME_SCHEMA)
+
+
+def _answer_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> pl.DataFrame:
+    rows = frame.with_row_index("row")
+    answers = (
+        rows.select("row", answer="answers")
+        .filter(pl.col("answer").list.len() > 0)
+        .explode("answer")
+        .with_columns(answer=normalized(pl.col("answer")))
+        .filter(pl.col("answer").str.strip_chars(" ") != "")
+        .unique()
+    )
+    # Distinct texts are normalised once: top passages are shared by many questions.
+    ranked = (
+        rows.select("row", text="retrieved_texts")
+        .filter(pl.col("text").list.len() > 0)
+        .explode("text")
+        .with_columns(rank=pl.int_range(1, pl.len() + 1).over("row"))
+    )
+    distinct = ranked.select(pl.col("text").unique())
+    distinct = distinct.with_columns(clean=normalized(pl.col("text")))
+    ranked = ranked.join(distinct, on="text").select("row", "rank", "clean")
+    pairs = answers.join(ranked, on="row", how="left").with_columns(
+        found=pl.col("clean").str.contains(pl.col("answer"), literal=True).fill_null(False)
+    )
+    first = pairs.group_by("row", "answer").agg(rank=pl.col("rank").filter("found").min())
+    per_row = first.group_by("row").agg(
+        *[(pl.col("rank") <= k).fill_null(False).any().cast(pl.Float64).alias(f"answer_hit@{k}") for k in ks],
+        *[(pl.col("rank") <= k).fill_null(False).mean().alias(f"answer_recall@{k}") for k in ks],
+        answer_mrr=(1.0 / pl.col("rank").min()).fill_null(0.0),
+    )
+    return rows.select("row").join(per_row, on="row", how="left", maintain_order="left").drop("row")
+
+
+def _document_metrics(
+    frame: pl.DataFrame, ks: Sequence[int], ndcg: Sequence[int]
+) -> pl.DataFrame:
+    rows = frame.with_row_index("row")
+    gold = (
+        rows.select("row", document="gold_document_ids")
+        .filter(pl.col("document").list.len() > 0)
+        .explode("document")
+        .unique()
+    )
+    ranked = (
+        rows.select("row", document="retrieved_document_ids")
+        .filter(pl.col("document").list.len() > 0)
+        .explode("document")
+        .with_columns(rank=pl.int_range(1, pl.len() + 1).over("row"))
+        .group_by("row", "document")
+        .agg(pl.col("rank").min())
+        .with_columns(
+            # Passages of one document take up one place in the ranking of documents.
+            place=pl.col("rank").rank("ordinal").over("row")
+        )
+    )
+    found = gold.join(ranked, on=["row", "document"], how="left")
+    gain = 1.0 / (pl.col("place") + 1).log(2)
+    per_row = found.group_by("row").agg(
+        *[(pl.col("rank") <= k).fill_null(False).any().cast(pl.Float64).alias(f"document_hit@{k}") for k in ks],
+        *[(pl.col("rank") <= k).fill_null(False).mean().alias(f"document_recall@{k}") for k in ks],
+        (1.0 / pl.col("rank").min()).fill_null(0.0).alias("document_mrr"),
+        *[
+            (
+                gain.filter(pl.col("place") <= k).sum()
+                / (1.0 / (pl.int_range(1, pl.min_horizontal(pl.len(), k) + 1) + 1).log(2)).sum()
+            ).alias(f"document_ndcg@{k}")
+            for k in ndcg
+        ],
+    )
+    return rows.select("row").join(per_row, on="row", how="left", maintain_order="left").drop("row")
+
+
+def _mean(values: pl.Series) -> float | None:
+    mean = values.mean()
+    return float(mean) if isinstance(mean, (int, float)) else None

@@ -1,0 +1,143 @@
+"""Words, and how often each occurs in each passage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from slm_vllm.errors import MissingExtraError
+
+# Scripts written without blanks: each character is a word of its own, as in Lucene's
+# StandardAnalyzer. Everything else: runs of letters, digits, marks and underscores.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"
+WORD_PATTERN = rf"[{_UNSPACED}]|[\w--[{_UNSPACED}]]+"
+
+Stopwords = Literal["none", "english"]
+Stemmer = Literal["none", "english"]
+
+# Lucene's English stop words (EnglishAnalyzer.ENGLISH_STOP_WORDS_SET).
+ENGLISH_STOPWORDS = (
+    "a an and are as at be but by for if in into is it no not of on or such that the their then "
+    "there these they this to was will with"
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class Analyzer:
+    """How a text becomes words. The same for passages and questions.
+
+    Attributes:
+        stopwords: `english` leaves out the 33 stop words of Lucene.
+        stemmer: `english` cuts words to Snowball stems (needs PyStemmer).
+    """
+
+    stopwords: Stopwords = "none"
+    stemmer: Stemmer = "none"
+
+    def words(self, texts: Sequence[str]) -> pl.Series:
+        """A list of words for each text: NFKC, lower case, then `WORD_PATTERN`."""
+        series = pl.Series("words", texts, dtype=pl.String)
+        return series.str.normalize("NFKC").str.to_lowercase().str.extract_all(WORD_PATTERN)
+
+    def filtered(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Applies stop words and stems to the column `word` of a frame with one word per row."""
+        if self.stopwords == "english":
+            frame = frame.filter(~pl.col("word").is_in(ENGLISH_STOPWORDS))
+        if self.stemmer == "english":
+            words = frame["word"].unique(maintain_order=True)
+            stems = pl.Series("word", self._stem(words.to_list()), dtype=pl.String)
+            frame = frame.with_columns(pl.col("word").replace_strict(words, stems))
+        return frame
+
+    def long(self, texts: Sequence[str]) -> pl.DataFrame:
+        """One row for each word: `row` (int32, position of the text) and `word`."""
+        rows = pl.Series("row", np.arange(len(texts), dtype=np.int32))
+        frame = pl.DataFrame({"row": rows, "word": self.words(texts)})
+        exploded = frame.filter(pl.col("word").list.len() > 0).explode("word")
+        return self.filtered(exploded)
+
+    def _stem(self, words: list[str]) -> list[str]:
+        try:
+            from Stemmer import Stemmer as Snowball  # type: ignore[import-not-found,unused-ignore]
+        except ImportError:
+            raise MissingExtraError("PyStemmer", "retrieval", "retriever.options.stemmer") from None
+        return list(Snowball("english").stemWords(words))
+
+
+@dataclass(frozen=True, slots=True)
+class TermCounts:
+    """Occurrences in a batch of passages, ordered by term, then passage.
+
+    Attributes:
+        terms: The distinct words of the batch.
+        term: int64 (n,), position in `terms`.
+        passage: int32 (n,), position of the passage in the batch.
+        count: float32 (n,), occurrences of the term in the passage.
+        lengths: int64 (n_passages,), words in each passage.
+    """
+
+    terms: pl.Series
+    term: NDArray[np.int64]
+    passage: NDArray[np.int32]
+    count: NDArray[np.float32]
+    lengths: NDArray[np.int64]
+
+
+def count_terms(texts: Sequence[str], analyzer: Analyzer) -> TermCounts:
+    """Counts the words of a batch of passages."""
+    long = analyzer.long(texts)
+    lengths = np.bincount(long["row"].to_numpy(), minlength=len(texts))
+    counts = long.group_by("word", "row").len()
+    terms = counts["word"].unique().sort()
+    coded = (
+        counts.join(pl.DataFrame({"word": terms}).with_row_index("term"), on="word")
+        .select("term", "row", "len")
+        .sort("term", "row")
+    )
+    return TermCounts(
+        terms,
+        coded["term"].cast(pl.Int64).to_numpy(),
+        coded["row"].to_numpy(),
+        coded["len"].cast(pl.Float32).to_numpy(),
+        lengths.astype(np.int64),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTerms:
+    """Known words of a batch of questions.
+
+    Attributes:
+        pointers: int64 (n_questions + 1,), where each question's terms begin.
+        terms: int64 (n,), positions in the vocabulary, each once per question.
+        counts: float32 (n,), occurrences in the question.
+    """
+
+    pointers: NDArray[np.int64]
+    terms: NDArray[np.int64]
+    counts: NDArray[np.float32]
+
+
+def look_up(questions: Sequence[str], analyzer: Analyzer, vocabulary: pl.Series) -> QueryTerms:
+    """Finds the words of questions in a sorted vocabulary; unknown words are left out."""
+    long = analyzer.long(questions)
+    unique = long["word"].unique()
+    pointers = np.zeros(len(questions) + 1, np.int64)
+    if len(unique) == 0 or len(vocabulary) == 0:
+        return QueryTerms(pointers, np.zeros(0, np.int64), np.zeros(0, np.float32))
+    position = pl.Series("term", vocabulary.search_sorted(unique)).cast(pl.Int64)
+    known = pl.DataFrame({"word": unique, "term": position}).filter(
+        vocabulary.gather(position.clip(0, len(vocabulary) - 1)) == unique
+    )
+    coded = (
+        long.join(known, on="word").group_by("row", "term").len().sort("row", "term")
+    )
+    np.cumsum(np.bincount(coded["row"].to_numpy(), minlength=len(questions)), out=pointers[1:])
+    return QueryTerms(
+        pointers, coded["term"].to_numpy(), coded["len"].cast(pl.Float32).to_numpy()
+    )

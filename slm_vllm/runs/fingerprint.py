@@ -1,0 +1,79 @@
+"""Hashes that say when an old answer is still the answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from slm_vllm.config.schema import Config
+
+# Raised when prompts, keys or answers of the same configuration change their meaning.
+FORMAT_VERSION = 1
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of anything JSON can hold, independent of the order of its keys."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+def config_hash(config: Config) -> str:
+    """What makes two runs of one folder the same run.
+
+    Left out is what does not change any single answer: names and places, the number of rows, how
+    fast the engine is set up, which tracker listens.
+    """
+    content: dict[str, Any] = {
+        "model": config.model.model_dump(exclude={"name", "max_model_len", "gradient_checkpointing"}),
+        "dataset": config.dataset.model_dump(exclude={"name"}),
+        "context": config.experiment_mode.context,
+        "prompt": config.prompt.model_dump(exclude={"name"}),
+        "generation": config.generation.model_dump(),
+        "format": FORMAT_VERSION,
+    }
+    if config.experiment_mode.context == "retriever":
+        content["retriever"] = config.retriever.model_dump(exclude={"name"})
+    if config.generation.temperature > 0:
+        content["seed"] = config.experiment.seed
+    return digest(content)
+
+
+def answer_fingerprint(
+    config: Config, model_revision: str, dtype: str, context_limit: int, index: str | None
+) -> str:
+    """Everything an answer depends on beside its own row.
+
+    Args:
+        config: The run's configuration.
+        model_revision: The commit or content hash of the weights.
+        dtype: The data type they are run in.
+        context_limit: Longest prompt plus answer the model may take: a smaller one cuts passages.
+        index: Fingerprint of the retrieval index, if there is one.
+    """
+    limit = context_limit if config.experiment_mode.context != "none" else None
+    return digest([config_hash(config), model_revision, dtype, limit, index])
+
+
+def row_keys(frame: pl.DataFrame, fingerprint: str, *, with_contexts: bool) -> npt.NDArray[np.uint64]:
+    """A 64-bit key for each row of a canonical frame.
+
+    Two rows of a million share a key with a probability of 3e-8.
+
+    Args:
+        frame: Canonical rows.
+        fingerprint: See `answer_fingerprint`.
+        with_contexts: Whether the row's own contexts are part of its prompt.
+    """
+    columns = ["question_id", "question", "answers"] + (["contexts"] if with_contexts else [])
+    keys = np.empty(frame.height, dtype=np.uint64)
+    start = hashlib.blake2b(fingerprint.encode(), digest_size=8)
+    for position, row in enumerate(frame.select(columns).iter_rows()):
+        row_hash = start.copy()
+        row_hash.update(json.dumps(row, ensure_ascii=False).encode("utf-8", errors="surrogatepass"))
+        keys[position] = int.from_bytes(row_hash.digest(), "big")
+    return keys

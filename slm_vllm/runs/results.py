@@ -1,0 +1,198 @@
+"""From the journal to the final files, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from slm_vllm.config.schema import Config
+from slm_vllm.runs.folder import RunFolder
+from slm_vllm.runs.journal import JOURNAL_SCHEMA, Journal
+from slm_vllm.scoring.answers import METRICS, score_answers
+from slm_vllm.scoring.intervals import ValueTally
+
+PREDICTIONS_SCHEMA = pl.Schema(
+    {name: dtype for name, dtype in JOURNAL_SCHEMA.items() if name != "key"}
+    | {metric: pl.Float64() for metric in METRICS}
+)
+_COUNTED = ("truncated", "unterminated_thinking")
+
+
+@dataclass
+class RunSummary:
+    """Sums over all answers of a run, taken batch by batch."""
+
+    metrics: dict[str, ValueTally] = field(
+        default_factory=lambda: {metric: ValueTally() for metric in METRICS}
+    )
+    search: dict[str, ValueTally] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, scored: pl.DataFrame) -> None:
+        """Counts a batch of `PREDICTIONS_SCHEMA`."""
+        for metric, tally in self.metrics.items():
+            tally.add(scored[metric])
+        unscored = scored["token_recall"].null_count()
+        self.counts.update(
+            total=scored.height,
+            scored=scored.height - unscored,
+            unscored=unscored,
+            errors=scored["error"].count(),
+            without_passage=int((scored["n_passages_used"] == 0).sum()),
+            prompt_tokens=int(scored["n_prompt_tokens"].sum()),
+            completion_tokens=int(scored["n_completion_tokens"].sum()),
+            **{name: int(scored[name].sum()) for name in _COUNTED},
+        )
+        self._add_search(scored["search"].drop_nulls())
+
+    def _add_search(self, rows: pl.Series) -> None:
+        if not len(rows):
+            return
+        columns: dict[str, list[float]] = {}
+        for row in rows:
+            for name, value in json.loads(row).items():
+                columns.setdefault(name, []).append(value)
+        for name, values in columns.items():
+            self.search.setdefault(name, ValueTally()).add(pl.Series(values, dtype=pl.Float64))
+
+
+def write_predictions(
+    folder: RunFolder, journal: Journal, keys: npt.NDArray[np.uint64], config: Config
+) -> RunSummary:
+    """Scores every answer and writes `predictions.parquet` and `predictions.json`.
+
+    Args:
+        folder: The run folder.
+        journal: Its journal, with an answer for every key.
+        keys: Keys of the run's rows, in the order of the dataset.
+        config: The run's configuration.
+    """
+    summary = RunSummary()
+
+    def batches(
+        with_columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        batch_size: int | None,
+    ) -> Iterator[pl.DataFrame]:
+        """What polars reads from; sinking asks for everything."""
+        for batch in journal.read(keys):
+            scored = _scored(batch, config)
+            summary.add(scored)
+            yield scored
+
+    with folder.replacing("predictions.parquet") as path:
+        register_io_source(batches, schema=PREDICTIONS_SCHEMA).sink_parquet(
+            path, compression="zstd", row_group_size=10_000
+        )
+    if config.experiment.log_predictions:
+        with folder.replacing("predictions.json") as path:
+            _write_json(path, folder.path / "predictions.parquet", config, summary)
+    return summary
+
+
+def _scored(batch: pl.DataFrame, config: Config) -> pl.DataFrame:
+    scored = score_answers(batch).drop("key")
+    if not config.experiment.save_contexts:
+        scored = scored.with_columns(pl.lit(None, dtype=PREDICTIONS_SCHEMA["contexts"]).alias("contexts"))
+    return scored.select(PREDICTIONS_SCHEMA.names())
+
+
+def _write_json(path: Path, parquet: Path, config: Config, summary: RunSummary) -> None:
+    """Writes the layout that earlier readers know, row by row."""
+    with path.open("w", encoding="utf-8", errors="replace") as file:
+        file.write('{"predictions": [')
+        separator = "\n"
+        for frame in pl.scan_parquet(parquet).collect_batches(chunk_size=1024):
+            for row in frame.iter_rows(named=True):
+                file.write(separator + json.dumps(_json_row(row, config), ensure_ascii=False))
+                separator = ",\n"
+        statistics = {
+            "num_examples": summary.counts["total"],
+            "num_scored": summary.counts["scored"],
+            **{name: _number(tally.mean) for name, tally in summary.metrics.items()},
+        }
+        file.write(f'\n], "statistics": {json.dumps(statistics)}}}\n')
+
+
+def _json_row(row: dict[str, Any], config: Config) -> dict[str, Any]:
+    return {
+        "question_id": row["question_id"],
+        "question": row["question"],
+        "predicted_answer": row["prediction"],
+        "ground_truth": row["answers"],
+        "contexts": [passage["text"] for passage in row["contexts"] or []],
+        "context_type": row["context_type"],
+        "model_name": config.model.name,
+        **{metric: row[metric] for metric in METRICS},
+        "error": row["error"],
+        "metadata": json.loads(row["metadata"]) if row["metadata"] else {},
+    }
+
+
+def build_results(
+    config: Config,
+    summary: RunSummary,
+    *,
+    rejected: int,
+    timing: dict[str, float],
+    throughput: dict[str, Any],
+    resumed: int,
+) -> dict[str, Any]:
+    """The content of `results.json`.
+
+    Args:
+        config: The run's configuration.
+        summary: Sums over all answers.
+        rejected: Rows of the dataset that were left out.
+        timing: Seconds by phase.
+        throughput: Rates of this process's own work.
+        resumed: Answers that an earlier process had given.
+    """
+    estimates = {
+        name: tally.estimate(seed=config.experiment.seed)
+        for name, tally in summary.metrics.items()
+    }
+    return {
+        "name": config.experiment.name,
+        "model": config.model.name,
+        "dataset": config.dataset.name,
+        "mode": config.experiment_mode.name,
+        "retriever": config.retriever.name
+        if config.experiment_mode.context == "retriever"
+        else None,
+        "token_recall": _number(estimates["token_recall"].mean),
+        "num_examples": summary.counts["total"],
+        "duration_seconds": round(sum(timing.values()), 3),
+        "metrics": {name: estimate.to_json() for name, estimate in estimates.items()},
+        "retrieval": {
+            name: tally.estimate(seed=config.experiment.seed).to_json()
+            for name, tally in summary.search.items()
+        },
+        "counts": {
+            **{
+                name: summary.counts[name]
+                for name in ("total", "scored", "unscored", "errors", *_COUNTED, "without_passage")
+            },
+            "rejected": rejected,
+            "resumed": resumed,
+            "prompt_tokens": summary.counts["prompt_tokens"],
+            "completion_tokens": summary.counts["completion_tokens"],
+        },
+        "timing": {phase: round(seconds, 3) for phase, seconds in timing.items()},
+        "throughput": throughput,
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)

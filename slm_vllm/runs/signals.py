@@ -1,0 +1,69 @@
+"""SIGINT, SIGTERM and SIGHUP: finish what is in flight, say how to go on, leave.
+
+The first signal asks the run to stop. While answers are generated the run drains; in any other
+phase (loading the model, building an index) it is interrupted where it is. A second signal ends
+the process at once; the journal is on the disk by then, line by line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop; not an `Exception`, so that nothing swallows it.
+
+    Attributes:
+        signum: The signal.
+        exit_code: What the process should exit with: 128 + signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+        self.exit_code = 128 + signum
+
+
+class StopSignals:
+    """Installs the handlers while its block runs (main thread only).
+
+    A signal that is ignored stays ignored: that is how nohup protects a run from SIGHUP.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._draining = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        for signum in _SIGNALS:
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                self._previous[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def drain(self, draining: bool) -> None:
+        """Says whether a signal should be waited out (True) or raised at once (False)."""
+        self._draining = draining
+        if not draining and self.received is not None:
+            raise Interrupted(self.received)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + signum)
+        self.received = signum
+        if not self._draining:
+            raise Interrupted(signum)

@@ -1,0 +1,53 @@
+"""`state.json`: what a run is doing, for other processes to read."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+import psutil
+
+from slm_vllm.runs.folder import RunFolder
+
+_HEARTBEAT_SECONDS = 5.0
+
+
+class RunState:
+    """Keeps `state.json` of a run folder current.
+
+    The process is named by pid and start time, so that a pid used again by another process is
+    recognised.
+    """
+
+    def __init__(self, folder: RunFolder, name: str) -> None:
+        self._folder = folder
+        self._written_at = 0.0
+        self._content: dict[str, Any] = {
+            "name": name,
+            "pid": os.getpid(),
+            "pid_started": psutil.Process().create_time(),
+            "started": now(),
+        }
+
+    @property
+    def phase(self) -> str:
+        """The phase last written."""
+        return str(self._content.get("phase", ""))
+
+    def update(self, phase: str, **counts: Any) -> None:
+        """Writes the phase and any counts."""
+        self._content.update(phase=phase, heartbeat=now(), **counts)
+        self._folder.write_json("state.json", self._content)
+        self._written_at = time.monotonic()
+
+    def beat(self, **counts: Any) -> None:
+        """Writes counts if the last heartbeat is some seconds old."""
+        if time.monotonic() - self._written_at >= _HEARTBEAT_SECONDS:
+            self.update(self.phase, **counts)
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,117 @@
+"""Means with their uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class MeanEstimate:
+    """A mean, its standard error and a 95 % interval.
+
+    Attributes:
+        mean: Arithmetic mean, NaN for no values.
+        stderr: Sample standard deviation (n - 1) over sqrt(n); NaN below two values.
+        low: Lower end of the percentile bootstrap interval.
+        high: Upper end.
+        n: Number of values.
+    """
+
+    mean: float
+    stderr: float
+    low: float
+    high: float
+    n: int
+
+    def to_json(self) -> dict[str, object]:
+        """The form of `results.json`; what does not exist is null, as JSON has no NaN."""
+        numbers = {"mean": self.mean, "stderr": self.stderr}
+        ends = [None if math.isnan(x) else round(x, 6) for x in (self.low, self.high)]
+        rounded = {k: None if math.isnan(v) else round(v, 6) for k, v in numbers.items()}
+        return {**rounded, "ci95": ends, "n": self.n}
+
+
+class ValueTally:
+    """How often each value occurred: all that a mean and its bootstrap need.
+
+    Metrics have few distinct values, so a million rows take no more memory than a thousand.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[float] = Counter()
+
+    def add(self, values: pl.Series) -> None:
+        """Counts the values that are not null."""
+        known = values.drop_nulls()
+        if len(known):
+            counted = known.cast(pl.Float64).value_counts()
+            self._counts.update(dict(counted.iter_rows()))
+
+    @property
+    def n(self) -> int:
+        """Number of values."""
+        return self._counts.total()
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean, NaN for no values."""
+        n = self.n
+        return math.fsum(value * count for value, count in self._counts.items()) / n if n else math.nan
+
+    def estimate(self, *, seed: int = 0, resamples: int = 10_000) -> MeanEstimate:
+        """Mean with standard error and a percentile bootstrap interval.
+
+        Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+
+        Args:
+            seed: Seed of the resampling; the same values and seed give the same interval.
+            resamples: Number of bootstrap resamples.
+        """
+        n, mean = self.n, self.mean
+        if n == 0:
+            return MeanEstimate(math.nan, math.nan, math.nan, math.nan, 0)
+        if n == 1:
+            return MeanEstimate(mean, math.nan, mean, mean, 1)
+        distinct = np.array(sorted(self._counts))
+        counts = np.array([self._counts[value] for value in distinct.tolist()])
+        variance = float(counts @ (distinct - mean) ** 2) / (n - 1)
+        means = _bootstrap_means(distinct, counts, np.random.default_rng(seed), resamples)
+        tail = (1.0 - CONFIDENCE) / 2.0
+        low, high = np.quantile(means, [tail, 1.0 - tail])
+        return MeanEstimate(mean, math.sqrt(variance / n), float(low), float(high), n)
+
+
+def estimate_mean(values: pl.Series, *, seed: int = 0, resamples: int = 10_000) -> MeanEstimate:
+    """`ValueTally.estimate` of one series; nulls are left out."""
+    tally = ValueTally()
+    tally.add(values)
+    return tally.estimate(seed=seed, resamples=resamples)
+
+
+def _bootstrap_means(
+    distinct: npt.NDArray[np.float64],
+    counts: npt.NDArray[np.int64],
+    generator: np.random.Generator,
+    resamples: int,
+) -> npt.NDArray[np.float64]:
+    """Means of `resamples` resamples with replacement.
+
+    How often each distinct value is drawn is multinomial, so the draw is made over the distinct
+    values instead of over the rows.
+    """
+    n = int(counts.sum())
+    step = max(1, 10_000_000 // len(distinct))
+    means = np.empty(resamples)
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        draws = generator.multinomial(n, counts / n, size=size)
+        means[start : start + size] = draws @ distinct / n
+    return means

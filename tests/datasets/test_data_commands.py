@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from dataset_samples import jsonl, nq_row, simple_qa_csv, simple_qa_row, write
+
+from slm_vllm.cli.data import data
+from slm_vllm.datasets.catalog import find_dataset, read_catalog
+from slm_vllm.errors import ConfigError, DataError
+
+
+def run(*arguments: object, expect: type[BaseException] | None = None) -> str:
+    result = CliRunner().invoke(data, [str(argument) for argument in arguments])
+    if expect is None:
+        assert result.exit_code == 0, result.output
+    else:
+        assert isinstance(result.exception, expect), result.output
+    return result.stdout
+
+
+def test_check_counts(tmp_path: Path) -> None:
+    lines = [nq_row(1), b"{", nq_row(1), nq_row(2, answer=[]), nq_row(3, annotations=[])]
+    path = write(tmp_path / "a.jsonl", jsonl(lines))
+    report = json.loads(run("check", path, "--json"))
+    assert report["usable"] and report["kind"] == "nq"
+    figures = {key: report[key] for key in ("rows", "rejected", "duplicates", "empty_answers")}
+    assert figures == {"rows": 3, "rejected": 2, "duplicates": 1, "empty_answers": 1}
+    assert (report["without_contexts"], report["without_documents"]) == (1, 0)
+    assert [row["line"] for row in report["first_rejected"]] == [2, 3]
+    assert "line 2: invalid JSON" in run("check", path)
+
+
+def test_check_unusable(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", b"")
+    report = json.loads(run("check", path, "--json", expect=DataError))
+    assert report["usable"] is False and "empty" in report["error"]
+    assert DataError.exit_code == 3
+
+
+def test_check_demo_by_name() -> None:
+    assert json.loads(run("check", "demo", "--json"))["rejected"] == 0
+
+
+def test_unknown_name() -> None:
+    result = CliRunner().invoke(data, ["check", "simple-qa"])
+    assert "Did you mean simple_qa" in str(result.exception)
+
+
+def test_prepare_and_stats(tmp_path: Path) -> None:
+    rows = [simple_qa_row(1), simple_qa_row(2, answer=""), simple_qa_row(3, metadata="{}")]
+    raw = write(tmp_path / "raw.csv", simple_qa_csv(rows))
+    made = json.loads(
+        run("prepare", "simple_qa", "--input", raw, "--output-dir", tmp_path / "o", "--json")
+    )
+    assert made["rows"] == 3 and len(made["files"]) == 4
+    stats = json.loads(run("stats", made["files"][0], "--json"))
+    assert stats["rows"] == 3
+    assert stats["lengths"]["question"] == {
+        "n": 3,
+        "mean": 4.0,
+        "min": 4.0,
+        "median": 4.0,
+        "p95": 4.0,
+        "max": 4.0,
+    }
+    assert stats["lengths"]["answer"]["n"] == 2
+    assert stats["lengths"]["document"]["mean"] == 8.0
+    assert stats["topics"] == {
+        "Art": {"rows": 2, "question_words": 4.0, "answer_words": 2.0},
+        "(none)": {"rows": 1, "question_words": 4.0, "answer_words": 2.0},
+    }
+    assert "Art" in run("stats", made["files"][0])
+
+
+def test_list_names_every_configuration() -> None:
+    listed = {row["name"]: row for row in json.loads(run("list", "--json"))["datasets"]}
+    assert {"nq", "local_nq", "rag_nq", "simple_qa", "local_simple_qa", "demo"} <= set(listed)
+    assert listed["demo"]["bytes"] > 0
+    assert "missing" in run("list")
+
+
+def test_catalog_of_an_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    write(tmp_path / "dataset" / "mine.yaml", b"kind: hf\npath: hf://a\nsplit: dev\n")
+    write(tmp_path / "dataset" / "open.yaml", b"path: ???\n")
+    (mine, _) = read_catalog(tmp_path)
+    assert (mine.name, mine.kind, mine.options) == ("mine", "hf", {"split": "dev"})
+    with pytest.raises(ConfigError, match="give a path"):
+        find_dataset("open", tmp_path)
+    with pytest.raises(DataError, match="Configured: mine, open"):
+        find_dataset("nothing", tmp_path)
+    assert find_dataset("a.jsonl", tmp_path).path == "a.jsonl"
+
+
+def test_clean_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "datasets"
+    (folder / "deep").mkdir(parents=True)
+    write(folder / "deep" / "a", b"12345")
+    refused = CliRunner().invoke(data, ["clean-cache", "--cache-dir", str(tmp_path)], input="n\n")
+    assert refused.exit_code == 1 and (folder / "deep" / "a").exists()
+    report = json.loads(run("clean-cache", "--cache-dir", tmp_path, "--yes", "--json"))
+    assert (report["files"], report["bytes"]) == (1, 5)
+    assert folder.is_dir() and not list(folder.iterdir())
+    run("clean-cache", "--cache-dir", tmp_path / "none", "--yes")
+
+
+@pytest.mark.parametrize("command", ["prepare", "check", "list", "stats", "clean-cache"])
+def test_help_has_an_example(command: str) -> None:
+    assert f"slm-vllm data {command}" in run(command, "--help")

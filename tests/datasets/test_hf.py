@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from dataset_samples import read
+
+from slm_vllm.datasets.registry import open_dataset
+from slm_vllm.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def squad(tmp_path: Path) -> Path:
+    frame = pl.DataFrame(
+        {
+            "id": ["x1", "x2"],
+            "query": ["who?", "when?"],
+            "passage": ["p1", "p2"],
+            "answers": [{"text": ["a", "b"], "start": [0, 1]}, {"text": [], "start": []}],
+            "level": [1, 2],
+        }
+    )
+    path = tmp_path / "train-0.parquet"
+    frame.write_parquet(path)
+    return path
+
+
+def test_columns_are_mapped(squad: Path) -> None:
+    columns = {
+        "question": "query",
+        "answers": "answers.text",
+        "contexts": "passage",
+        "metadata": ["level"],
+    }
+    rows, rejected = read(squad, "hf", columns=columns)
+    assert not rejected
+    assert [row["question_id"] for row in rows] == ["x1", "x2"]
+    assert [row["question"] for row in rows] == ["who?", "when?"]
+    assert [row["answers"] for row in rows] == [["a", "b"], []]
+    assert rows[0]["contexts"] == ["p1"]
+    assert json.loads(rows[1]["metadata"]) == {"level": 2}
+
+
+def test_split_and_pattern(squad: Path) -> None:
+    pattern = str(squad.parent / "{split}-*.parquet")
+    rows, _ = read(Path(pattern), "hf", split="train", columns={"question": "query"})
+    assert len(rows) == 2
+    with pytest.raises(ConfigError, match="dataset.split"):
+        open_dataset("hf", pattern)
+
+
+def test_missing_column_names_what_was_found(squad: Path) -> None:
+    with pytest.raises(DataError, match="'question'.*Found: id, query.*columns"):
+        read(squad, "hf")
+    with pytest.raises(ConfigError, match="unknown field"):
+        read(squad, "hf", columns={"frage": "query"})
+
+
+def test_network_failure_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(path: str) -> pl.LazyFrame:
+        raise pl.exceptions.ComputeError("error sending request for url (https://huggingface.co)")
+
+    monkeypatch.setattr(pl, "scan_parquet", unreachable)
+    with pytest.raises(DataError, match="error sending request.*HF_TOKEN.*local path"):
+        list(open_dataset(None, "hf://datasets/a/b/train.parquet").scan())

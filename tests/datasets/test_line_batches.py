@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from dataset_samples import write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from slm_vllm.datasets import json_rows
+from slm_vllm.datasets.json_rows import array_rows
+from slm_vllm.datasets.lines import line_batches
+from slm_vllm.types import RejectedRow
+
+SHARED_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+def never(row: RejectedRow) -> None:
+    raise AssertionError(row)
+
+
+@SHARED_FOLDER
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]))),
+    st.integers(1, 5),
+    st.integers(1, 40),
+)
+def test_lines_numbers_and_bounds(tmp_path: Path, texts: list[str], rows: int, size: int) -> None:
+    content = "".join(f"{text}\n" for text in ["first", *texts]).encode()
+    path = str(write(tmp_path / "a.txt", content))
+    batches = list(line_batches(path, never, max_rows=rows, max_bytes=size))
+    expected = [(n, text) for n, text in enumerate(["first", *texts], 1) if text.strip()]
+    assert [tuple(line) for batch in batches for line in batch] == expected
+    for batch in batches:
+        assert len(batch) <= rows
+        assert len(batch) == 1 or sum(len(line.text.encode()) for line in batch) <= size
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.booleans() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab"), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@SHARED_FOLDER
+@given(
+    st.lists(st.dictionaries(st.text('ab\\"'), JSON, max_size=3), max_size=6),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+    st.integers(1, 30),
+)
+def test_array_reader_agrees_with_json_loads(
+    tmp_path: Path, rows: list[dict], indent: int | None, ascii_only: bool, chunk: int
+) -> None:
+    text = json.dumps(rows, indent=indent, ensure_ascii=ascii_only)
+    path = str(write(tmp_path / "a.json", text.encode()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_rows, "_CHUNK_CHARACTERS", chunk)
+        got = list(array_rows(path, never))
+    assert [row.value for row in got] == rows
+    if indent and rows:
+        lines = text.split("\n")
+        assert all(lines[row.line - 1].strip().startswith("{") for row in got)

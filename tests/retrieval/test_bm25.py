@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from slm_vllm.retrieval.bm25_kernel import Postings, PostingsSearcher
+from slm_vllm.retrieval.lexical import Analyzer, QueryTerms
+
+from .conftest import WORDS, Opener
+
+KERNELS = ["numpy", "numba"] if find_spec("numba") else ["numpy"]
+
+
+def bm25_by_hand(texts: list[str], question: str, k1: float = 1.5, b: float = 0.75) -> list[float]:
+    """The formula of the docstring, one word and one passage at a time."""
+    split = [re.findall(r"\w+", text.lower()) for text in texts]
+    average = sum(map(len, split)) / len(split)
+    scores = []
+    for words in split:
+        tf, score = Counter(words), 0.0
+        for word in re.findall(r"\w+", question.lower()):
+            df = sum(word in other for other in split)
+            if tf[word]:
+                idf = math.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
+                norm = k1 * (1 - b + b * len(words) / average)
+                score += idf * tf[word] / (tf[word] + norm)
+        scores.append(score)
+    return scores
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_scores_are_those_of_the_formula(opened: Opener, kernel: str) -> None:
+    texts = [
+        "The castle by the river, the old castle",
+        "A bridge over the river",
+        "Winter music in the garden of the castle by the river and the forest",
+        "copper",
+    ]
+    retriever = opened("bm25", texts, kernel=kernel)
+    for question in ("castle river", "the the bridge", "Winter copper!", "river"):
+        result = retriever.search([question], 4)
+        expected = bm25_by_hand(texts, question)
+        order = [i for i in np.argsort(-np.array(expected), kind="stable") if expected[i] > 0]
+        assert result.indices[0][: len(order)].tolist() == order
+        assert result.indices[0][len(order) :].tolist() == [-1] * (4 - len(order))
+        np.testing.assert_allclose(
+            result.scores[0][: len(order)], [expected[i] for i in order], rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_leaving_work_out_changes_nothing(kernel: str, data: st.DataObject) -> None:
+    """Against the full sum over random postings, long ones included, with many ties."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    n, n_terms = int(rng.integers(1, 400)), int(rng.integers(1, 12))
+    dense = np.zeros((n_terms, n), np.float32)
+    for term in range(n_terms):
+        hit = rng.random(n) < rng.choice([0.02, 0.3, 0.95])
+        # Few distinct weights, so that equal scores are common.
+        dense[term, hit] = rng.choice([0.125, 0.25, 0.5, 2.0], hit.sum()) * rng.choice([0.25, 1, 4])
+    frequency = (dense > 0).sum(axis=1)
+    term_of, passage = np.nonzero(dense)
+    postings = Postings(
+        np.concatenate(([0], np.cumsum(frequency))),
+        passage.astype(np.int32),
+        dense[term_of, passage],
+        dense.max(axis=1),
+        n,
+    )
+    terms = np.flatnonzero(rng.random(n_terms) < 0.7)
+    counts = rng.integers(1, 3, len(terms)).astype(np.float32)
+    k = int(rng.integers(1, 15))
+    queries = QueryTerms(np.array([0, len(terms)]), terms, counts)
+    found = PostingsSearcher(postings, 1, kernel).search(queries, k)
+
+    full = (dense[terms] * counts[:, None]).sum(axis=0)
+    best = [i for i in np.lexsort((np.arange(n), -full)) if full[i] > 0][:k]
+    assert found.indices[0][: len(best)].tolist() == best
+    assert (found.indices[0][len(best) :] == -1).all()
+    np.testing.assert_allclose(found.scores[0][: len(best)], full[best], rtol=1e-6)
+
+
+@pytest.mark.skipif(len(KERNELS) < 2, reason="numba is not installed")
+def test_both_kernels_give_the_same_bits(opened: Opener) -> None:
+    rng = np.random.default_rng(3)
+    words = [f"w{i}" for i in range(300)]
+    texts = [" ".join(rng.choice(words, 30, p=_zipf(300))) for _ in range(700)]
+    questions = [" ".join(rng.choice(words, 7, p=_zipf(300))) for _ in range(100)]
+    slow = opened("bm25", texts, kernel="numpy", threads=2).search(questions, 10)
+    fast = opened("bm25", texts, kernel="numba", threads=2).search(questions, 10)
+    np.testing.assert_array_equal(slow.indices, fast.indices)
+    np.testing.assert_array_equal(slow.scores, fast.scores)
+
+
+def test_agrees_with_bm25s(opened: Opener) -> None:
+    bm25s = pytest.importorskip("bm25s")
+    rng = np.random.default_rng(4)
+    words = [f"w{i}" for i in range(200)]
+    texts = [" ".join(rng.choice(words, rng.integers(5, 60), p=_zipf(200))) for _ in range(300)]
+    questions = [" ".join(rng.choice(words, 5, p=_zipf(200))) for _ in range(40)]
+    peer = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+    peer.index([t.split() for t in texts], show_progress=False)
+    result = opened("bm25", texts).search(questions, 10)
+    for question, scores in zip(questions, result.scores, strict=True):
+        expected = np.sort(peer.get_scores(question.split()))[::-1][:10]
+        np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+
+def test_threads_do_not_change_results(opened: Opener) -> None:
+    texts = [f"{a} {b}" for a in WORDS for b in WORDS]
+    questions = [f"{a} {b} {b}" for a in WORDS for b in WORDS]
+    one = opened("bm25", texts, threads=1).search(questions, 5)
+    many = opened("bm25", texts, threads=7).search(questions, 5)
+    np.testing.assert_array_equal(one.indices, many.indices)
+
+
+def test_equal_scores_come_in_the_order_of_the_passages(opened: Opener) -> None:
+    # Contents differ in words nobody asks for, else they would be stored once.
+    texts = [f"castle x{i}" for i in range(20)]
+    for kernel in KERNELS:
+        result = opened("bm25", texts, kernel=kernel).search(["castle"], 5)
+        assert result.indices[0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_words_are_unicode_words_in_lower_case() -> None:
+    words = Analyzer().words(["Beyonce\u0301's ÉCOLE_2, 北京 Привет!", "👍 ?!", ""]).to_list()
+    assert words == [["beyoncé", "s", "école_2", "北", "京", "привет"], [], []]
+
+
+def test_stop_words_and_stems(opened: Opener) -> None:
+    texts = ["the rivers", "the castles"]
+    assert opened("bm25", texts, stopwords="english").search(["the"], 2).indices.tolist() == [[-1, -1]]
+    pytest.importorskip("Stemmer")
+    assert opened("bm25", texts, stemmer="english").search(["river"], 1).indices.tolist() == [[0]]
+
+
+def test_rank_bm25_is_the_library(opened: Opener) -> None:
+    rank_bm25 = pytest.importorskip("rank_bm25")
+    texts = [f"{a} {b} {b}" for a in WORDS for b in WORDS[:5]]
+    okapi = rank_bm25.BM25Okapi([t.split() for t in texts])
+    result = opened("rank_bm25", texts).search(["castle river river", "nothing"], 6)
+    expected = okapi.get_scores(["castle", "river", "river"])
+    np.testing.assert_allclose(result.scores[0], np.sort(expected)[::-1][:6], rtol=1e-6)
+    assert result.indices[1].tolist() == [-1] * 6
+
+
+def _zipf(n: int) -> np.ndarray:
+    p = 1 / np.arange(1, n + 1)
+    return p / p.sum()
