@@ -7,7 +7,7 @@ bash scripts/setup.sh
 
 started=$SECONDS
 code=0
-.venv/bin/slm-vllm eval --model demo --dataset demo --mode no_context,oracle --no-clearml "$@" \
+.venv/bin/slm-vllm eval --model demo --dataset demo --mode no_context,retriever,oracle --no-clearml "${samples[@]}" "$@" \
     || code=$?
 if [ "$code" -ne 0 ]; then
     printf '\ndemo: slm-vllm eval ended with exit code %s; what it said is above.\n' "$code" >&2

@@ -330,7 +330,7 @@ def element_entry(rows: Sequence[Row], index: int) -> Entry:
                 "nucleus?",
             ],
         ),
-        [*spellings, row["symbol"]],
+        spellings,
         "entity",
         0,
     )

@@ -1,5 +1,6 @@
 """`slm-vllm data`: convert, check, list and measure datasets."""
 
+# ruff: noqa: D301 (click reads the backspace itself)
 from __future__ import annotations
 
 import json
@@ -17,7 +18,7 @@ KIND_OPTION = click.option(
 
 @click.group("data")
 def data() -> None:
-    r"""Convert, check, list and measure datasets.
+    """Convert, check, list and measure datasets.
 
     \b
     Example:
@@ -32,7 +33,7 @@ def data() -> None:
 @click.option("--strict", is_flag=True, help="Fail at the first row that cannot be used.")
 @JSON_FLAG
 def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool) -> None:
-    r"""Convert a raw file to JSON (full, train, eval) and Parquet.
+    """Convert a raw file to JSON (full, train, eval) and Parquet.
 
     Rows that cannot be used are written to rejected.jsonl with line and reason.
 
@@ -59,7 +60,7 @@ def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool
 @KIND_OPTION
 @JSON_FLAG
 def check(path_or_name: str, kind: str | None, as_json: bool) -> None:
-    r"""Read a whole dataset and say whether a run can use it; exit code 3 when not.
+    """Read a whole dataset and say whether a run can use it; exit code 3 when not.
 
     \b
     Examples:
@@ -95,7 +96,7 @@ def check(path_or_name: str, kind: str | None, as_json: bool) -> None:
 @data.command("list")
 @JSON_FLAG
 def list_datasets(as_json: bool) -> None:
-    r"""List the configured datasets and whether their file is there.
+    """List the configured datasets and whether their file is there.
 
     \b
     Example:
@@ -117,7 +118,7 @@ def list_datasets(as_json: bool) -> None:
 @KIND_OPTION
 @JSON_FLAG
 def stats(path_or_name: str, kind: str | None, as_json: bool) -> None:
-    r"""Show rows, lengths in words, and topics where the metadata has them.
+    """Show rows, lengths in words, and topics where the metadata has them.
 
     \b
     Example:
@@ -150,7 +151,7 @@ def stats(path_or_name: str, kind: str | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @JSON_FLAG
 def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
-    r"""Empty the cache of downloaded and converted datasets.
+    """Empty the cache of downloaded and converted datasets.
 
     \b
     Example:

@@ -50,23 +50,24 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+_EPILOG = """\b
+Example:
+  slm-vllm eval --model demo --dataset demo --mode no_context,retriever,oracle"""
+
+
+@click.group(
+    cls=LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="slm-vllm")
 def cli() -> None:
-    """Evaluate small language models on question answering, fast, with vLLM.
-
-    \b
-    Example:
-      slm-vllm eval --model demo --dataset demo --mode no_context,retriever,oracle
-    """
+    """Evaluate small language models on question answering, fast, with vLLM."""
 
 
 def main() -> None:
     """Entry point: turns errors into a message and an exit code."""
     try:
-        cli.main(prog_name="slm-vllm", standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        # Without its standalone mode click returns the code of an Exit instead of raising it.
+        sys.exit(cli.main(prog_name="slm-vllm", standalone_mode=False))
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:

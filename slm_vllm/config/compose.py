@@ -7,8 +7,11 @@ value and the nearest valid one, before anything heavy is imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -51,6 +54,13 @@ def parse_override(word: str) -> Override:
     return Override(key.strip().lstrip("+"), value)
 
 
+def quoted(value: str) -> str:
+    """A value quoted for Hydra's override grammar; interpolations in it stay alive."""
+    # Backslashes are literal there, except in front of a quote.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda run: run[1] * 2 + run[2].replace("'", "\\'"), value)
+    return f"'{escaped}'"
+
+
 def search_path(config_dir: str | Path | None = None) -> list[Path]:
     """The folders that hold configuration groups, the user's own first.
 
@@ -72,6 +82,23 @@ def group_choices(group: str, config_dir: str | Path | None = None) -> dict[str,
         for path in sorted((folder / group).glob("*.yaml")):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
+
+
+def read_choice(path: Path) -> dict[str, Any]:
+    """The content of one file of a group, before interpolation.
+
+    Raises:
+        ConfigError: It cannot be read, is not YAML, or holds no keys.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys with values, such as 'name: {path.stem}'")
+    return content
 
 
 def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
@@ -117,20 +144,52 @@ def compose_raw(
 
     # Keys were checked against the schema already, so a value may be set whether or not the
     # chosen YAML file mentions its key: that is what ++ says to Hydra.
-    words = [f"{o.key}={o.value}" if o.is_group_choice else f"++{o.key}={o.value}" for o in overrides]
-    folders = search_path(config_dir)
-    if len(folders) > 1:
-        words.append(f"hydra.searchpath=['file://{folders[0]}']")
+    words = [
+        f"{o.key}={o.value}" if o.is_group_choice else f"++{o.key}={o.value}" for o in overrides
+    ]
+    *own, shipped = search_path(config_dir)
     try:
-        with initialize_config_dir(config_dir=str(folders[-1]), version_base="1.3"):
+        with (
+            _searched_first(own),
+            initialize_config_dir(config_dir=str(shipped), version_base="1.3"),
+        ):
             composed = compose(config_name="config", overrides=words)
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"The configuration cannot be composed: {_first_lines(error)}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"A configuration file is not valid YAML: {error}") from None
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+@contextmanager
+def _searched_first(folders: Sequence[Path]) -> Iterator[None]:
+    """Puts folders in front of Hydra's search path; `hydra.searchpath` puts them behind."""
+    plugin = _search_path_plugin()
+    plugin.folders = folders
+    try:
+        yield
+    finally:
+        plugin.folders = ()
+
+
+@cache
+def _search_path_plugin() -> Any:
+    """Registers the plugin, once: Hydra has no way to take one out again."""
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class OwnFolders(SearchPathPlugin):
+        folders: Sequence[Path] = ()
+
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for folder in self.folders:
+                search_path.prepend("own", f"file://{folder}", anchor="main")
+
+    Plugins.instance().register(OwnFolders)
+    return OwnFolders
 
 
 def _with_device(override: Override) -> Override:
@@ -151,6 +210,8 @@ def _check_override(override: Override, config_dir: str | Path | None) -> None:
                 f"{override.key}={override.value}: there is no such {override.key}. "
                 f"{nearest(override.value, [*choices, *extra])}"
             )
+        if override.value in choices:
+            read_choice(choices[override.value])
         return
     _check_key(override.key)
 
@@ -180,9 +241,16 @@ def _is_open_mapping(annotation: Any) -> bool:
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
     """The section class of a field, through `Section | None`; None for plain values."""
-    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    options = (
+        get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    )
     for option in options:
-        if isinstance(option, type) and issubclass(option, BaseModel):
+        # Python 3.10 takes tuple[str, ...] for a type, but not as an argument of issubclass.
+        if (
+            get_origin(option) is None
+            and isinstance(option, type)
+            and issubclass(option, BaseModel)
+        ):
             return option
     return None
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import yaml
-
-from slm_vllm.config.compose import group_choices
+from slm_vllm.config.compose import group_choices, quoted, read_choice
 from slm_vllm.config.nearest import nearest
 from slm_vllm.errors import ConfigError
 
@@ -26,14 +24,13 @@ def model_override(value: str, config_dir: str | Path | None = None) -> list[str
     if value in choices:
         return [f"model={value}"]
     for name, path in choices.items():
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if content.get("path") == value:
+        if read_choice(path).get("path") == value:
             return [f"model={name}"]
     if _is_path(value) or re.fullmatch(r"[\w.-]+/[\w.-]+", value):
         return [
             "model=custom",
             f"model.name={quoted(_slug(value))}",
-            f"model.path={quoted(value)}",
+            f"model.path={_literal(value)}",
         ]
     raise ConfigError(
         f"--model {value}: not a model configuration, a local folder or a repository "
@@ -54,7 +51,7 @@ def dataset_override(value: str, config_dir: str | Path | None = None) -> list[s
         return [
             "dataset=custom",
             f"dataset.name={quoted(_slug(value))}",
-            f"dataset.path={quoted(value)}",
+            f"dataset.path={_literal(value)}",
         ]
     raise ConfigError(
         f"--dataset {value}: not a dataset configuration and not a file. {nearest(value, choices)}"
@@ -70,9 +67,7 @@ def choice_override(group: str, value: str, config_dir: str | Path | None = None
     choices = group_choices(group, config_dir)
     if value not in choices:
         option = "--mode" if group == "experiment_mode" else f"--{group}"
-        raise ConfigError(
-            f"{option} {value}: there is no such {group}. {nearest(value, choices)}"
-        )
+        raise ConfigError(f"{option} {value}: there is no such {group}. {nearest(value, choices)}")
     return [f"{group}={value}"]
 
 
@@ -87,7 +82,6 @@ def _slug(value: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip(".-").lower() or "unnamed"
 
 
-def quoted(value: str) -> str:
-    """A value quoted for Hydra's override grammar."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+def _literal(value: str) -> str:
+    """A value quoted for Hydra's override grammar that means exactly its characters."""
+    return quoted(re.sub(r"(\\*)\$\{", lambda run: run[1] * 2 + r"\${", value))

@@ -142,7 +142,7 @@ def _zstd_decompressor(path: str) -> tuple[Any, Any]:
 
         return zstd.ZstdDecompressor, zstd.ZstdError
     try:
-        import zstandard
+        import zstandard  # type: ignore[import-not-found]
     except ImportError:
         raise MissingExtraError("zstandard", "zstd", f"Reading {path}") from None
     return lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError

@@ -93,18 +93,10 @@ def _span(offsets: Mapping[str, Any]) -> Span | None:
 
 def _around(tokens: Sequence[str], start: int, end: int) -> Span:
     """Finds the smallest block around a span; a window of tokens where there is none."""
-    closed: dict[str, int] = {}
     for left in range(start, -1, -1):
         match = _BLOCK.fullmatch(tokens[left])
-        if match is None:
-            continue
-        name = match[2].lower()
-        if match[1]:
-            closed[name] = closed.get(name, 0) + (left < start)
-        elif closed.get(name, 0):
-            closed[name] -= 1
-        else:
-            right = _closing(tokens, name, left)
+        if match is not None and not match[1]:
+            right = _closing(tokens, match[2].lower(), left)
             if right >= end:
                 return left, right
     return max(0, start - _WINDOW), min(len(tokens), end + _WINDOW)

@@ -8,11 +8,11 @@ DOCUMENT = pl.Struct({"document_id": pl.String, "title": pl.String, "text": pl.S
 
 CANONICAL_SCHEMA = pl.Schema(
     {
-        "question_id": pl.String,
-        "question": pl.String,
+        "question_id": pl.String(),
+        "question": pl.String(),
         "answers": pl.List(pl.String),
         "contexts": pl.List(pl.String),  # gold paragraphs, may be empty
         "documents": pl.List(DOCUMENT),  # what a retriever may search, may be empty
-        "metadata": pl.String,  # a JSON object; a string because its keys differ between rows
+        "metadata": pl.String(),  # a JSON object; a string because its keys differ between rows
     }
 )

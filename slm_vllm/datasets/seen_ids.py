@@ -33,7 +33,9 @@ class SeenIds:
             Booleans, shape (n,): True where the id was added by an earlier call or stands further
             up in this one.
         """
-        valid = ids.is_not_null().to_numpy()
+        valid = np.ones(len(ids), dtype=bool)
+        if ids.null_count():
+            valid = ids.is_not_null().to_numpy()
         hashes: _Hashes = ids.hash(seed=0).to_numpy().astype(np.uint64, copy=False)
         unique, first, inverse = np.unique(hashes[valid], return_index=True, return_inverse=True)
         known = np.zeros(len(unique), dtype=bool)

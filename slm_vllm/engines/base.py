@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from types import TracebackType
 
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
@@ -25,7 +25,7 @@ class BaseEngine(ABC):
         """
 
     @abstractmethod
-    def stream(self, requests: Iterable[GenerationRequest]) -> Iterator[Completion]:
+    def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
         """Yields a completion for each request as it finishes, in any order.
 
         A bounded number of requests is in flight; `requests` is read in another thread, so

@@ -49,7 +49,7 @@ class Prefetcher(Generic[T]):
         return item  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Stops reading and waits for the thread."""
+        """Stops reading and waits for the thread; nothing can be taken afterwards."""
         self._stop.set()
         while self._thread.is_alive():
             # The thread may be waiting for room in the queue.
@@ -58,6 +58,7 @@ class Prefetcher(Generic[T]):
             except queue.Empty:
                 pass
         self._thread.join()
+        self._exhausted = True
 
     def _read(self, source: Iterable[T]) -> None:
         try:

@@ -135,9 +135,7 @@ def context_limit(config: Config, model: Mapping[str, Any]) -> int:
     limit = int(model.get("max_position_embeddings") or 4096)
     wanted = config.model.max_model_len
     if wanted is not None and wanted > limit:
-        raise ConfigError(
-            f"model.max_model_len={wanted}: the model's own limit is {limit} tokens"
-        )
+        raise ConfigError(f"model.max_model_len={wanted}: the model's own limit is {limit} tokens")
     limit = wanted or limit
     if config.generation.max_new_tokens >= limit:
         raise ConfigError(
@@ -172,7 +170,7 @@ def _extra_arguments(config: Config, device: Device) -> dict[str, Any]:
 
 
 def _eight_bit(device: Device) -> str:
-    """vLLM quantises to 8 bit while loading only as fp8, and only on newer GPUs."""
+    """VLLM quantises to 8 bit while loading only as fp8, and only on newer GPUs."""
     if device.compute_capability and device.compute_capability >= (7, 5):
         return "fp8"
     raise ConfigError(

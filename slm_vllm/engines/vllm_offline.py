@@ -13,7 +13,7 @@ import gc
 import inspect
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from slm_vllm.engines.base import BaseEngine
@@ -55,7 +55,7 @@ class VllmEngine(BaseEngine):
         details = {"vllm": vllm.__version__, "arguments": arguments, "left_out": left_out}
         return EngineInfo("vllm", self._settings.max_model_len, details)
 
-    def stream(self, requests: Iterable[GenerationRequest]) -> Iterator[Completion]:
+    def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
         """See `BaseEngine.stream`."""
         if self._llm is None:
             raise EngineError("The engine is not started")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -89,10 +89,15 @@ class MemorySampler:
             self._peaks[moment.phase] = (max(rss, moment.rss_bytes), gpu_peak)
         return moment
 
-    def report(self) -> dict[str, Any]:
-        """The content of `memory_usage.json`, in MiB."""
+    def report(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """The content of `memory_usage.json`, in MiB.
+
+        Args:
+            without: Phases to leave out: those of other runs of the same process.
+        """
         with self._lock:
-            samples, peaks = list(self._samples), dict(self._peaks)
+            samples = [sample for sample in self._samples if sample.phase not in without]
+            peaks = {phase: peak for phase, peak in self._peaks.items() if phase not in without}
         gpu_peaks = [gpu for _, gpu in peaks.values() if gpu is not None]
         return {
             "unit": "MiB",

@@ -42,9 +42,7 @@ class PromptRenderer:
             return []
         texts = [self._template.render(item.question, item.passages) for item in inputs]
         return [
-            RenderedPrompt(ids, len(item.passages))
-            if len(ids) <= self._budget
-            else self._fit(item)
+            RenderedPrompt(ids, len(item.passages)) if len(ids) <= self._budget else self._fit(item)
             for item, ids in zip(inputs, self._tokenize(texts), strict=True)
         ]
 

@@ -98,7 +98,7 @@ class PromptTemplate:
 
 def _check_templates(config: PromptConfig) -> None:
     """Fills every template once, so that a wrong field is found before the model is loaded."""
-    fields = {
+    fields: dict[str, dict[str, Any]] = {
         "question_template": {"question": ""},
         "context_template": {"context": "", "question": ""},
         "passage_template": {"rank": 1, "title": "", "text": ""},
@@ -106,7 +106,7 @@ def _check_templates(config: PromptConfig) -> None:
     for name, values in fields.items():
         try:
             getattr(config, name).format(**values)
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             known = ", ".join(f"{{{field}}}" for field in values)
             raise ConfigError(
                 f"prompt.{name} cannot be filled in ({error!r}). It knows {known}; "

@@ -22,7 +22,9 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> str:
     header = ["run", *(_METRICS.values()), "hit@k", "n", "questions/s"]
     lines = [header, *(_line(result) for result in results)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    drawn = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines]
+    drawn = [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
+    ]
     drawn.insert(1, "  ".join("-" * width for width in widths))
     notes = [note for result in results if (note := _note(result))]
     return "\n".join(line.rstrip() for line in [*drawn, *notes])

@@ -51,7 +51,7 @@ class BM25Options:
 
 
 class BM25Retriever(StoredRetriever):
-    """BM25 with Lucene's IDF, which is never negative:
+    """BM25 with Lucene's IDF, which is never negative.
 
         score(q, p) = sum over words w of q: idf(w) * tf / (tf + k1 * (1 - b + b * |p| / avg))
         idf(w) = ln(1 + (N - df + 0.5) / (df + 0.5))

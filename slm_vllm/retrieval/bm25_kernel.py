@@ -28,6 +28,8 @@ NUMBA_PAYS = 20_000_000
 """Work from which loading numba (about half a second, and once per installation a few seconds of
 compiling) pays: the sum over questions of passages + `_PER_QUESTION`."""
 
+_FEW_POSTINGS = 100_000  # below this, leaving work out costs numpy more than it saves
+
 _PER_QUESTION = 20_000  # what numpy's calls cost for one question, in passages
 
 # Floats are summed in another order for the bounds than for the scores.
@@ -130,6 +132,8 @@ def _search_one(
     scores: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Adds terms up in `scores`, which is all zero before and after."""
+    if (postings.pointers[terms + 1] - postings.pointers[terms]).sum() < _FEW_POSTINGS:
+        return _search_plainly(postings, terms, counts, k, scores)
     gains = postings.bounds[terms] * counts
     order = np.argsort(-gains, kind="stable")
     remaining = np.append(np.cumsum(gains[order][::-1])[::-1], np.float32(0))
@@ -147,9 +151,29 @@ def _search_one(
     return _finish(postings, terms, counts, k, scores, touched, order[:0], np.float32(0))
 
 
-def _kth_best(
-    scores: NDArray[np.float32], touched: list[NDArray[np.int32]], k: int
-) -> np.float32:
+def _search_plainly(
+    postings: Postings,
+    terms: NDArray[np.int64],
+    counts: NDArray[np.float32],
+    k: int,
+    scores: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Adds all terms up, in the same order as `_search_one`; cheapest for short lists."""
+    order = np.argsort(-(postings.bounds[terms] * counts), kind="stable")
+    terms, counts = terms[order], counts[order]
+    first, last = postings.pointers[terms].tolist(), postings.pointers[terms + 1].tolist()
+    for begin, end, count in zip(first, last, counts, strict=True):
+        scores[postings.passages[begin:end]] += postings.weights[begin:end] * count
+    threshold = np.float32(0)
+    if len(scores) > k:
+        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+    found = np.flatnonzero(scores >= threshold) if threshold > 0 else np.flatnonzero(scores)
+    best = best_first(found, scores[found], k)
+    scores[:] = 0
+    return best
+
+
+def _kth_best(scores: NDArray[np.float32], touched: list[NDArray[np.int32]], k: int) -> np.float32:
     """The k-th best score so far; a lower bound for the final one."""
     seen = np.unique(np.concatenate(touched)) if len(touched) > 1 else touched[0]
     if len(seen) < k:
@@ -178,6 +202,8 @@ def _finish(
     candidates, found = seen[race], found[race]
     for at in rest.tolist():
         begin, end = postings.pointers[terms[at]], postings.pointers[terms[at] + 1]
+        if begin == end:
+            continue
         passages = postings.passages[begin:end]
         position = np.minimum(np.searchsorted(passages, candidates), len(passages) - 1)
         present = passages[position] == candidates

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit  # type: ignore[import-untyped,import-not-found,unused-ignore]
-from numpy.typing import NDArray
 
 from slm_vllm.retrieval.base import SearchResult
 from slm_vllm.retrieval.bm25_kernel import _SAFETY, Postings
@@ -51,7 +50,9 @@ def _sift_down(heap_scores, heap_indices, size, root):  # type: ignore[no-untype
             heap_scores[right], heap_indices[right], heap_scores[child], heap_indices[child]
         ):
             child = right
-        if not _worse(heap_scores[child], heap_indices[child], heap_scores[root], heap_indices[root]):
+        if not _worse(
+            heap_scores[child], heap_indices[child], heap_scores[root], heap_indices[root]
+        ):
             return
         heap_scores[root], heap_scores[child] = heap_scores[child], heap_scores[root]
         heap_indices[root], heap_indices[child] = heap_indices[child], heap_indices[root]

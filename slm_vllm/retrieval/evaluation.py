@@ -89,8 +89,9 @@ def evaluate_search(
 def score_search(
     frame: pl.DataFrame, ks: Sequence[int] = DEFAULT_KS, depth: int | None = None
 ) -> pl.DataFrame:
-    """The metrics of `evaluate_search` for each row: one Float64 column each, null where a row has
-    no answer or no gold document.
+    """The metrics of `evaluate_search` for each row, one Float64 column each.
+
+    A value is null where the row has no answer or no gold document.
     """
     usable = [k for k in sorted(set(ks)) if depth is None or k <= depth]
     ndcg = [NDCG_DEPTH] if depth is None or depth >= NDCG_DEPTH else []
@@ -148,7 +149,9 @@ def search_frame(
     columns: dict[str, Any] = {
         "answers": [list(row) for row in answers],
         "gold_document_ids": [list(row) for row in gold_document_ids],
-        "retrieved_texts": [[f"{r.passage.title} {r.passage.text}" for r in row] for row in retrieved],
+        "retrieved_texts": [
+            [f"{r.passage.title} {r.passage.text}" for r in row] for row in retrieved
+        ],
         "retrieved_document_ids": [[r.passage.document_id for r in row] for row in retrieved],
     }
     return pl.DataFrame(columns, schema=FRAME_SCHEMA)
@@ -179,16 +182,17 @@ def _answer_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> pl.DataFrame:
     )
     first = pairs.group_by("row", "answer").agg(rank=pl.col("rank").filter("found").min())
     per_row = first.group_by("row").agg(
-        *[(pl.col("rank") <= k).fill_null(False).any().cast(pl.Float64).alias(f"answer_hit@{k}") for k in ks],
+        *[
+            (pl.col("rank") <= k).fill_null(False).any().cast(pl.Float64).alias(f"answer_hit@{k}")
+            for k in ks
+        ],
         *[(pl.col("rank") <= k).fill_null(False).mean().alias(f"answer_recall@{k}") for k in ks],
         answer_mrr=(1.0 / pl.col("rank").min()).fill_null(0.0),
     )
     return rows.select("row").join(per_row, on="row", how="left", maintain_order="left").drop("row")
 
 
-def _document_metrics(
-    frame: pl.DataFrame, ks: Sequence[int], ndcg: Sequence[int]
-) -> pl.DataFrame:
+def _document_metrics(frame: pl.DataFrame, ks: Sequence[int], ndcg: Sequence[int]) -> pl.DataFrame:
     rows = frame.with_row_index("row")
     gold = (
         rows.select("row", document="gold_document_ids")
@@ -211,7 +215,10 @@ def _document_metrics(
     found = gold.join(ranked, on=["row", "document"], how="left")
     gain = 1.0 / (pl.col("place") + 1).log(2)
     per_row = found.group_by("row").agg(
-        *[(pl.col("rank") <= k).fill_null(False).any().cast(pl.Float64).alias(f"document_hit@{k}") for k in ks],
+        *[
+            (pl.col("rank") <= k).fill_null(False).any().cast(pl.Float64).alias(f"document_hit@{k}")
+            for k in ks
+        ],
         *[(pl.col("rank") <= k).fill_null(False).mean().alias(f"document_recall@{k}") for k in ks],
         (1.0 / pl.col("rank").min()).fill_null(0.0).alias("document_mrr"),
         *[

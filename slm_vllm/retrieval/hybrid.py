@@ -42,7 +42,9 @@ class HybridOptions:
 
     def __post_init__(self) -> None:
         if len(set(self.retrievers)) < 2:
-            raise ValueError(f"retrievers must be two different kinds, not {self.retrievers[0]} twice")
+            raise ValueError(
+                f"retrievers must be two different kinds, not {self.retrievers[0]} twice"
+            )
         if sum(self.weights) <= 0:
             raise ValueError("weights must not both be 0")
         for kind in self.components:
@@ -67,8 +69,10 @@ class HybridRetriever(CompositeRetriever):
         self._parts, self._options = list(parts), options
 
     def search(self, questions: Sequence[str], top_k: int) -> SearchResult:
-        """See `BaseRetriever.search`. Scores are sums: up to 1 for convex fusion of weights that
-        add up to 1, up to 2 / (k + 1) for reciprocal ranks of weight 1.
+        """See `BaseRetriever.search`.
+
+        Scores are sums: up to 1 for convex fusion of weights that add up to 1, up to 2 / (k + 1)
+        for reciprocal ranks of weight 1.
         """
         check_top_k(top_k)
         depth = max(self._options.depth, top_k)

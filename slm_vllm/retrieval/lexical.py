@@ -42,7 +42,9 @@ class Analyzer:
     def words(self, texts: Sequence[str]) -> pl.Series:
         """A list of words for each text: NFKC, lower case, then `WORD_PATTERN`."""
         series = pl.Series("words", texts, dtype=pl.String)
-        return series.str.normalize("NFKC").str.to_lowercase().str.extract_all(WORD_PATTERN)
+        if not all(map(str.isascii, texts)):
+            series = series.str.normalize("NFKC")
+        return series.str.to_lowercase().str.extract_all(WORD_PATTERN)
 
     def filtered(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Applies stop words and stems to the column `word` of a frame with one word per row."""
@@ -134,10 +136,6 @@ def look_up(questions: Sequence[str], analyzer: Analyzer, vocabulary: pl.Series)
     known = pl.DataFrame({"word": unique, "term": position}).filter(
         vocabulary.gather(position.clip(0, len(vocabulary) - 1)) == unique
     )
-    coded = (
-        long.join(known, on="word").group_by("row", "term").len().sort("row", "term")
-    )
+    coded = long.join(known, on="word").group_by("row", "term").len().sort("row", "term")
     np.cumsum(np.bincount(coded["row"].to_numpy(), minlength=len(questions)), out=pointers[1:])
-    return QueryTerms(
-        pointers, coded["term"].to_numpy(), coded["len"].cast(pl.Float32).to_numpy()
-    )
+    return QueryTerms(pointers, coded["term"].to_numpy(), coded["len"].cast(pl.Float32).to_numpy())

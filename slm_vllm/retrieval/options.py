@@ -24,7 +24,9 @@ def parse_options(kind: str, options_class: type, options: Mapping[str, Any]) ->
             close = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
             hint = f"Did you mean '{close[0]}'? " if close else ""
             listing = f"Valid: {', '.join(valid)}" if valid else f"{kind} has no options"
-            raise ConfigError(f"retriever.options.{key}: {kind} has no such option. {hint}{listing}")
+            raise ConfigError(
+                f"retriever.options.{key}: {kind} has no such option. {hint}{listing}"
+            )
     try:
         return TypeAdapter(options_class).validate_python(dict(options))
     except ValidationError as error:

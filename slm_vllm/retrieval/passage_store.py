@@ -40,7 +40,7 @@ class TextColumn:
     def take(self, rows: NDArray[np.int64]) -> list[str]:
         """The texts of any rows, in the order asked for."""
         first, last = self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
-        view = memoryview(self._data)
+        view = self._data.data
         return [str(view[a:b], "utf-8") for a, b in zip(first, last, strict=True)]
 
     def slice(self, start: int, stop: int) -> list[str]:
@@ -51,9 +51,7 @@ class TextColumn:
         base = int(offsets[0])
         block = self._data[base : int(offsets[-1])].tobytes()
         bounds = (offsets - base).tolist()
-        return [
-            block[a:b].decode("utf-8") for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-        ]
+        return [block[a:b].decode("utf-8") for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
 class PassageStore:
@@ -136,7 +134,9 @@ class _ColumnWriter:
 
     def finish(self) -> None:
         self._file.close()
-        np.save(self._folder / f"{self._name}.offsets.npy", np.cumsum(np.concatenate(self._lengths)))
+        np.save(
+            self._folder / f"{self._name}.offsets.npy", np.cumsum(np.concatenate(self._lengths))
+        )
 
     def close(self) -> None:
         self._file.close()

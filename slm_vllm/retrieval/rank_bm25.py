@@ -63,13 +63,17 @@ class RankBM25Retriever(StoredRetriever):
         _import_library()
 
     def search(self, questions: Sequence[str], top_k: int) -> SearchResult:
-        """See `BaseRetriever.search`. Scores can be negative; passages at 0 are not results."""
+        """See `BaseRetriever.search`.
+
+        Scores can be negative. Passages at exactly 0 are not results: the library gives 0 to
+        passages without any word of the question, and to those whose only such word is in exactly
+        half of all passages.
+        """
         check_top_k(top_k)
         okapi = self._library()
         rows = []
         for words in Analyzer().words(questions).to_list():
             scores = okapi.get_scores(words).astype(np.float32)
-            # 0 is what passages with no word of the question get.
             matching = np.flatnonzero(scores)
             rows.append(best_first(matching, scores[matching], top_k))
         return pad_result(rows, top_k)

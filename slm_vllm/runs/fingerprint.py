@@ -29,7 +29,9 @@ def config_hash(config: Config) -> str:
     fast the engine is set up, which tracker listens.
     """
     content: dict[str, Any] = {
-        "model": config.model.model_dump(exclude={"name", "max_model_len", "gradient_checkpointing"}),
+        "model": config.model.model_dump(
+            exclude={"name", "max_model_len", "gradient_checkpointing"}
+        ),
         "dataset": config.dataset.model_dump(exclude={"name"}),
         "context": config.experiment_mode.context,
         "prompt": config.prompt.model_dump(exclude={"name"}),
@@ -59,7 +61,9 @@ def answer_fingerprint(
     return digest([config_hash(config), model_revision, dtype, limit, index])
 
 
-def row_keys(frame: pl.DataFrame, fingerprint: str, *, with_contexts: bool) -> npt.NDArray[np.uint64]:
+def row_keys(
+    frame: pl.DataFrame, fingerprint: str, *, with_contexts: bool
+) -> npt.NDArray[np.uint64]:
     """A 64-bit key for each row of a canonical frame.
 
     Two rows of a million share a key with a probability of 3e-8.

@@ -42,28 +42,25 @@ PASSAGE = pl.Struct(
 
 JOURNAL_SCHEMA = pl.Schema(
     {
-        "key": pl.String,
-        "question_id": pl.String,
-        "question": pl.String,
+        "key": pl.String(),
+        "question_id": pl.String(),
+        "question": pl.String(),
         "answers": pl.List(pl.String),
-        "prediction": pl.String,  # the answer that is scored
-        "completion": pl.String,  # all the model wrote, where that is more than the answer
+        "prediction": pl.String(),  # the answer that is scored
+        "completion": pl.String(),  # all the model wrote, where that is more than the answer
         "contexts": pl.List(PASSAGE),  # the passages in the prompt, best first
-        "context_type": pl.String,
-        "n_passages_used": pl.Int64,
-        "truncated": pl.Boolean,
-        "unterminated_thinking": pl.Boolean,
-        "finish_reason": pl.String,
-        "n_prompt_tokens": pl.Int64,
-        "n_completion_tokens": pl.Int64,
-        "error": pl.String,
-        "search": pl.String,  # a JSON object: the search metrics of this row
-        "metadata": pl.String,  # a JSON object
+        "context_type": pl.String(),
+        "n_passages_used": pl.Int64(),
+        "truncated": pl.Boolean(),
+        "unterminated_thinking": pl.Boolean(),
+        "finish_reason": pl.String(),
+        "n_prompt_tokens": pl.Int64(),
+        "n_completion_tokens": pl.Int64(),
+        "error": pl.String(),
+        "search": pl.String(),  # a JSON object: the search metrics of this row
+        "metadata": pl.String(),  # a JSON object
     }
 )
-
-_KEY_START = len('{"key":"')
-_KEY_END = _KEY_START + 16
 
 
 class Journal:
@@ -156,9 +153,7 @@ class Journal:
             os.close(self._file)
             self._file = -1
 
-    def read(
-        self, keys: npt.NDArray[np.uint64], batch_size: int = 1024
-    ) -> Iterator[pl.DataFrame]:
+    def read(self, keys: npt.NDArray[np.uint64], batch_size: int = 1024) -> Iterator[pl.DataFrame]:
         """The answers to `keys`, in that order; keys without an answer are left out.
 
         Yields:

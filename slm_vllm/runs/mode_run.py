@@ -6,7 +6,8 @@ import json
 import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +92,9 @@ class ModeRun:
         """Asks no more; what is in flight still comes."""
         self._stop.set()
 
-    def requests(self, dataset: BaseDataset, renderer: PromptRenderer) -> Iterator[GenerationRequest]:
+    def requests(
+        self, dataset: BaseDataset, renderer: PromptRenderer
+    ) -> Iterator[GenerationRequest]:
         """Prompts of the rows that have no answer yet; runs in the engine's prefetch thread."""
         self._keys = array("Q")
         for frame in limited_scan(dataset, self._config.max_samples):
@@ -107,16 +110,17 @@ class ModeRun:
 
     def answers(
         self, engine: BaseEngine, dataset: BaseDataset, renderer: PromptRenderer, progress: Progress
-    ) -> Iterator[Completion]:
+    ) -> Generator[Completion, None, None]:
         """Runs the engine over all pending rows; each completion is journaled when it is yielded.
 
         Raises:
             EngineError: The engine died, or a request failed under `--strict`.
             StorageError: The journal cannot be written.
         """
-        for completion in engine.stream(self.requests(dataset, renderer)):
-            yield self._record(completion, progress)
-            yield from self._record_refused(progress)
+        with closing(engine.stream(self.requests(dataset, renderer))) as completions:
+            for completion in completions:
+                yield self._record(completion, progress)
+                yield from self._record_refused(progress)
         yield from self._record_refused(progress)
 
     def _row_keys(self, frame: pl.DataFrame) -> npt.NDArray[np.uint64]:
@@ -177,7 +181,10 @@ class ModeRun:
         )
         aliases = retriever.passages.aliases
         gold = [
-            [aliases.get(document["document_id"], document["document_id"]) for document in documents]
+            [
+                aliases.get(document["document_id"], document["document_id"])
+                for document in documents
+            ]
             for documents in frame["documents"].to_list()
         ]
         metrics = score_search(search_frame(found, frame["answers"].to_list(), gold), _CUT_OFFS)

@@ -28,6 +28,20 @@ PREDICTIONS_SCHEMA = pl.Schema(
 _COUNTED = ("truncated", "unterminated_thinking")
 
 
+@dataclass(frozen=True, slots=True)
+class RunTiming:
+    """Seconds by phase.
+
+    Attributes:
+        phases: One after the other; their sum is the duration of the run. Those before
+            "generate" are shared by all modes of a command.
+        overlapped: What went on beside them: opening the index, searching.
+    """
+
+    phases: dict[str, float]
+    overlapped: dict[str, float]
+
+
 @dataclass
 class RunSummary:
     """Sums over all answers of a run, taken batch by batch."""
@@ -104,7 +118,9 @@ def write_predictions(
 def _scored(batch: pl.DataFrame, config: Config) -> pl.DataFrame:
     scored = score_answers(batch).drop("key")
     if not config.experiment.save_contexts:
-        scored = scored.with_columns(pl.lit(None, dtype=PREDICTIONS_SCHEMA["contexts"]).alias("contexts"))
+        scored = scored.with_columns(
+            pl.lit(None, dtype=PREDICTIONS_SCHEMA["contexts"]).alias("contexts")
+        )
     return scored.select(PREDICTIONS_SCHEMA.names())
 
 
@@ -145,7 +161,7 @@ def build_results(
     summary: RunSummary,
     *,
     rejected: int,
-    timing: dict[str, float],
+    timing: RunTiming,
     throughput: dict[str, Any],
     resumed: int,
 ) -> dict[str, Any]:
@@ -160,8 +176,7 @@ def build_results(
         resumed: Answers that an earlier process had given.
     """
     estimates = {
-        name: tally.estimate(seed=config.experiment.seed)
-        for name, tally in summary.metrics.items()
+        name: tally.estimate(seed=config.experiment.seed) for name, tally in summary.metrics.items()
     }
     return {
         "name": config.experiment.name,
@@ -173,7 +188,7 @@ def build_results(
         else None,
         "token_recall": _number(estimates["token_recall"].mean),
         "num_examples": summary.counts["total"],
-        "duration_seconds": round(sum(timing.values()), 3),
+        "duration_seconds": round(sum(timing.phases.values()), 3),
         "metrics": {name: estimate.to_json() for name, estimate in estimates.items()},
         "retrieval": {
             name: tally.estimate(seed=config.experiment.seed).to_json()
@@ -189,7 +204,10 @@ def build_results(
             "prompt_tokens": summary.counts["prompt_tokens"],
             "completion_tokens": summary.counts["completion_tokens"],
         },
-        "timing": {phase: round(seconds, 3) for phase, seconds in timing.items()},
+        "timing": {
+            **{phase: round(seconds, 3) for phase, seconds in timing.phases.items()},
+            "overlapped": {phase: round(s, 3) for phase, s in timing.overlapped.items()},
+        },
         "throughput": throughput,
     }
 

@@ -43,7 +43,7 @@ from slm_vllm.runs.index_loader import IndexLoader
 from slm_vllm.runs.journal import Journal
 from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.mode_run import ModeRun
-from slm_vllm.runs.results import build_results, write_predictions
+from slm_vllm.runs.results import RunTiming, build_results, write_predictions
 from slm_vllm.runs.signals import Interrupted, StopSignals
 from slm_vllm.runs.state import RunState
 from slm_vllm.runs.survey import Survey, dataset_identity, limited_scan, longest_prompt, survey
@@ -169,12 +169,13 @@ class _Session:
             progress = Progress(
                 self._capture.console, config.experiment.name, found.rows, found.rows - pending
             )
-            with self._phase("generate"):
+            with self._memory.phase(_generate_phase(config)):
                 seconds = self._generate(run, renderer, progress, position, bool(pending))
-            own_timing = {"generate": seconds, "retrieval": run.retrieval_seconds}
+            overlapped = {"retrieval": run.retrieval_seconds}
             if index is not None and config.experiment_mode.context == "retriever":
-                own_timing["index"] = index.seconds
-            result = self._write_results(config, folder, journal, run, progress, own_timing, rejected)
+                overlapped["index"] = index.seconds
+            timing = RunTiming({**self._timing, "generate": seconds}, overlapped)
+            result = self._write_results(config, folder, journal, run, progress, timing, rejected)
             self._states[position].update("finished", done=result["counts"]["total"])
             results.append(result)
         return results
@@ -299,14 +300,15 @@ class _Session:
         journal: Journal,
         run: ModeRun,
         progress: Progress,
-        own_timing: dict[str, float],
+        timing: RunTiming,
         rejected: int,
     ) -> dict[str, Any]:
         journal.sync()
-        with self._phase("score"):
+        started = time.monotonic()
+        with self._memory.phase("score"):
             summary = write_predictions(folder, journal, run.keys, config)
-        timing = {**self._timing, **own_timing}
-        seconds = own_timing["generate"]
+        timing.phases["score"] = time.monotonic() - started
+        seconds = timing.phases["generate"]
         throughput = {
             "questions_per_second": _rate(progress.done, seconds),
             "completion_tokens_per_second": _rate(progress.tokens, seconds),
@@ -320,7 +322,8 @@ class _Session:
             throughput=throughput,
             resumed=run.resumed,
         )
-        folder.write_json("memory_usage.json", self._memory.report())
+        others = {_generate_phase(other) for other in self._configs if other is not config}
+        folder.write_json("memory_usage.json", self._memory.report(without=others))
         folder.write_json("results.json", result)
         return result
 
@@ -331,6 +334,10 @@ class _Session:
         with self._memory.phase(name):
             yield
         self._timing[name] = self._timing.get(name, 0.0) + time.monotonic() - started
+
+
+def _generate_phase(config: Config) -> str:
+    return f"generate {config.experiment_mode.name}"
 
 
 def _import_vllm() -> None:

@@ -65,9 +65,7 @@ def score_answers(frame: pl.DataFrame) -> pl.DataFrame:
         .group_by("row")
         .agg(pl.col("contains").mean().alias("substring_recall"))
     )
-    best = pairs.group_by("row").agg(
-        pl.col("token_recall", "exact_match", "f1", "contains").max()
-    )
+    best = pairs.group_by("row").agg(pl.col("token_recall", "exact_match", "f1", "contains").max())
     scores = (
         rows.select("row")
         .join(best, on="row", how="left", maintain_order="left")

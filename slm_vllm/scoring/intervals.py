@@ -64,7 +64,9 @@ class ValueTally:
     def mean(self) -> float:
         """Arithmetic mean, NaN for no values."""
         n = self.n
-        return math.fsum(value * count for value, count in self._counts.items()) / n if n else math.nan
+        return (
+            math.fsum(value * count for value, count in self._counts.items()) / n if n else math.nan
+        )
 
     def estimate(self, *, seed: int = 0, resamples: int = 10_000) -> MeanEstimate:
         """Mean with standard error and a percentile bootstrap interval.

@@ -24,7 +24,7 @@ def pairs(n: int) -> list[Any]:
 @pytest.mark.parametrize("kind", [None, "nq", "simple_qa", "qa_pairs", "hf"])
 def test_missing_file_names_the_nearest(tmp_path: Path, kind: str | None) -> None:
     write(tmp_path / "NQ-open.dev.merged.jsonl", b"x")
-    with pytest.raises(DataError, match=r"does not exist.*NQ-open\.dev\.merged\.jsonl"):
+    with pytest.raises(DataError, match=r"does not exist.*nearest.*NQ-open\.dev\.merged\.jsonl"):
         read(tmp_path / "NQ-open.dev.jsonl", kind)
 
 

@@ -86,10 +86,10 @@ def test_simple_qa_converted_has_both_splits_and_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "make"), [("nq", raw_nq), ("simple_qa", raw_simple_qa)])
-@pytest.mark.parametrize("n", [1, 2, 11])
+@pytest.mark.parametrize("n", [3, 300])
 def test_bytes_are_stable(tmp_path: Path, kind: str, make: Any, n: int) -> None:
-    first = convert(kind, make(tmp_path, 11 if n == 2 else max(n, 3)), tmp_path / "a")
-    second = convert(kind, make(tmp_path, 11 if n == 2 else max(n, 3)), tmp_path / "b")
+    first = convert(kind, make(tmp_path, n), tmp_path / "a")
+    second = convert(kind, make(tmp_path, n), tmp_path / "b")
     for one, other in zip(first.files, second.files, strict=True):
         assert one.read_bytes() == other.read_bytes()
 

@@ -109,4 +109,5 @@ def test_clean_cache(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["prepare", "check", "list", "stats", "clean-cache"])
 def test_help_has_an_example(command: str) -> None:
-    assert f"slm-vllm data {command}" in run(command, "--help")
+    shown = run(command, "--help")
+    assert f"\n    slm-vllm data {command}" in shown and "\\b" not in shown

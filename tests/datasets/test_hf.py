@@ -18,7 +18,7 @@ def squad(tmp_path: Path) -> Path:
             "id": ["x1", "x2"],
             "query": ["who?", "when?"],
             "passage": ["p1", "p2"],
-            "answers": [{"text": ["a", "b"], "start": [0, 1]}, {"text": [], "start": []}],
+            "answers": [{"forms": ["a", "b"], "start": [0, 1]}, {"forms": [], "start": []}],
             "level": [1, 2],
         }
     )
@@ -30,7 +30,7 @@ def squad(tmp_path: Path) -> Path:
 def test_columns_are_mapped(squad: Path) -> None:
     columns = {
         "question": "query",
-        "answers": "answers.text",
+        "answers": "answers.forms",
         "contexts": "passage",
         "metadata": ["level"],
     }
@@ -44,8 +44,9 @@ def test_columns_are_mapped(squad: Path) -> None:
 
 
 def test_split_and_pattern(squad: Path) -> None:
+    columns = {"question": "query", "answers": "passage"}
     pattern = str(squad.parent / "{split}-*.parquet")
-    rows, _ = read(Path(pattern), "hf", split="train", columns={"question": "query"})
+    rows, _ = read(Path(pattern), "hf", split="train", columns=columns)
     assert len(rows) == 2
     with pytest.raises(ConfigError, match="dataset.split"):
         open_dataset("hf", pattern)

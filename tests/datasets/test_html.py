@@ -25,6 +25,8 @@ GOLDEN = [
         "Name | Year\nAnn | | 1914\n\nend",
     ),
     ("<Ul> <Li> <P> a </P> <P> b </P> </Li> <Li> c </Li> </Ul>", "- a\n\nb\n- c"),
+    ("<Ul> <Li> a </Li> <Li> <P> b </P> </Li> </Ul>", "- a\n- b"),
+    ("<Tr> <Td> a </Td> <Td> </Td> </Tr> <Tr> <Td> </Td> <Td> b </Td> </Tr>", "a\n| b"),
     ("<Dl> <Dt> term </Dt> <Dd> meaning </Dd> </Dl>", "term\nmeaning"),
     ("1 < 2 and <y> <b>bold</b>er &amp; x <br/> z", "1 < 2 and <y> bolder & x\nz"),
     ("plain\n\ntext  with \t tab\n\n\n\nend | x", "plain\n\ntext with tab\n\nend | x"),

@@ -63,3 +63,15 @@ def test_array_reader_agrees_with_json_loads(
     if indent and rows:
         lines = text.split("\n")
         assert all(lines[row.line - 1].strip().startswith("{") for row in got)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
+def test_arrays_within_an_object(tmp_path: Path, chunk: int) -> None:
+    content = b'{"train_size": 12345, "train": [{"a": 1}],\n "x": [1], "eval": [{"a": 2}, 3]}'
+    rejected: list[RejectedRow] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_rows, "_CHUNK_CHARACTERS", chunk)
+        path = str(write(tmp_path / "a.json", content))
+        got = [tuple(row) for row in array_rows(path, rejected.append, ("train", "eval"))]
+    assert got == [(1, {"a": 1}, "train"), (2, {"a": 2}, "eval")]
+    assert [(row.line, row.reason) for row in rejected] == [(2, "a JSON number, not an object")]

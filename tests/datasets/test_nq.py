@@ -63,7 +63,8 @@ def test_answer_outside_any_block_gets_a_window() -> None:
 
 @pytest.mark.parametrize("offsets", [(4, 99), (9, 4), (-5, 3)])
 def test_offsets_outside_the_page_give_no_context(offsets: tuple[int, int]) -> None:
-    assert gold_contexts(TOKENS, [annotation(*offsets, -1, offsets)], list) == []
+    for index in (-1, 0):
+        assert gold_contexts(TOKENS, [annotation(*offsets, index, offsets)], list) == []
 
 
 def test_title_from_url() -> None:

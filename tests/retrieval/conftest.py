@@ -40,7 +40,7 @@ def opened(tmp_path: Path) -> Opener:
             name=kind, kind=kind, options=options, passage=passage or PassageConfig()
         )
         return open_index(
-            config, lambda: [documents(texts)], corpus_key=repr(texts)[:10**6], cache_dir=tmp_path
+            config, lambda: [documents(texts)], corpus_key=repr(texts)[: 10**6], cache_dir=tmp_path
         )
 
     return open_

@@ -138,7 +138,9 @@ def test_words_are_unicode_words_in_lower_case() -> None:
 
 def test_stop_words_and_stems(opened: Opener) -> None:
     texts = ["the rivers", "the castles"]
-    assert opened("bm25", texts, stopwords="english").search(["the"], 2).indices.tolist() == [[-1, -1]]
+    assert opened("bm25", texts, stopwords="english").search(["the"], 2).indices.tolist() == [
+        [-1, -1]
+    ]
     pytest.importorskip("Stemmer")
     assert opened("bm25", texts, stemmer="english").search(["river"], 1).indices.tolist() == [[0]]
 

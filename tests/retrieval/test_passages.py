@@ -116,7 +116,12 @@ def test_corpus_hash_covers_content_order_and_ids() -> None:
 
     one, two = ("a", "T", "x"), ("b", "T", "y")
     assert hashed(one, two) == hashed(one, two)
-    others = [hashed(two, one), hashed(one), hashed(("z", "T", "x"), two), hashed(one, ("b", "", "y"))]
+    others = [
+        hashed(two, one),
+        hashed(one),
+        hashed(("z", "T", "x"), two),
+        hashed(one, ("b", "", "y")),
+    ]
     assert hashed(one, two) not in others
 
 

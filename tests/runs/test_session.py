@@ -1,0 +1,235 @@
+"""The whole run around the engine, with an engine that needs no model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from fake_engine import FakeEngine
+from qa_files import write_rows
+
+from slm_vllm.config.schema import Config
+from slm_vllm.errors import ConfigError, DataError, EngineError, StorageError
+from slm_vllm.runs.folder import RunFolder
+from slm_vllm.runs.session import RunOptions, evaluate
+from slm_vllm.runs.signals import Interrupted
+
+MakeConfig = Callable[..., Config]
+
+
+def run(config: Config, engine: FakeEngine, **options: Any) -> dict[str, Any]:
+    return evaluate([config], RunOptions(make_engine=engine.factory(), **options))[0]
+
+
+def folder(config: Config) -> Path:
+    return Path(config.experiment.output_dir) / config.experiment.name
+
+
+def predictions(config: Config) -> pl.DataFrame:
+    return pl.read_parquet(folder(config) / "predictions.parquet")
+
+
+def token_recall(prediction: str, answers: list[str]) -> float:
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"\w+", text.lower()))
+
+    return max(len(words(prediction) & words(a)) / len(words(a)) for a in answers)
+
+
+def test_a_run_leaves_every_file_with_the_right_content(make_config: MakeConfig) -> None:
+    config, engine = make_config(), FakeEngine()
+    result = run(config, engine)
+    assert (engine.starts, engine.closes) == (1, 1)
+    frame = predictions(config)
+    assert frame["question_id"].to_list() == [f"q{i}" for i in range(10)]
+    expected = [token_recall(row["prediction"], row["answers"]) for row in frame.to_dicts()]
+    assert frame["token_recall"].to_list() == pytest.approx(expected)
+    assert result["token_recall"] == pytest.approx(sum(expected) / 10, abs=1e-6)
+    assert result["num_examples"] == result["counts"]["total"] == 10
+    stored = json.loads((folder(config) / "results.json").read_text())
+    assert stored == json.loads(json.dumps(result))
+    listed = json.loads((folder(config) / "predictions.json").read_text())
+    assert [row["question_id"] for row in listed["predictions"]] == frame["question_id"].to_list()
+    assert listed["predictions"][3]["ground_truth"] == ["answer", "number 3"]
+    assert listed["statistics"]["num_examples"] == 10
+    manifest = json.loads((folder(config) / "manifest.json").read_text())
+    assert manifest["dataset"]["sha256"] and manifest["model"]["revision"]
+    assert json.loads((folder(config) / "state.json").read_text())["phase"] == "finished"
+    memory = json.loads((folder(config) / "memory_usage.json").read_text())
+    assert memory["peak_rss"] > 10 and "generate no_context" in memory["phases"]
+
+
+def test_a_dead_engine_loses_nothing_and_the_same_command_goes_on(make_config: MakeConfig) -> None:
+    config = make_config()
+    first = FakeEngine(dies_after=4)
+    with pytest.raises(EngineError, match="died"):
+        run(config, first)
+    assert first.closes == 1
+    second = FakeEngine()
+    result = run(config, second)
+    asked = [r.request_id for r in first.asked], [r.request_id for r in second.asked]
+    assert len(asked[0]) == 4 and len(asked[1]) == 6
+    assert not set(asked[0]) & set(asked[1])
+    assert result["counts"]["total"] == 10 and result["counts"]["resumed"] == 4
+    assert predictions(config)["question_id"].to_list() == [f"q{i}" for i in range(10)]
+
+
+def test_a_finished_run_needs_no_engine(make_config: MakeConfig) -> None:
+    config = make_config()
+    before = run(config, FakeEngine())
+    again = FakeEngine()
+    after = run(config, again)
+    assert again.starts == 0
+    assert after["metrics"] == before["metrics"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_drains_and_says_128_plus_its_number(
+    make_config: MakeConfig, signum: signal.Signals
+) -> None:
+    config = make_config()
+
+    def stop(number: int) -> None:
+        if number == 3:
+            os.kill(os.getpid(), signum)
+
+    with pytest.raises(Interrupted) as stopped:
+        run(config, FakeEngine(on_answer=stop))
+    assert stopped.value.exit_code == 128 + signum
+    assert json.loads((folder(config) / "state.json").read_text())["phase"] == "interrupted"
+    kept = len((folder(config) / "predictions.jsonl").read_text().splitlines())
+    assert 4 <= kept < 10
+    rest = FakeEngine()
+    run(config, rest)
+    assert len(rest.asked) == 10 - kept
+
+
+def test_extended_and_reordered_data_reuses_what_is_valid(
+    make_config: MakeConfig, rows: list[dict[str, object]]
+) -> None:
+    config = make_config()
+    run(config, FakeEngine())
+    changed = dict(rows[0], question="another question")
+    write_rows(Path(config.dataset.path), [dict(rows[1], question_id="new"), *rows[:0:-1], changed])
+    engine = FakeEngine()
+    run(config, engine)
+    assert len(engine.asked) == 2
+    assert predictions(config)["question_id"].to_list() == [
+        "new",
+        *[f"q{i}" for i in range(9, 0, -1)],
+        "q0",
+    ]
+
+
+def test_more_samples_go_on_from_fewer(make_config: MakeConfig) -> None:
+    run(make_config("experiment.max_samples=3"), FakeEngine())
+    engine = FakeEngine()
+    run(make_config("experiment.max_samples=7"), engine)
+    assert len(engine.asked) == 4
+
+
+def test_another_configuration_is_refused_and_overwrite_is_the_way_out(
+    make_config: MakeConfig,
+) -> None:
+    run(make_config(), FakeEngine())
+    other = make_config("generation.max_new_tokens=7")
+    with pytest.raises(ConfigError, match=r"--name.*--overwrite"):
+        run(other, FakeEngine())
+    engine = FakeEngine()
+    run(other, engine, overwrite=True)
+    assert len(engine.asked) == 10
+
+
+def test_two_processes_do_not_share_a_folder(make_config: MakeConfig) -> None:
+    config = make_config()
+    holder = RunFolder(folder(config))
+    holder.open(config)
+    with pytest.raises(StorageError, match="another process"):
+        run(config, FakeEngine())
+    holder.close()
+    run(config, FakeEngine())
+
+
+def test_failed_requests_are_counted_and_can_be_asked_again(make_config: MakeConfig) -> None:
+    config = make_config()
+    result = run(config, FakeEngine(fails=frozenset({2, 5})))
+    assert result["counts"]["errors"] == 2
+    assert predictions(config)["error"].drop_nulls().to_list() == ["refused", "refused"]
+    assert run(config, FakeEngine())["counts"]["errors"] == 2
+    again = FakeEngine()
+    assert run(config, again, retry_errors=True)["counts"]["errors"] == 0
+    assert len(again.asked) == 2
+
+
+def test_strict_ends_at_a_failed_request(make_config: MakeConfig) -> None:
+    with pytest.raises(EngineError, match="q2: refused"):
+        run(make_config("experiment.strict=true"), FakeEngine(fails=frozenset({2})))
+
+
+def test_a_question_over_the_budget_is_an_error_row(
+    make_config: MakeConfig, rows: list[dict[str, object]]
+) -> None:
+    config = make_config()
+    rows[4] = dict(rows[4], question="long " * 300)
+    write_rows(Path(config.dataset.path), rows)
+    result = run(config, FakeEngine())
+    assert result["counts"]["errors"] == 1
+    failed = predictions(config).filter(pl.col("error").is_not_null())
+    assert failed["question_id"].to_list() == ["q4"]
+    assert "room for" in failed["error"][0]
+
+
+def test_rejected_and_unscored_rows_are_counted(
+    make_config: MakeConfig, rows: list[dict[str, object]]
+) -> None:
+    config = make_config()
+    path = write_rows(Path(config.dataset.path), [*rows, dict(rows[0], question_id="u", answer=[])])
+    path.write_text(path.read_text() + '{"question_id": "broken", \n' + json.dumps(rows[1]) + "\n")
+    result = run(config, FakeEngine())
+    counts = result["counts"]
+    assert (counts["total"], counts["unscored"], counts["rejected"]) == (11, 1, 2)
+    rejected = [
+        json.loads(line) for line in (folder(config) / "rejected.jsonl").read_text().splitlines()
+    ]
+    assert [row["line"] for row in rejected] == [12, 13]
+    with pytest.raises(DataError, match="line 12"):
+        run(make_config("experiment.strict=true", "experiment.name=other"), FakeEngine())
+
+
+def test_modes_share_one_engine_and_see_different_passages(make_config: MakeConfig) -> None:
+    engine = FakeEngine()
+    configs = [
+        make_config(f"experiment_mode={mode}") for mode in ("no_context", "oracle", "retriever")
+    ]
+    results = evaluate(configs, RunOptions(make_engine=engine.factory()))
+    assert engine.starts == 1 and len(engine.asked) == 30
+    closed, oracle, retrieved = (predictions(config) for config in configs)
+    assert closed["n_passages_used"].to_list() == [0] * 10
+    assert [c[0]["text"] for c in oracle["contexts"]] == [f"context {i}" for i in range(10)]
+    assert (oracle["n_prompt_tokens"] > closed["n_prompt_tokens"]).all()
+    assert {p["document_id"] for c in retrieved["contexts"] for p in c} <= {
+        f"d{i}" for i in range(10)
+    }
+    assert results[2]["retrieval"]["document_mrr"]["n"] == 10
+    assert results[0]["retrieval"] == {}
+
+
+def test_contexts_can_be_left_out_of_the_predictions(make_config: MakeConfig) -> None:
+    config = make_config("experiment_mode=oracle", "experiment.save_contexts=false")
+    run(config, FakeEngine())
+    assert predictions(config)["contexts"].null_count() == 10
+
+
+def test_an_output_folder_that_cannot_be_made_is_a_storage_error(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="--output-dir"):
+        run(make_config(f"experiment.output_dir={tmp_path / 'file' / 'x'}"), FakeEngine())

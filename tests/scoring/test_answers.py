@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from slm_vllm.scoring.answers import METRICS, score_answers
+
+SCHEMA = {"prediction": pl.String, "answers": pl.List(pl.String)}
+
+
+def scores(prediction: str | None, answers: list[str | None] | None) -> dict[str, float | None]:
+    frame = pl.DataFrame({"prediction": [prediction], "answers": [answers]}, schema=SCHEMA)
+    return score_answers(frame).select(METRICS).row(0, named=True)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers", "recall", "exact", "f1", "contains", "substring"),
+    [
+        ("Paris", ["Paris"], 1, 1, 1, 1, 1),
+        ("The city of Paris.", ["paris"], 1, 0, 0.5, 1, 1),  # "city of paris": 1 of 3 tokens
+        ("the Beatles!", ["Beatles"], 1, 1, 1, 1, 1),
+        ("New York", ["New York City"], 2 / 3, 0, 0.8, 0, 0),
+        ("Rome", ["Paris"], 0, 0, 0, 0, 0),
+        ("South Korea", ["K"], 0, 0, 0, 0, 0),
+        ("June 4, 1989", ["4 June 1989", "1989"], 1, 0, 1, 1, 0.5),
+        ("1989", ["1990", "1989"], 1, 1, 1, 1, 0.5),
+        ("1989", ["1989", "1989.", "1990"], 1, 1, 1, 1, 0.5),  # "1989." is no answer of its own
+        ("The", ["a"], 0, 0, 0, 0, 0),
+        ("grade A", ["A"], 1, 0, 0, 0, 0),  # SQuAD drops the article from "grade a"
+        ("A", ["A"], 1, 1, 1, 1, 1),
+        ("it's", ["its"], 0, 1, 1, 1, 1),
+        ("no no no", ["no"], 1, 0, 0.5, 1, 1),  # tokens are a multiset in f1, a set in recall
+        ("caf\u00e9", ["CAF\u00c9"], 1, 1, 1, 1, 1),
+        ("", ["Paris"], 0, 0, 0, 0, 0),
+        (None, ["Paris"], 0, 0, 0, 0, 0),
+        ("Paris", [None, "?!", "Paris"], 1, 1, 1, 1, 1),
+    ],
+)
+def test_worked_by_hand(
+    prediction: str | None,
+    answers: list[str | None],
+    recall: float,
+    exact: float,
+    f1: float,
+    contains: float,
+    substring: float,
+) -> None:
+    expected = dict(zip(METRICS, (recall, exact, f1, contains, substring), strict=True))
+    assert scores(prediction, answers) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("answers", [None, [], [None], [""], ["?!", "  "]])
+def test_no_usable_answer_is_unscored(answers: list[str | None] | None) -> None:
+    assert scores("Paris", answers) == dict.fromkeys(METRICS)
+
+
+def test_rows_and_columns_keep_their_places() -> None:
+    frame = pl.DataFrame(
+        {
+            "row": ["x", "y", "z"],
+            "prediction": ["b", "a b", None],
+            "answers": [["b"], [], ["c", "b"]],
+        }
+    )
+    scored = score_answers(frame)
+    assert scored.columns == ["row", "prediction", "answers", *METRICS]
+    assert scored.drop(METRICS).equals(frame)
+    assert scored["token_recall"].to_list() == [1.0, None, 0.0]
+    assert set(scored.select(METRICS).dtypes) == {pl.Float64}
+
+
+def test_no_rows() -> None:
+    scored = score_answers(pl.DataFrame(schema=SCHEMA))
+    assert scored.height == 0
+    assert set(METRICS) <= set(scored.columns)
+
+
+def recall_by_definition(prediction: str | None, answers: list[str | None]) -> float | None:
+    def tokens(text: str) -> set[str]:
+        return set(re.findall(r"\w+", text.lower()))
+
+    said = tokens(prediction or "")
+    wanted = [tokens(answer) for answer in answers if answer is not None]
+    return max((len(said & answer) / len(answer) for answer in wanted if answer), default=None)
+
+
+def squad(text: str) -> str:
+    """`normalize_answer` of the SQuAD v1.1 evaluation."""
+
+    def clean(text: str) -> str:
+        return "".join(sign for sign in text.lower() if sign not in set(string.punctuation))
+
+    full = " ".join(re.sub(r"\b(a|an|the)\b", " ", clean(text)).split())
+    return full or " ".join(clean(text).split())
+
+
+def squad_f1(prediction: str, answer: str) -> float:
+    said, wanted = squad(prediction).split(), squad(answer).split()
+    same = sum((Counter(said) & Counter(wanted)).values())
+    if not same:
+        return 0.0
+    precision, recall = same / len(said), same / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+def whole_words(inner: str, outer: str) -> bool:
+    words, inside = outer.split(" "), inner.split(" ")
+    places = range(len(words) - len(inside) + 1)
+    return any(words[place : place + len(inside)] == inside for place in places)
+
+
+# Code points that this Python's tables do not know may be known to Rust's.
+SIGNS = st.characters(exclude_categories=("Cs", "Cn"))
+PIECES = st.one_of(
+    st.sampled_from(
+        ["a", "an", "the", "The", "A", "Paris", "paris,", "1989", "x", "\u00b2", "\u0301", "\u03a3"]
+    ),
+    st.sampled_from([" ", "  ", "\t", "\u00a0", "\x1c", "-", "_", "'", "\u2019", "\u0130"]),
+    st.text(SIGNS, max_size=4),
+)
+TEXTS = st.lists(PIECES, max_size=10).map("".join)
+ROWS = st.lists(
+    st.tuples(st.none() | TEXTS, st.lists(st.none() | TEXTS, max_size=4)), min_size=1, max_size=8
+)
+
+
+def scored(rows: list[tuple[str | None, list[str | None]]]) -> list[dict[str, float | None]]:
+    frame = pl.DataFrame(
+        {"prediction": [row[0] for row in rows], "answers": [row[1] for row in rows]},
+        schema=SCHEMA,
+    )
+    return score_answers(frame).select(METRICS).to_dicts()
+
+
+@settings(max_examples=200, deadline=None)
+@given(ROWS)
+@example([("A\u0301 \u03a3\u0391\u03a3", ["a\u0301", "\u03c3\u03b1\u03c2"]), (None, []), ("x", [])])
+def test_token_recall_by_definition(rows: list[tuple[str | None, list[str | None]]]) -> None:
+    for (prediction, answers), row in zip(rows, scored(rows), strict=True):
+        assert row["token_recall"] == pytest.approx(recall_by_definition(prediction, answers))
+
+
+@settings(max_examples=200, deadline=None)
+@given(ROWS)
+@example([("the\u0301a\u0301b the an a\u00b2", ["\u0301 \u0301b a\u00b2"])])
+@example([("", ["the"]), ("the", ["a"]), ("an apple a day", ["apple day", "an", "app"])])
+@example([("", ["_"]), ("x", ["_"]), ("_", ["_"])])
+def test_squad_metrics_by_definition(rows: list[tuple[str | None, list[str | None]]]) -> None:
+    for (text, answers), row in zip(rows, scored(rows), strict=True):
+        prediction = text or ""
+        usable = [answer for answer in answers if answer and re.search(r"\w", answer)]
+        if not usable:
+            assert set(row.values()) == {None}
+            continue
+        said, wanted = squad(prediction), {squad(answer) for answer in usable}
+        # An answer of underscores only has an empty normal form, which nothing can match.
+        found = {answer: bool(answer) and whole_words(answer, said) for answer in wanted}
+        assert row["exact_match"] == float(bool(said) and said in wanted)
+        assert row["f1"] == pytest.approx(max(squad_f1(prediction, answer) for answer in usable))
+        assert row["contains"] == float(any(found.values()))
+        assert row["substring_recall"] == pytest.approx(sum(found.values()) / len(found))
