@@ -1076,13 +1076,10 @@ def validate(entries: Sequence[Entry]) -> None:
 
 
 def render(entries: Sequence[Entry]) -> str:
-    """Return the dataset as JSON lines."""
-    lines = [
-        json.dumps(question_row(entry, question), ensure_ascii=False)
-        for entry in entries
-        for question in entry.questions
-    ]
-    return "\n".join(lines) + "\n"
+    """Return the dataset as JSON lines, the topics mixed so that any first N rows have them all."""
+    rows = [question_row(entry, question) for entry in entries for question in entry.questions]
+    rows.sort(key=lambda row: draw(f"order|{row['question_id']}", 1 << 60))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

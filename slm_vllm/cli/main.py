@@ -10,12 +10,16 @@ import click
 from slm_vllm import __version__
 from slm_vllm.errors import SlmVllmError
 
-# Name, module and the line that --help shows. Kept here so that --help imports no subcommand.
+# Name, module:object and the line of --help; kept here so that --help imports no subcommand.
 COMMANDS = {
-    "eval": ("slm_vllm.cli.eval", "Run an experiment: ask a model the questions of a dataset."),
-    "data": ("slm_vllm.cli.data", "Convert, check and describe datasets."),
-    "index": ("slm_vllm.cli.index", "Build, search and judge retrieval indexes."),
-    "config": ("slm_vllm.cli.config", "List, show and validate configurations."),
+    "eval": (
+        "slm_vllm.cli.eval:command",
+        "Run an experiment: ask a model the questions of a dataset.",
+    ),
+    "data": ("slm_vllm.cli.data:data", "Convert, check and describe datasets."),
+    "index": ("slm_vllm.cli.index:index", "Build, search and judge retrieval indexes."),
+    "config": ("slm_vllm.cli.config:command", "List, show and validate configurations."),
+    "runs": ("slm_vllm.cli.runs:command", "List, show, follow and stop runs."),
 }
 
 
@@ -30,7 +34,8 @@ class LazyGroup(click.Group):
         """Imports the module of a subcommand and takes its command."""
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(COMMANDS[cmd_name][0]).command
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), name)
         assert isinstance(command, click.Command)
         return command
 

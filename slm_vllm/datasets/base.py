@@ -31,8 +31,14 @@ class BaseDataset(ABC):
         self._on_reject = on_reject
 
     @abstractmethod
-    def scan(self, batch_size: int = 256) -> Iterator[pl.DataFrame]:
+    def scan(self, batch_size: int = 256, *, with_documents: bool = True) -> Iterator[pl.DataFrame]:
         """Yields frames of `CANONICAL_SCHEMA` with at most `batch_size` rows, in file order.
+
+        Args:
+            batch_size: Most rows in a frame; frames of long rows have fewer.
+            with_documents: False leaves the lists of `documents` empty, and nothing should be
+                spent on what would be in them. The other columns and the rejected rows are the
+                same either way. Closed-book and oracle runs read this way.
 
         Raises:
             DataError: The file is missing, empty, damaged as a whole, of another layout, or holds

@@ -61,11 +61,11 @@ class HfDataset(FileDataset):
             )
         self._columns = dict(columns or {})
 
-    def frames(self, batch_size: int) -> Iterator[NumberedFrame]:
+    def frames(self, batch_size: int, with_documents: bool) -> Iterator[NumberedFrame]:
         """See `FileDataset.frames`."""
-        yield from in_frames(self._rows(batch_size), batch_size, MAX_BATCH_BYTES)
+        yield from in_frames(self._rows(batch_size, with_documents), batch_size, MAX_BATCH_BYTES)
 
-    def _rows(self, batch_size: int) -> Iterator[SourceRow]:
+    def _rows(self, batch_size: int, with_documents: bool) -> Iterator[SourceRow]:
         lazy, schema = self._open()
         kept = list(self._columns.get("metadata") or [])
         mapping = self._mapping(schema)
@@ -74,12 +74,16 @@ class HfDataset(FileDataset):
             selected.append(
                 pl.struct(_reach(name, schema).alias(name) for name in kept).alias("metadata")
             )
+        rows = lazy.select(selected)
+        if not with_documents and "documents" in mapping:
+            if _is_sound(rows.select("documents").collect_schema()["documents"]):
+                rows = rows.drop("documents")
         line = 0
-        for frame in parquet_batches(self.path, lazy.select(selected), batch_size):
+        for frame in parquet_batches(self.path, rows, batch_size):
             for value in frame.iter_rows(named=True):
                 line += 1
                 try:
-                    yield pair_row(line, value, id_prefix="hf")
+                    yield pair_row(line, value, "hf", with_documents=with_documents)
                 except ValueProblem as problem:
                     excerpt = str(value.get("question") or "")[:EXCERPT_CHARACTERS]
                     self.reject(RejectedRow(self.path, line, str(problem), excerpt))
@@ -127,6 +131,15 @@ class HfDataset(FileDataset):
                 "'dataset.options={columns: {question: query, answers: answer}}'."
             )
         return mapping
+
+
+def _is_sound(documents: pl.DataType) -> bool:
+    """Says whether values of this type are never a reason to reject a row."""
+    if isinstance(documents, (pl.List, pl.Array)):
+        documents = pl.Series(dtype=documents).explode().dtype
+    if isinstance(documents, pl.Struct):
+        return all(field.dtype == pl.String for field in documents.fields)
+    return documents == pl.String
 
 
 def _reach(column: str, schema: pl.Schema) -> pl.Expr:

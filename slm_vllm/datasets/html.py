@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import re
 
+from slm_vllm.datasets.tidy import tidy
+
 # Only names that HTML has, so that "x <y> z" and "a < b" stay as they are. Natural Questions joins
 # attributes to the name with an underscore: <Th_colspan="2">.
 _NAMES = (
@@ -18,31 +20,22 @@ _TAG = re.compile(rf"<(/?)({_NAMES}){_ATTRIBUTE}*\s*/?>", re.IGNORECASE)
 _UNSEEN = re.compile(r"<!--.*?-->|<(script|style)\b[^>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
-_PARAGRAPHS = frozenset(
+_PARAGRAPHS = (
     "article aside blockquote body caption center div dl figure footer h1 h2 h3 h4 h5 h6 head "
     "header hr html main nav ol p pre section title ul".split()
 )
-_LINES = frozenset("br dd dt figcaption li".split())
+_LINES = "br dd dt figcaption li".split()
 
-_ODD_BLANK = re.compile(r"[^\S\n ]")
-_BLANKS = re.compile(r" {2,}")
-# str.replace and patterns that begin with a literal are several times faster than others, and a
-# page has tens of thousands of blanks.
-_REPLACEMENTS = (
-    ("`` ", '"'),
-    ("``", '"'),
-    (" ''", '"'),
-    ("''", '"'),
-    *((f"{bracket} ", bracket) for bracket in "([{"),
-)
-_MENDS = (
-    # Not the point of " .50".
-    (re.compile(r" ([,.;:!?%)\]}]+)(?=[\s)\]}\"”’]|$)"), r"\1"),
-    (re.compile(r"([$£€]) (?=\d)"), r"\1"),
-    (re.compile(r" '(?<=\w ')(s|re|ve|ll|d|m)(?!\w)"), r"'\1"),
-    (re.compile(r" ’(?<=\w ’)(s|re|ve|ll|d|m)(?!\w)"), r"’\1"),
-    (re.compile(r" n(?<=\w n)(['’]t)(?!\w)"), r"n\1"),
-)
+_TITLE = re.compile(r"<h1\b[^>]*>(.*?)</h1>", re.IGNORECASE | re.DOTALL)
+
+# What a tag does to the layout.
+_CELL, _CELL_END, _TABLE, _ROW, _ROW_END, _LIST, _LIST_END, _ITEM, _ITEM_END = range(9)
+_PARAGRAPH, _PARAGRAPH_END, _LINE, _INLINE, _NO_TAG = range(9, 14)
+_EFFECTS = dict.fromkeys(_LINES, (_LINE, _LINE))
+_EFFECTS |= dict.fromkeys(_PARAGRAPHS, (_PARAGRAPH, _PARAGRAPH_END))
+_EFFECTS |= dict.fromkeys(("td", "th"), (_CELL, _CELL_END))
+_EFFECTS |= dict.fromkeys(("ul", "ol"), (_LIST, _LIST_END))
+_EFFECTS |= {"table": (_TABLE, _TABLE), "tr": (_ROW, _ROW_END), "li": (_ITEM, _ITEM_END)}
 
 
 def clean_text(text: str) -> str:
@@ -56,9 +49,8 @@ def clean_text(text: str) -> str:
     if "&" in text:
         text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
     if "<" in text:
-        text = _UNSEEN.sub(" ", text)
-        text = _lay_out(text)
-    return _tidy(text)
+        text = _lay_out(_UNSEEN.sub(" ", text) if _may_hide(text) else text)
+    return tidy(text)
 
 
 def has_tags(text: str) -> bool:
@@ -68,97 +60,94 @@ def has_tags(text: str) -> bool:
 
 def page_title(text: str) -> str:
     """Gives the text between the first <H1> and </H1> of a tokenised page, or ""."""
-    match = re.search(r"<h1\b[^>]*>(.*?)</h1>", text, re.IGNORECASE | re.DOTALL)
+    match = _TITLE.search(text) if "<H1" in text or "<h1" in text else None
     return clean_text(match[1]).replace("\n", " ") if match else ""
+
+
+def _may_hide(text: str) -> bool:
+    return "<!--" in text or "</s" in text or "</S" in text
+
+
+def _effect(tag: str) -> int:
+    """Gives what "<tag>" does."""
+    match = _TAG.fullmatch(f"<{tag}>")
+    if match is None:
+        return _NO_TAG
+    return _EFFECTS.get(match[2].lower(), (_INLINE, _INLINE))[match[1] == "/"]
 
 
 def _lay_out(text: str) -> str:
     """Replaces every tag by the line breaks, dash or bar it stands for."""
-    pieces = _TAG.split(text)
-    page = _Layout()
-    page.write(pieces[0])
-    for at in range(1, len(pieces), 3):
-        page.tag(pieces[at + 1].lower(), closing=pieces[at] == "/")
-        # Line breaks of the source mean nothing in HTML.
-        page.write(pieces[at + 2].replace("\n", " "))
-    page.end_row()
-    return "".join(page.out)
+    # One loop without calls, because a page has thousands of tags.
+    known: dict[str, int] = {}  # a page has few different tags
+    out: list[str] = []
+    due = 0  # line breaks due before the next word
+    item = False  # a "- " is due
+    lists = 0
+    row: list[str] | None = None  # cells of the table row begun
+    words, *pieces = text.split("<")
+    tagged, broken = False, "\n" in text
+    pieces.append("table>")  # ends a row that is still open
+    for piece in pieces:
+        tag, closed, rest = piece.partition(">")
+        effect = known.get(tag) if closed else _NO_TAG
+        if effect is None:
+            effect = known[tag] = _effect(tag)
+        if effect == _NO_TAG:
+            words += "<" + piece
+            continue
+        if broken and tagged:  # line breaks of the source mean nothing in HTML
+            words = words.replace("\n", " ")
+        if row is not None:
+            if row:
+                row[-1] += words
+            elif not words.isspace():
+                row.append(words)
+        elif words and not ((due or item) and words.isspace()):
+            out.append("\n" * due + "- " * item + words)
+            due, item = 0, False
+        words, tagged = rest, True
 
-
-class _Layout:
-    """Text written so far, and the break that is due before the next word."""
-
-    def __init__(self) -> None:
-        self.out: list[str] = []
-        self._break = 0  # line breaks due
-        self._item = False  # a "- " is due
-        self._lists = 0
-        self._row: list[str] | None = None  # cells of the table row begun
-
-    def tag(self, name: str, closing: bool) -> None:
-        if name in ("tr", "table"):
-            self.end_row()
-            self._due(1 if name == "tr" else 2)
-            self._row = [] if name == "tr" and not closing else None
-        elif name in ("td", "th"):
-            if not closing and self._row is not None:
-                self._row.append("")
-            elif not closing:
-                self._row = [""]
-        elif self._row is not None:
+        if effect == _CELL:
+            if row is None:
+                row = [""]
+            else:
+                row.append("")
+        elif effect == _CELL_END:
+            pass
+        elif effect <= _ROW_END:
+            if row and (line := _row_text(row)):
+                out.append("\n" * due + "- " * item + line)
+                due, item = 0, False
+            row = [] if effect == _ROW else None
+            if not item:
+                due = max(due, 2 if effect == _TABLE else 1)
+        elif row is not None:
             # A paragraph or list inside a cell must not break the row.
-            self.write(" " if name in _PARAGRAPHS or name in _LINES else "")
-        elif name in ("ul", "ol"):
-            self._lists = max(0, self._lists + (-1 if closing else 1))
-            self._due(2 if self._lists == int(not closing) else 1)
-        elif name == "li":
-            self._item = False
-            self._due(1)
-            self._item = not closing
-        elif name in _PARAGRAPHS or name in _LINES:
-            # The end of a paragraph within a list does not part its items.
-            self._due(2 if name in _PARAGRAPHS and not (closing and self._lists) else 1)
-
-    def write(self, text: str) -> None:
-        if self._row is not None:
-            if self._row:
-                self._row[-1] += text
-            elif not text.isspace():
-                self._row.append(text)
-        elif text.isspace() and (self._break or self._item):
-            return
-        elif text:
-            self.out.append("\n" * self._break + "- " * self._item)
-            self.out.append(text)
-            self._break, self._item = 0, False
-
-    def end_row(self) -> None:
-        if self._row is None:
-            return
-        cells = [cell.strip() for cell in self._row]
-        self._row = None
-        while cells and not cells[-1]:
-            cells.pop()
-        self.write(" | ".join(cells))
-
-    def _due(self, breaks: int) -> None:
-        # "- " is followed by the item's own first paragraph on the same line.
-        if not self._item:
-            self._break = max(self._break, breaks)
+            if row and effect != _INLINE:
+                row[-1] += " "
+            elif not row and effect == _INLINE:
+                row.append("")
+        elif effect == _ITEM or effect == _ITEM_END:
+            due, item = max(due, 1), effect == _ITEM
+        elif effect != _INLINE:
+            breaks = 2 if effect == _PARAGRAPH else 1
+            if effect == _PARAGRAPH_END:
+                # The end of a paragraph within a list does not part its items.
+                breaks = 1 if lists else 2
+            elif effect == _LIST:
+                lists += 1
+                breaks = 2 if lists == 1 else 1
+            elif effect == _LIST_END:
+                lists = max(0, lists - 1)
+                breaks = 1 if lists else 2
+            if not item:  # "- " is followed by the item's own first paragraph on the same line
+                due = max(due, breaks)
+    return "".join(out)
 
 
-def _tidy(text: str) -> str:
-    """Mends punctuation, collapses blanks and leaves at most one empty line in a row."""
-    if _ODD_BLANK.search(text):
-        text = _ODD_BLANK.sub(" ", text)
-    text = _BLANKS.sub(" ", text)
-    for old, new in _REPLACEMENTS:
-        text = text.replace(old, new)
-    for pattern, replacement in _MENDS:
-        text = pattern.sub(replacement, text)
-    lines: list[str] = []
-    for line in text.split("\n"):
-        line = line.strip()
-        if line or (lines and lines[-1]):
-            lines.append(line)
-    return "\n".join(lines).strip()
+def _row_text(cells: list[str]) -> str:
+    cells = [cell.strip() for cell in cells]
+    while cells and not cells[-1]:
+        cells.pop()
+    return " | ".join(cells)

@@ -14,6 +14,7 @@ from slm_vllm.datasets.json_rows import JsonRow, array_rows, decode_lines
 from slm_vllm.datasets.layout import find_layout, require_columns
 from slm_vllm.datasets.lines import MAX_BATCH_BYTES, Line, line_batches
 from slm_vllm.datasets.nq_pages import gold_contexts, short_answers, title_from_url
+from slm_vllm.datasets.page_tokens import PageTokens
 from slm_vllm.datasets.parquet import canonical_frames
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.datasets.row_dataset import FileDataset, NumberedFrame, SourceRow, in_frames
@@ -45,6 +46,7 @@ _RAW = pl.Struct(
         "annotations": pl.List(_ANNOTATION),
     }
 )
+_DECODED_BYTES = 1 << 20  # at a time: more leave the processor's cache, and take longer
 _NEEDED = ("question", "answer", "document_text")
 
 
@@ -57,26 +59,27 @@ class NqDataset(FileDataset):
 
     kind = "nq"
 
-    def frames(self, batch_size: int) -> Iterator[NumberedFrame]:
+    def frames(self, batch_size: int, with_documents: bool) -> Iterator[NumberedFrame]:
         """See `FileDataset.frames`."""
         layout = find_layout(self.path)
         if layout.form == "parquet":
-            yield from canonical_frames(self.path, layout, batch_size)
+            yield from canonical_frames(self.path, layout, batch_size, with_documents)
             return
         require_columns(self.path, layout, ("question",), ("answer",))
         converted = "long_context" in layout.columns or "context" in layout.columns
         if not converted:
             require_columns(self.path, layout, ("document_text",))
+        read = self._converted_rows if converted else self._raw_rows
         yield from in_frames(
-            self._converted_rows(layout.form) if converted else self._raw_rows(layout.form),
+            read(layout.form, with_documents),
             batch_size,
             MAX_BATCH_BYTES,
         )
 
-    def _raw_rows(self, form: str) -> Iterator[SourceRow]:
+    def _raw_rows(self, form: str, with_documents: bool) -> Iterator[SourceRow]:
         for row, line in self._raw_objects(form):
             try:
-                yield _raw_row(row, line)
+                yield _raw_row(row, line, with_documents)
             except ValueProblem as problem:
                 self._reject(row, problem)
 
@@ -86,15 +89,15 @@ class NqDataset(FileDataset):
             for row in array_rows(self.path, self.reject):
                 yield row, None
             return
-        for batch in line_batches(self.path, self.reject):
+        for batch in line_batches(self.path, self.reject, max_bytes=_DECODED_BYTES):
             by_number = {line.number: line for line in batch}
             for row in decode_lines(self.path, batch, self.reject, _RAW):
                 yield row, by_number[row.line]
 
-    def _converted_rows(self, form: str) -> Iterator[SourceRow]:
+    def _converted_rows(self, form: str, with_documents: bool) -> Iterator[SourceRow]:
         for row in self._converted_objects(form):
             try:
-                yield _converted_row(row)
+                yield _converted_row(row, with_documents)
             except ValueProblem as problem:
                 self._reject(row, problem)
 
@@ -110,7 +113,7 @@ class NqDataset(FileDataset):
         self.reject(RejectedRow(self.path, row.line, str(problem), excerpt))
 
 
-def _raw_row(row: JsonRow, line: Line | None) -> SourceRow:
+def _raw_row(row: JsonRow, line: Line | None, with_documents: bool) -> SourceRow:
     value = row.value
     if any(value.get(key) is None for key in _NEEDED):
         whole = value if line is None else json.loads(line.text)
@@ -118,7 +121,7 @@ def _raw_row(row: JsonRow, line: Line | None) -> SourceRow:
             require_key(whole, (key,))
     page = text_of(value["document_text"], "document_text")
     url = text_of(value.get("document_url"), "document_url")
-    tokens = page.split()
+    tokens = PageTokens(page)
     annotations = _annotations(value.get("annotations"))
 
     def candidates() -> Sequence[Mapping[str, Any]]:
@@ -132,8 +135,8 @@ def _raw_row(row: JsonRow, line: Line | None) -> SourceRow:
     except (TypeError, AttributeError) as error:
         raise ValueProblem(f"wrong type within 'annotations': {error}") from error
     title = page_title(page) or title_from_url(url)
-    name, page = value.get("example_id"), clean_text(page)
-    return _row(row.line, name, value, (url, title, page), contexts, shorts)
+    page = clean_text(page) if with_documents else ""
+    return _row(row.line, value.get("example_id"), value, (url, title, page), contexts, shorts)
 
 
 def _annotations(value: Any) -> list[Mapping[str, Any]]:
@@ -144,7 +147,7 @@ def _annotations(value: Any) -> list[Mapping[str, Any]]:
     return [annotation for annotation in value if annotation is not None]
 
 
-def _converted_row(row: JsonRow) -> SourceRow:
+def _converted_row(row: JsonRow, with_documents: bool) -> SourceRow:
     value = row.value
     require_key(value, ("question",))
     require_key(value, ("answer", "answers"))
@@ -156,7 +159,10 @@ def _converted_row(row: JsonRow) -> SourceRow:
     name = first_of(value, ("id", "example_id", "question_id"))
     # Files of other converters may have kept the tags.
     contexts = unique(clean_text(text) if has_tags(text) else text for text in contexts)
-    page = clean_text(page) if has_tags(page) else page
+    if not with_documents:
+        page = ""
+    elif has_tags(page):
+        page = clean_text(page)
     return _row(row.line, name, value, (url, title, page), contexts, shorts)
 
 
@@ -168,16 +174,22 @@ def _row(
     contexts: list[str],
     shorts: list[str],
 ) -> SourceRow:
-    """Puts together what raw and converted rows have in common; `source` is URL, title, page."""
+    """Puts together what raw and converted rows have in common; `source` is URL, title, page.
+
+    An empty page gives no document.
+    """
     url, title, page = source
     question = text_of(value.get("question"), "question")
-    document = {"document_id": document_id(url, title, page), "title": title, "text": page}
+    documents = []
+    if page:
+        name_of_page = document_id(url, title, page)
+        documents.append({"document_id": name_of_page, "title": title, "text": page})
     return SourceRow(
         line=line,
         question_id=text_of(name, "id") or content_id("nq", question, url),
         question=question,
         answers=texts_of(first_of(value, ("answer", "answers")), "answer"),
         contexts=contexts,
-        documents=[document] if page else [],
+        documents=documents,
         metadata={"url": url, "title": title, "short_answers": shorts},
     )

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from slm_vllm.datasets.html import clean_text
+from slm_vllm.datasets.page_tokens import PageTokens
 from slm_vllm.datasets.values import unique
 
 _BLOCK = re.compile(r"<(/?)(P|Li|Tr|Dd|Dt|H[1-6])(?:_[^>]*)?>", re.IGNORECASE)
@@ -17,7 +18,7 @@ Span = tuple[int, int]
 
 
 def gold_contexts(
-    tokens: Sequence[str],
+    tokens: PageTokens,
     annotations: Sequence[Mapping[str, Any]],
     candidates: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> list[str]:
@@ -26,7 +27,7 @@ def gold_contexts(
     The slice is taken first and the tags are removed from it then, because the offsets count them.
 
     Args:
-        tokens: `document_text.split()`, tags included.
+        tokens: The tokens of the page, tags included.
         annotations: The row's annotations.
         candidates: Gives `long_answer_candidates`; called only when an annotation has a
             candidate_index and no offsets of its own.
@@ -44,7 +45,7 @@ def gold_contexts(
     return _texts(tokens, [_around(tokens, *span) for span in shorts])
 
 
-def short_answers(tokens: Sequence[str], annotations: Sequence[Mapping[str, Any]]) -> list[str]:
+def short_answers(tokens: PageTokens, annotations: Sequence[Mapping[str, Any]]) -> list[str]:
     """Gives the texts of the short answers, without tags and repetitions."""
     return _texts(tokens, _short_spans(annotations, len(tokens)))
 
@@ -60,8 +61,8 @@ def title_from_url(url: str) -> str:
     return name.replace("_", " ").strip()
 
 
-def _texts(tokens: Sequence[str], spans: Sequence[Span]) -> list[str]:
-    return unique(clean_text(" ".join(tokens[start:end])) for start, end in spans)
+def _texts(tokens: PageTokens, spans: Sequence[Span]) -> list[str]:
+    return unique(clean_text(tokens.text(start, end)) for start, end in spans)
 
 
 def _long_answer(
@@ -91,7 +92,7 @@ def _span(offsets: Mapping[str, Any]) -> Span | None:
     return start, end
 
 
-def _around(tokens: Sequence[str], start: int, end: int) -> Span:
+def _around(tokens: PageTokens, start: int, end: int) -> Span:
     """Finds the smallest block around a span; a window of tokens where there is none."""
     for left in range(start, -1, -1):
         match = _BLOCK.fullmatch(tokens[left])
@@ -102,7 +103,7 @@ def _around(tokens: Sequence[str], start: int, end: int) -> Span:
     return max(0, start - _WINDOW), min(len(tokens), end + _WINDOW)
 
 
-def _closing(tokens: Sequence[str], name: str, left: int) -> int:
+def _closing(tokens: PageTokens, name: str, left: int) -> int:
     """Finds the end of the block that opens at `left`; 0 if it is never closed."""
     depth = 0
     for at in range(left, len(tokens)):

@@ -18,18 +18,22 @@ ROW_GROUP_ROWS = 1000
 ROW_GROUP_BYTES = 16 << 20  # a reader holds several row groups at a time
 
 
-def canonical_frames(path: str, layout: Layout, batch_size: int) -> Iterator[NumberedFrame]:
+def canonical_frames(
+    path: str, layout: Layout, batch_size: int, with_documents: bool = True
+) -> Iterator[NumberedFrame]:
     """Yields the rows of a Parquet file that has `CANONICAL_SCHEMA`; line n is its nth row.
 
-    Columns beyond question_id, question and answers may be missing.
+    Columns beyond question_id, question and answers may be missing. Without
+    documents their column is not read.
 
     Raises:
         DataError: A needed column is missing, has another type, or the file is damaged.
     """
     require_columns(path, layout, ("question_id",), ("question",), ("answers",))
     lazy = pl.scan_parquet(path)
+    present = set(layout.columns) - (set() if with_documents else {"documents"})
     columns = [
-        (pl.col(name) if name in layout.columns else pl.lit(None).alias(name)).cast(dtype)
+        (pl.col(name) if name in present else pl.lit(None).alias(name)).cast(dtype)
         for name, dtype in CANONICAL_SCHEMA.items()
     ]
     filled = [

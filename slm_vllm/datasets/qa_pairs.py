@@ -15,6 +15,7 @@ from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.datasets.row_dataset import FileDataset, NumberedFrame, SourceRow, in_frames
 from slm_vllm.datasets.values import (
     ValueProblem,
+    check_documents,
     documents_of,
     first_of,
     mapping_of,
@@ -38,19 +39,19 @@ class QaPairsDataset(FileDataset):
 
     kind = "qa_pairs"
 
-    def frames(self, batch_size: int) -> Iterator[NumberedFrame]:
+    def frames(self, batch_size: int, with_documents: bool) -> Iterator[NumberedFrame]:
         """See `FileDataset.frames`."""
         layout = find_layout(self.path)
         if layout.form == "parquet":
-            yield from canonical_frames(self.path, layout, batch_size)
+            yield from canonical_frames(self.path, layout, batch_size, with_documents)
             return
         require_columns(self.path, layout, ("question",), _ANSWER)
-        yield from in_frames(self._rows(layout), batch_size, MAX_BATCH_BYTES)
+        yield from in_frames(self._rows(layout, with_documents), batch_size, MAX_BATCH_BYTES)
 
-    def _rows(self, layout: Layout) -> Iterator[SourceRow]:
+    def _rows(self, layout: Layout, with_documents: bool) -> Iterator[SourceRow]:
         for row in self._objects(layout):
             try:
-                yield pair_row(row.line, row.value)
+                yield pair_row(row.line, row.value, with_documents=with_documents)
             except ValueProblem as problem:
                 excerpt = str(row.value.get("question") or "")[:EXCERPT_CHARACTERS]
                 self.reject(RejectedRow(self.path, row.line, str(problem), excerpt))
@@ -65,7 +66,13 @@ class QaPairsDataset(FileDataset):
                 yield from decode_lines(self.path, batch, self.reject)
 
 
-def pair_row(line: int, value: Mapping[str, Any], id_prefix: str = "qa") -> SourceRow:
+def pair_row(
+    line: int,
+    value: Mapping[str, Any],
+    id_prefix: str = "qa",
+    *,
+    with_documents: bool = True,
+) -> SourceRow:
     """Makes a row of an object with the keys of `QaPairsDataset`.
 
     Raises:
@@ -77,12 +84,15 @@ def pair_row(line: int, value: Mapping[str, Any], id_prefix: str = "qa") -> Sour
     metadata = mapping_of(value.get("metadata"), "metadata")
     metadata |= {key: kept for key, kept in value.items() if key not in _KNOWN}
     name = text_of(value.get("question_id"), "question_id")
+    documents = value.get("documents")
+    if not with_documents:
+        check_documents(documents)
     return SourceRow(
         line=line,
         question_id=name or content_id(id_prefix, question.strip()),
         question=question,
         answers=texts_of(first_of(value, _ANSWER), "answer"),
         contexts=texts_of(first_of(value, _CONTEXT), "contexts"),
-        documents=documents_of(value.get("documents")),
+        documents=documents_of(documents) if with_documents else [],
         metadata=metadata,
     )

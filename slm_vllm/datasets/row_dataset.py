@@ -57,13 +57,13 @@ class FileDataset(BaseDataset):
         self._n_rejected = 0
 
     @abstractmethod
-    def frames(self, batch_size: int) -> Iterator[NumberedFrame]:
+    def frames(self, batch_size: int, with_documents: bool) -> Iterator[NumberedFrame]:
         """Yields at most `batch_size` rows at a time, in file order.
 
         Rows that cannot be decoded are rejected here; what `scan` checks need not be.
         """
 
-    def scan(self, batch_size: int = 256) -> Iterator[pl.DataFrame]:
+    def scan(self, batch_size: int = 256, *, with_documents: bool = True) -> Iterator[pl.DataFrame]:
         """See `BaseDataset.scan`.
 
         A row without a question, or with the question_id of an earlier row, is rejected. A row
@@ -74,7 +74,7 @@ class FileDataset(BaseDataset):
         self._rejected, self._n_rejected = [], 0
         seen = SeenIds()
         usable = 0
-        for numbered in self.frames(batch_size):
+        for numbered in self.frames(batch_size, with_documents):
             frame = self._admit(numbered, seen)
             usable += frame.height
             if frame.height:

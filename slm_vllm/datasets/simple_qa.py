@@ -60,7 +60,7 @@ class SimpleQaDataset(FileDataset):
             raise ConfigError(f"simple_qa has the splits {' and '.join(SECTIONS)}, not {split!r}")
         self.split = split
 
-    def frames(self, batch_size: int) -> Iterator[NumberedFrame]:
+    def frames(self, batch_size: int, with_documents: bool) -> Iterator[NumberedFrame]:
         """See `FileDataset.frames`."""
         layout = find_layout(self.path)
         if self.split is not None and not layout.sectioned:
@@ -69,15 +69,15 @@ class SimpleQaDataset(FileDataset):
                 f"simple_qa_converted.json or simple_qa_{self.split}.json."
             )
         if layout.form == "parquet":
-            yield from canonical_frames(self.path, layout, batch_size)
+            yield from canonical_frames(self.path, layout, batch_size, with_documents)
             return
         require_columns(self.path, layout, _QUESTION, _ANSWER)
-        yield from in_frames(self._rows(layout), batch_size, MAX_BATCH_BYTES)
+        yield from in_frames(self._rows(layout, with_documents), batch_size, MAX_BATCH_BYTES)
 
-    def _rows(self, layout: Layout) -> Iterator[SourceRow]:
+    def _rows(self, layout: Layout, with_documents: bool) -> Iterator[SourceRow]:
         for row in self._objects(layout):
             try:
-                yield _row(row)
+                yield _row(row, with_documents)
             except ValueProblem as problem:
                 excerpt = str(first_of(row.value, _QUESTION) or "")[:EXCERPT_CHARACTERS]
                 self.reject(RejectedRow(self.path, row.line, str(problem), excerpt))
@@ -93,7 +93,7 @@ class SimpleQaDataset(FileDataset):
                 yield from decode_lines(self.path, batch, self.reject)
 
 
-def _row(row: JsonRow) -> SourceRow:
+def _row(row: JsonRow, with_documents: bool) -> SourceRow:
     value = row.value
     question = text_of(first_of(value, _QUESTION), "problem")
     documents = documents_of(_documents(value.get("documents")))
@@ -107,7 +107,7 @@ def _row(row: JsonRow) -> SourceRow:
         question=question,
         answers=texts_of(first_of(value, _ANSWER), "answer"),
         contexts=unique(document["text"] for document in documents),
-        documents=documents,
+        documents=documents if with_documents else [],
         metadata=_metadata(value),
     )
 

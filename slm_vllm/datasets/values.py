@@ -49,6 +49,12 @@ def documents_of(value: Any, key: str = "documents") -> list[Document]:
     return [document for item in items if (document := _document(item, key)) is not None]
 
 
+def check_documents(value: Any, key: str = "documents") -> None:
+    """Raises `ValueProblem` where `documents_of` does, and makes no documents."""
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        _document_fields(item, key)
+
+
 def mapping_of(value: Any, key: str) -> dict[str, Any]:
     """Gives a copy of an object; None becomes an empty one."""
     if value is None:
@@ -75,19 +81,21 @@ def unique(texts: Iterable[str]) -> list[str]:
 
 
 def _document(item: Any, key: str) -> Document | None:
+    text, title, url, name = _document_fields(item, key)
+    if not text:
+        return None
+    return {"document_id": name or document_id(url, title, text), "title": title, "text": text}
+
+
+def _document_fields(item: Any, key: str) -> tuple[str, str, str, str]:
+    """Gives text, title, URL and id; all are "" where the text is blank."""
     if not isinstance(item, Mapping):
         item = {"text": item}
     text = text_of(first_of(item, ("text", "content", "context")), key)
-    if not text.strip():
-        return None
-    title = text_of(item.get("title"), key)
-    url = text_of(item.get("url"), key)
-    name = first_of(item, ("document_id", "id"))
-    return {
-        "document_id": text_of(name, key) or document_id(url, title, text),
-        "title": title,
-        "text": text,
-    }
+    if not text or text.isspace():
+        return "", "", "", ""
+    title, url = text_of(item.get("title"), key), text_of(item.get("url"), key)
+    return text, title, url, text_of(first_of(item, ("document_id", "id")), key)
 
 
 def _kind(value: Any) -> str:

@@ -22,7 +22,14 @@ from slm_vllm.retrieval.base import (
     check_top_k,
 )
 from slm_vllm.retrieval.bm25_kernel import Postings, PostingsSearcher
-from slm_vllm.retrieval.lexical import Analyzer, Stemmer, Stopwords, count_terms, look_up
+from slm_vllm.retrieval.lexical import (
+    Analyzer,
+    Stemmer,
+    Stopwords,
+    Vocabulary,
+    count_terms,
+    look_up,
+)
 from slm_vllm.retrieval.passage_store import PassageStore
 
 BUILD_BATCH = 16_384
@@ -86,7 +93,7 @@ class BM25Retriever(StoredRetriever):
             postings, options.threads or os.cpu_count() or 1, options.kernel
         )
         self._terms_path = folder / "terms.arrow"
-        self._vocabulary: pl.Series | None = None
+        self._vocabulary: Vocabulary | None = None
         self._lock = threading.Lock()
 
     def search(self, questions: Sequence[str], top_k: int) -> SearchResult:
@@ -102,10 +109,10 @@ class BM25Retriever(StoredRetriever):
         result.scores[:, :depth] = found.scores
         return result
 
-    def _terms(self) -> pl.Series:
+    def _terms(self) -> Vocabulary:
         with self._lock:
             if self._vocabulary is None:
-                self._vocabulary = pl.read_ipc(self._terms_path)["term"].set_sorted()
+                self._vocabulary = Vocabulary(pl.read_ipc(self._terms_path)["term"])
             return self._vocabulary
 
     @classmethod

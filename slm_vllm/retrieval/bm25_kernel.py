@@ -30,6 +30,8 @@ compiling) pays: the sum over questions of passages + `_PER_QUESTION`."""
 
 _FEW_POSTINGS = 100_000  # below this, leaving work out costs numpy more than it saves
 
+_THREADS_PAY = 100_000  # passages from which numpy gains from a second thread
+
 _PER_QUESTION = 20_000  # what numpy's calls cost for one question, in passages
 
 # Floats are summed in another order for the bounds than for the scores.
@@ -80,13 +82,16 @@ class PostingsSearcher:
         n = len(queries.pointers) - 1
         result = SearchResult.empty(n, k)
         kernel = self._kernel(n)
-        chunk = max(1, min(256, -(-n // self._threads)))
+        # On short arrays numpy's threads wait for the interpreter lock more than they work.
+        small = kernel is search_numpy and self._postings.n_passages < _THREADS_PAY
+        threads = 1 if small else self._threads
+        chunk = max(1, min(256, -(-n // threads)))
         spans = [(low, min(low + chunk, n)) for low in range(0, n, chunk)]
-        if self._threads == 1 or len(spans) == 1:
+        if threads == 1 or len(spans) == 1:
             for low, high in spans:
                 kernel(self._postings, queries, k, low, high, result)
             return result
-        with ThreadPoolExecutor(min(self._threads, len(spans))) as pool:
+        with ThreadPoolExecutor(min(threads, len(spans))) as pool:
             jobs = [
                 pool.submit(kernel, self._postings, queries, k, low, high, result)
                 for low, high in spans
@@ -137,18 +142,22 @@ def _search_one(
     gains = postings.bounds[terms] * counts
     order = np.argsort(-gains, kind="stable")
     remaining = np.append(np.cumsum(gains[order][::-1])[::-1], np.float32(0))
-    touched: list[NDArray[np.int32]] = []
+    lengths = (postings.pointers[terms + 1] - postings.pointers[terms])[order]
+    ahead = np.cumsum(lengths[::-1])[::-1]
+    seen = np.zeros(0, np.int32)
     for step, at in enumerate(order.tolist()):
-        begin, end = postings.pointers[terms[at]], postings.pointers[terms[at] + 1]
-        if touched and end - begin > 64:
-            threshold = _kth_best(scores, touched, k)
+        # A threshold cannot be above what was added so far.
+        reachable = remaining[step] < remaining[0] - remaining[step]
+        if len(seen) > k and reachable and ahead[step] > len(seen):
+            threshold = np.partition(scores[seen], len(seen) - k)[len(seen) - k]
             if remaining[step] < threshold * _SAFETY:
-                rest = order[step:]
-                return _finish(postings, terms, counts, k, scores, touched, rest, threshold)
+                return _finish(postings, terms, counts, k, scores, seen, order[step:], threshold)
+        begin, end = postings.pointers[terms[at]], postings.pointers[terms[at] + 1]
         passages = postings.passages[begin:end]
-        scores[passages] += postings.weights[begin:end] * counts[at]
-        touched.append(passages)
-    return _finish(postings, terms, counts, k, scores, touched, order[:0], np.float32(0))
+        before = scores[passages]
+        seen = np.concatenate((seen, passages[before == 0]))
+        scores[passages] = before + postings.weights[begin:end] * counts[at]
+    return _finish(postings, terms, counts, k, scores, seen, order[:0], np.float32(0))
 
 
 def _search_plainly(
@@ -173,28 +182,17 @@ def _search_plainly(
     return best
 
 
-def _kth_best(scores: NDArray[np.float32], touched: list[NDArray[np.int32]], k: int) -> np.float32:
-    """The k-th best score so far; a lower bound for the final one."""
-    seen = np.unique(np.concatenate(touched)) if len(touched) > 1 else touched[0]
-    if len(seen) < k:
-        return np.float32(0)
-    return np.float32(np.partition(scores[seen], len(seen) - k)[len(seen) - k])
-
-
 def _finish(
     postings: Postings,
     terms: NDArray[np.int64],
     counts: NDArray[np.float32],
     k: int,
     scores: NDArray[np.float32],
-    touched: list[NDArray[np.int32]],
+    seen: NDArray[np.int32],
     rest: NDArray[np.int64],
     threshold: np.float32,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Adds the rest of the terms to the candidates alone, then picks the best."""
-    if not touched:
-        return np.zeros(0, np.int64), np.zeros(0, np.float32)
-    seen = np.unique(np.concatenate(touched)) if len(touched) > 1 else touched[0]
     found = scores[seen]
     scores[seen] = 0
     left = np.float32((postings.bounds[terms[rest]] * counts[rest]).sum())

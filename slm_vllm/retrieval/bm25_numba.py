@@ -60,12 +60,12 @@ def _sift_down(heap_scores, heap_indices, size, root):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True)
-def _best(candidates, scores, n, k, heap_scores, heap_indices):  # type: ignore[no-untyped-def]
-    """Keeps the k best in the heap and returns how many there are."""
+def _best(candidates, n, scores, k, heap_scores, heap_indices):  # type: ignore[no-untyped-def]
+    """Keeps the k best of n candidates in the heap and returns how many there are."""
     size = 0
     for i in range(n):
         index = candidates[i]
-        score = scores[i]
+        score = scores[index]
         if size < k:
             at = size
             size += 1
@@ -88,6 +88,51 @@ def _best(candidates, scores, n, k, heap_scores, heap_indices):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
+def _add_to_candidates(  # type: ignore[no-untyped-def]
+    passages, weights, begin, end, count, candidates, n, scores
+):
+    """Adds one term to the candidates, by whichever of two ways is cheaper."""
+    if end - begin < 16 * n:
+        # The scores of other passages are spoilt by this; they are not looked at again.
+        for p in range(begin, end):
+            scores[passages[p]] += weights[p] * count
+        return
+    for i in range(n):
+        passage = candidates[i]
+        left, right = begin, end
+        while left < right:
+            middle = (left + right) // 2
+            if passages[middle] < passage:
+                left = middle + 1
+            else:
+                right = middle
+        if left < end and passages[left] == passage:
+            scores[passage] += weights[left] * count
+
+
+@njit(cache=True, nogil=True)
+def _rank_terms(terms, counts, bounds, pointers):  # type: ignore[no-untyped-def]
+    """Terms by what they can add, the most first; what all from each on can add; their postings."""
+    n = len(terms)
+    gains = np.empty(n, np.float32)
+    order = np.empty(n, np.int64)
+    for j in range(n):
+        gains[j] = bounds[terms[j]] * counts[j]
+        at = j
+        while at > 0 and gains[order[at - 1]] < gains[j]:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = j
+    remaining = np.zeros(n + 1, np.float32)
+    ahead = np.zeros(n + 1, np.int64)
+    for j in range(n - 1, -1, -1):
+        term = terms[order[j]]
+        remaining[j] = remaining[j + 1] + gains[order[j]]
+        ahead[j] = ahead[j + 1] + pointers[term + 1] - pointers[term]
+    return order, remaining, ahead
+
+
+@njit(cache=True, nogil=True)
 def _search_rows(  # type: ignore[no-untyped-def]
     pointers,
     passages,
@@ -104,72 +149,44 @@ def _search_rows(  # type: ignore[no-untyped-def]
     out_scores,
 ):
     scores = np.zeros(n_passages, np.float32)
-    seen = np.empty(n_passages, np.int32)
-    found = np.empty(n_passages, np.float32)
+    # One place more: a passage is written down before it is known whether it is new.
+    seen = np.empty(n_passages + 1, np.int32)
     heap_scores = np.empty(k, np.float32)
     heap_indices = np.empty(k, np.int32)
     for row in range(low, high):
-        first = query_pointers[row]
-        n_terms = query_pointers[row + 1] - first
-        gains = np.empty(n_terms, np.float32)
-        for j in range(n_terms):
-            gains[j] = bounds[query_terms[first + j]] * query_counts[first + j]
-        order = np.argsort(-gains, kind="mergesort")
-        remaining = np.zeros(n_terms + 1, np.float32)
-        for j in range(n_terms - 1, -1, -1):
-            remaining[j] = remaining[j + 1] + gains[order[j]]
-
-        n_seen = 0
-        step = 0
+        terms = query_terms[query_pointers[row] : query_pointers[row + 1]]
+        counts = query_counts[query_pointers[row] : query_pointers[row + 1]]
+        order, remaining, ahead = _rank_terms(terms, counts, bounds, pointers)
+        n = 0
+        growing = True
         threshold = np.float32(0)
-        while step < n_terms:
-            term = query_terms[first + order[step]]
-            count = query_counts[first + order[step]]
-            begin, end = pointers[term], pointers[term + 1]
-            # Finding the threshold costs about as much as adding the passages seen so far again.
-            if n_seen >= k and end - begin > n_seen // 2:
-                for i in range(n_seen):
-                    found[i] = scores[seen[i]]
-                size = _best(seen, found, n_seen, k, heap_scores, heap_indices)
-                threshold = heap_scores[0] if size == k else np.float32(0)
+        for step in range(len(terms)):
+            # A threshold cannot be above what was added so far. Finding it costs about as much as
+            # adding the candidates again, and pays by what need not be added.
+            if n > k and remaining[step] < remaining[0] - remaining[step] and ahead[step] > n:
+                size = _best(seen, n, scores, k, heap_scores, heap_indices)
+                threshold = max(threshold, heap_scores[0])
                 if remaining[step] < threshold * _SAFETY:
-                    break
+                    growing = False
+                    n_left = 0
+                    for i in range(n):
+                        passage = seen[i]
+                        seen[n_left] = passage
+                        n_left += scores[passage] + remaining[step] >= threshold * _SAFETY
+                    n = n_left
+            term = terms[order[step]]
+            count = counts[order[step]]
+            begin, end = pointers[term], pointers[term + 1]
+            if not growing:
+                _add_to_candidates(passages, weights, begin, end, count, seen, n, scores)
+                continue
             for p in range(begin, end):
                 passage = passages[p]
-                if scores[passage] == 0:
-                    seen[n_seen] = passage
-                    n_seen += 1
-                scores[passage] += weights[p] * count
-            step += 1
-
-        # Only passages that can still reach the top k stay in the race.
-        n_left = 0
-        for i in range(n_seen):
-            passage = seen[i]
-            score = scores[passage]
-            scores[passage] = 0
-            if step == n_terms or score + remaining[step] >= threshold * _SAFETY:
-                seen[n_left] = passage
-                found[n_left] = score
-                n_left += 1
-        while step < n_terms:
-            term = query_terms[first + order[step]]
-            count = query_counts[first + order[step]]
-            begin, end = pointers[term], pointers[term + 1]
-            for i in range(n_left):
-                passage = seen[i]
-                left, right = begin, end
-                while left < right:
-                    middle = (left + right) // 2
-                    if passages[middle] < passage:
-                        left = middle + 1
-                    else:
-                        right = middle
-                if left < end and passages[left] == passage:
-                    found[i] += weights[left] * count
-            step += 1
-
-        size = _best(seen, found, n_left, k, heap_scores, heap_indices)
+                score = scores[passage]
+                seen[n] = passage
+                n += score == 0
+                scores[passage] = score + weights[p] * count
+        size = _best(seen, n, scores, k, heap_scores, heap_indices)
         while size > 0:
             size -= 1
             out_indices[row, size] = heap_indices[0]
@@ -177,3 +194,4 @@ def _search_rows(  # type: ignore[no-untyped-def]
             heap_scores[0] = heap_scores[size]
             heap_indices[0] = heap_indices[size]
             _sift_down(heap_scores, heap_indices, size, 0)
+        scores[:] = 0

@@ -94,19 +94,17 @@ def count_terms(texts: Sequence[str], analyzer: Analyzer) -> TermCounts:
     """Counts the words of a batch of passages."""
     long = analyzer.long(texts)
     lengths = np.bincount(long["row"].to_numpy(), minlength=len(texts))
-    counts = long.group_by("word", "row").len()
-    terms = counts["word"].unique().sort()
-    coded = (
-        counts.join(pl.DataFrame({"word": terms}).with_row_index("term"), on="word")
-        .select("term", "row", "len")
-        .sort("term", "row")
-    )
+    terms = long["word"].unique().sort()
+    places = pl.DataFrame({"word": terms, "term": np.arange(len(terms), dtype=np.int64)})
+    coded = long.join(places, on="word", how="left")
+    # One number for term and passage: sorting it orders and groups by both at once.
+    span = max(len(texts), 1)
+    keys = np.sort(coded["term"].to_numpy() * span + coded["row"].to_numpy())
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    counts = np.diff(np.append(first, len(keys)))
+    term, passage = np.divmod(keys[first], span)
     return TermCounts(
-        terms,
-        coded["term"].cast(pl.Int64).to_numpy(),
-        coded["row"].to_numpy(),
-        coded["len"].cast(pl.Float32).to_numpy(),
-        lengths.astype(np.int64),
+        terms, term, passage.astype(np.int32), counts.astype(np.float32), lengths.astype(np.int64)
     )
 
 
@@ -125,17 +123,35 @@ class QueryTerms:
     counts: NDArray[np.float32]
 
 
-def look_up(questions: Sequence[str], analyzer: Analyzer, vocabulary: pl.Series) -> QueryTerms:
-    """Finds the words of questions in a sorted vocabulary; unknown words are left out."""
+class Vocabulary:
+    """A sorted list of terms that remembers where the words it was asked for are. Thread-safe."""
+
+    def __init__(self, terms: pl.Series) -> None:
+        self._terms = terms
+        self._known: dict[str, int] = {}
+
+    def positions(self, words: list[str]) -> NDArray[np.int64]:
+        """The position of each word, -1 for those that are not in it."""
+        new = list(set(words).difference(self._known))
+        if new and len(self._terms):
+            series = pl.Series("word", new, dtype=pl.String)
+            place = pl.Series(self._terms.search_sorted(series)).cast(pl.Int64)
+            place = place.clip(0, len(self._terms) - 1)
+            found = (self._terms.gather(place) == series).to_numpy()
+            self._known.update(
+                zip(new, np.where(found, place.to_numpy(), -1).tolist(), strict=True)
+            )
+        known = self._known
+        return np.fromiter((known.get(word, -1) for word in words), np.int64, len(words))
+
+
+def look_up(questions: Sequence[str], analyzer: Analyzer, vocabulary: Vocabulary) -> QueryTerms:
+    """Finds the words of questions; unknown words are left out."""
     long = analyzer.long(questions)
-    unique = long["word"].unique()
-    pointers = np.zeros(len(questions) + 1, np.int64)
-    if len(unique) == 0 or len(vocabulary) == 0:
-        return QueryTerms(pointers, np.zeros(0, np.int64), np.zeros(0, np.float32))
-    position = pl.Series("term", vocabulary.search_sorted(unique)).cast(pl.Int64)
-    known = pl.DataFrame({"word": unique, "term": position}).filter(
-        vocabulary.gather(position.clip(0, len(vocabulary) - 1)) == unique
-    )
-    coded = long.join(known, on="word").group_by("row", "term").len().sort("row", "term")
-    np.cumsum(np.bincount(coded["row"].to_numpy(), minlength=len(questions)), out=pointers[1:])
-    return QueryTerms(pointers, coded["term"].to_numpy(), coded["len"].cast(pl.Float32).to_numpy())
+    terms = vocabulary.positions(long["word"].to_list())
+    known = terms >= 0
+    span = int(terms.max(initial=0)) + 1
+    keys = long["row"].to_numpy()[known].astype(np.int64) * span + terms[known]
+    unique, counts = np.unique(keys, return_counts=True)
+    pointers = np.searchsorted(unique, np.arange(len(questions) + 1) * span)
+    return QueryTerms(pointers, unique % span, counts.astype(np.float32))

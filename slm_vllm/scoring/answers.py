@@ -35,6 +35,8 @@ def score_answers(frame: pl.DataFrame) -> pl.DataFrame:
         words(pl.col("prediction")).list.unique().alias("prediction_words"),
         squad_normalized(pl.col("prediction")).alias("prediction_normalized"),
     )
+    # An answer of underscores is a word, yet punctuation to SQuAD: it must not match "".
+    has_form = pl.col("answer_normalized") != ""
     # One line for each pair of prediction and answer.
     pairs = (
         rows.explode("answers", empty_as_null=True)
@@ -50,11 +52,15 @@ def score_answers(frame: pl.DataFrame) -> pl.DataFrame:
                 pl.col("prediction_words").list.set_intersection("answer_words").list.len()
                 / pl.col("answer_words").list.len()
             ).alias("token_recall"),
-            (pl.col("prediction_normalized") == pl.col("answer_normalized"))
+            (has_form & (pl.col("prediction_normalized") == pl.col("answer_normalized")))
             .cast(pl.Float64)
             .alias("exact_match"),
-            pl.format(" {} ", "prediction_normalized")
-            .str.contains(pl.format(" {} ", "answer_normalized"), literal=True)
+            (
+                has_form
+                & pl.format(" {} ", "prediction_normalized").str.contains(
+                    pl.format(" {} ", "answer_normalized"), literal=True
+                )
+            )
             .cast(pl.Float64)
             .alias("contains"),
         )

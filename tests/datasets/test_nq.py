@@ -7,6 +7,7 @@ import pytest
 from dataset_samples import jsonl, nq_row, read, shared, write
 
 from slm_vllm.datasets.nq_pages import gold_contexts, title_from_url
+from slm_vllm.datasets.page_tokens import PageTokens
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 
@@ -45,7 +46,7 @@ def test_offsets_count_tags_and_candidates_stand_in_for_missing_offsets(tmp_path
     assert not rejected
 
 
-TOKENS = "<P> a </P> <Ul> <Li> b <P> c d </P> </Li> <Li> e </Li> </Ul> f <P> g </P>".split()
+PAGE = "<P> a </P> <Ul> <Li> b <P> c d </P> </Li> <Li> e </Li> </Ul> f <P> g </P>"
 
 
 @pytest.mark.parametrize(
@@ -53,18 +54,18 @@ TOKENS = "<P> a </P> <Ul> <Li> b <P> c d </P> </Li> <Li> e </Li> </Ul> f <P> g <
     [((7, 8), "c d"), ((5, 6), "- b\n\nc d"), ((11, 12), "- e"), ((1, 2), "a")],
 )
 def test_block_around_a_short_answer(short: tuple[int, int], context: str) -> None:
-    assert gold_contexts(TOKENS, [annotation(-1, -1, -1, short)], list) == [context]
+    assert gold_contexts(PageTokens(PAGE), [annotation(-1, -1, -1, short)], list) == [context]
 
 
 def test_answer_outside_any_block_gets_a_window() -> None:
-    (context,) = gold_contexts(TOKENS, [annotation(-1, -1, -1, (14, 15))], list)
+    (context,) = gold_contexts(PageTokens(PAGE), [annotation(-1, -1, -1, (14, 15))], list)
     assert "f" in context and context.startswith("a")
 
 
 @pytest.mark.parametrize("offsets", [(4, 99), (9, 4), (-5, 3)])
 def test_offsets_outside_the_page_give_no_context(offsets: tuple[int, int]) -> None:
     for index in (-1, 0):
-        assert gold_contexts(TOKENS, [annotation(*offsets, index, offsets)], list) == []
+        assert gold_contexts(PageTokens(PAGE), [annotation(*offsets, index, offsets)], list) == []
 
 
 def test_title_from_url() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slm_vllm.retrieval import bm25_kernel
 from slm_vllm.retrieval.bm25_kernel import Postings, PostingsSearcher
 from slm_vllm.retrieval.lexical import Analyzer, QueryTerms
 
@@ -61,12 +62,14 @@ def test_scores_are_those_of_the_formula(opened: Opener, kernel: str) -> None:
 def test_leaving_work_out_changes_nothing(kernel: str, data: st.DataObject) -> None:
     """Against the full sum over random postings, long ones included, with many ties."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    n, n_terms = int(rng.integers(1, 400)), int(rng.integers(1, 12))
+    n, n_terms = int(rng.integers(1, 2000)), int(rng.integers(1, 12))
     dense = np.zeros((n_terms, n), np.float32)
     for term in range(n_terms):
-        hit = rng.random(n) < rng.choice([0.02, 0.3, 0.95])
-        # Few distinct weights, so that equal scores are common.
-        dense[term, hit] = rng.choice([0.125, 0.25, 0.5, 2.0], hit.sum()) * rng.choice([0.25, 1, 4])
+        share, scale = [(0.01, 32), (0.1, 8), (0.95, 1)][rng.integers(3)]
+        hit = rng.random(n) < share
+        # As in text, rare terms weigh most. Few distinct weights make equal scores common,
+        # and powers of two make every order of adding exact.
+        dense[term, hit] = rng.choice([0.125, 0.25, 0.5], hit.sum()) * scale
     frequency = (dense > 0).sum(axis=1)
     term_of, passage = np.nonzero(dense)
     postings = Postings(
@@ -80,7 +83,9 @@ def test_leaving_work_out_changes_nothing(kernel: str, data: st.DataObject) -> N
     counts = rng.integers(1, 3, len(terms)).astype(np.float32)
     k = int(rng.integers(1, 15))
     queries = QueryTerms(np.array([0, len(terms)]), terms, counts)
-    found = PostingsSearcher(postings, 1, kernel).search(queries, k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bm25_kernel, "_FEW_POSTINGS", data.draw(st.sampled_from([0, 10**9])))
+        found = PostingsSearcher(postings, 1, kernel).search(queries, k)
 
     full = (dense[terms] * counts[:, None]).sum(axis=0)
     best = [i for i in np.lexsort((np.arange(n), -full)) if full[i] > 0][:k]
@@ -158,3 +163,10 @@ def test_rank_bm25_is_the_library(opened: Opener) -> None:
 def _zipf(n: int) -> np.ndarray:
     p = 1 / np.arange(1, n + 1)
     return p / p.sum()
+
+
+def test_unknown_words_among_known_ones_change_nothing(opened: Opener) -> None:
+    retriever = opened("bm25", [f"{a} {b}" for a in WORDS for b in WORDS])
+    found = retriever.search(["river castle", "aaa river zzz castle \uffff"], 5)
+    assert found.indices[0].tolist() == found.indices[1].tolist()
+    np.testing.assert_array_equal(found.scores[0], found.scores[1])

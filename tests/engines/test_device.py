@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slm_vllm.config.compose import group_choices
+from slm_vllm.engines import device
+from slm_vllm.engines.device import Device, detect_device
+
+
+@pytest.mark.parametrize(
+    ("capability", "profile"),
+    [
+        (None, "cpu"),
+        ((6, 1), "v100"),
+        ((7, 0), "v100"),
+        ((7, 5), "turing"),
+        ((8, 0), "ampere"),
+        ((8, 9), "ampere"),
+        ((9, 0), "hopper"),
+        ((12, 0), "hopper"),
+    ],
+)
+def test_profile(capability: tuple[int, int] | None, profile: str) -> None:
+    assert Device("any", "any", capability).profile == profile
+    assert profile in group_choices("hardware")
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [
+        ({"avx2", "avx512f"}, False),
+        ({"avx2", "avx512_bf16"}, True),
+        ({"amx_bf16"}, True),
+        ({"asimd", "bf16"}, True),  # Arm
+    ],
+)
+def test_bfloat16_of_a_cpu(flags: set[str], fast: bool) -> None:
+    assert Device("cpu", "any", cpu_flags=frozenset(flags)).has_fast_bfloat16 is fast
+
+
+@pytest.fixture
+def smi(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """A machine without NVML whose nvidia-smi answers as that of a V100 does."""
+    asked: list[list[str]] = []
+
+    def answer(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, "Tesla V100-PCIE-32GB, 7.0, 32768\n", "")
+
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr(device.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(device.subprocess, "run", answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return asked
+
+
+def test_gpu_from_nvidia_smi(smi: list[list[str]]) -> None:
+    found = detect_device()
+    assert found == Device("cuda", "Tesla V100-PCIE-32GB", (7, 0), 32 << 30)
+    assert found.profile == "v100"
+
+
+def test_first_visible_gpu_is_asked_about(
+    smi: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    detect_device()
+    assert "--id=3" in smi[0]
+
+
+@pytest.mark.parametrize("value", ["", "-1"])
+def test_hidden_gpus_are_not_used(
+    smi: list[list[str]], monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert detect_device().kind == "cpu"
+    assert smi == []
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "No devices were found", "GPU, [N/A], 100", "NVIDIA-SMI has failed, a, b"]
+)
+def test_useless_answers_mean_cpu(
+    smi: list[list[str]], monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    done = subprocess.CompletedProcess([], 0, answer, "")
+    monkeypatch.setattr(device.subprocess, "run", lambda *_, **__: done)
+    assert detect_device().kind == "cpu"
+
+
+def test_broken_driver_means_cpu(smi: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise subprocess.TimeoutExpired("nvidia-smi", 10)
+
+    monkeypatch.setattr(device.subprocess, "run", fail)
+    assert detect_device().kind == "cpu"
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="reads /proc/cpuinfo")
+def test_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = detect_device()
+    assert (found.kind, found.compute_capability, found.profile) == ("cpu", None, "cpu")
+    assert found.memory_bytes > 1 << 28
+    assert found.name and found.cpu_flags
