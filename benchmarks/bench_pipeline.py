@@ -22,7 +22,7 @@ from slm_vllm.config.shorthand import dataset_override
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.engines.vllm_offline import VllmEngine
 from slm_vllm.runs.session import RunOptions, evaluate
-from slm_vllm.types import EngineInfo, GenerationRequest
+from slm_vllm.types import EngineInfo
 
 
 class SharedEngine(VllmEngine):

@@ -138,7 +138,9 @@ def measure(folder: Path, rows: int, *, profiled: bool, prefetch: bool) -> dict[
         result = evaluate([config], RunOptions(make_engine=lambda settings: engine))[0]
     if profile is not None:
         profile.disable()
-        pstats.Stats(profile, stream=sys.stderr).sort_stats("cumulative").print_stats("slm_vllm|polars.dataframe.frame|polars.functions|json.dumps|write|fsync", 45)
+        pstats.Stats(profile, stream=sys.stderr).sort_stats("cumulative").print_stats(
+            "slm_vllm|polars.dataframe.frame|polars.functions|json.dumps|write|fsync", 45
+        )
     assert result["counts"]["total"] == rows and result["counts"]["errors"] == 0
     seconds = result["timing"]["generate"] + result["timing"]["score"]
     return {

@@ -104,7 +104,11 @@ def _lay_out(text: str) -> str:
             elif not words.isspace():
                 row.append(words)
         elif words and not ((due or item) and words.isspace()):
-            out.append("\n" * due + "- " * item + words)
+            if item:
+                words = words.lstrip(" ")
+            if due or item:
+                out.append("\n" * due + "- " * item)
+            out.append(words)
             due, item = 0, False
         words, tagged = rest, True
 
@@ -120,8 +124,8 @@ def _lay_out(text: str) -> str:
                 out.append("\n" * due + "- " * item + line)
                 due, item = 0, False
             row = [] if effect == _ROW else None
-            if not item:
-                due = max(due, 2 if effect == _TABLE else 1)
+            if not item and due < 2:
+                due = 2 if effect == _TABLE else due or 1
         elif row is not None:
             # A paragraph or list inside a cell must not break the row.
             if row and effect != _INLINE:
@@ -129,7 +133,7 @@ def _lay_out(text: str) -> str:
             elif not row and effect == _INLINE:
                 row.append("")
         elif effect == _ITEM or effect == _ITEM_END:
-            due, item = max(due, 1), effect == _ITEM
+            due, item = due or 1, effect == _ITEM
         elif effect != _INLINE:
             breaks = 2 if effect == _PARAGRAPH else 1
             if effect == _PARAGRAPH_END:
@@ -139,10 +143,11 @@ def _lay_out(text: str) -> str:
                 lists += 1
                 breaks = 2 if lists == 1 else 1
             elif effect == _LIST_END:
-                lists = max(0, lists - 1)
+                lists -= lists > 0
                 breaks = 1 if lists else 2
-            if not item:  # "- " is followed by the item's own first paragraph on the same line
-                due = max(due, breaks)
+            # "- " is followed by the item's own first paragraph on the same line.
+            if not item and due < breaks:
+                due = breaks
     return "".join(out)
 
 

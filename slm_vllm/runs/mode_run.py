@@ -97,7 +97,11 @@ class ModeRun:
     ) -> Iterator[GenerationRequest]:
         """Prompts of the rows that have no answer yet; runs in the engine's prefetch thread."""
         self._keys = array("Q")
-        for frame in limited_scan(dataset, self._config.max_samples):
+        # A search is judged by the documents it should find.
+        frames = limited_scan(
+            dataset, self._config.max_samples, with_documents=self._retriever is not None
+        )
+        for frame in frames:
             keys = self._row_keys(frame)
             self._keys.extend(keys.tolist())
             answered = self._has_answer(keys)

@@ -131,6 +131,10 @@ class _Session:
         self.mark_unfinished("loading")
         for config, folder in zip(self._configs, self._folders, strict=True):
             folder.write_text("config.yaml", _as_yaml(config))
+        if self._config.model.gradient_checkpointing:
+            self._capture.console.say(
+                "model.gradient_checkpointing is ignored: it has no meaning in inference"
+            )
         found, rejected = self._survey()
         identity = dataset_identity(local_path(self._config.dataset.path))
         with self._phase("load"):

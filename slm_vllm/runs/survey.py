@@ -46,11 +46,16 @@ class Survey:
     longest_contexts: tuple[PromptInput, ...]
 
 
-def limited_scan(dataset: BaseDataset, max_rows: int | None) -> Iterator[pl.DataFrame]:
-    """The dataset's frames, up to `max_rows` rows in all."""
+def limited_scan(
+    dataset: BaseDataset, max_rows: int | None, *, with_documents: bool = False
+) -> Iterator[pl.DataFrame]:
+    """The dataset's frames, up to `max_rows` rows in all.
+
+    Documents cost the most to read (whole pages), so they are left out unless asked for.
+    """
     left = max_rows
     size = BATCH_ROWS if max_rows is None else min(BATCH_ROWS, max_rows)
-    for frame in dataset.scan(size):
+    for frame in dataset.scan(size, with_documents=with_documents):
         if left is None:
             yield frame
             continue

@@ -33,9 +33,7 @@ class FakeEngine(BaseEngine):
         self.starts += 1
         return EngineInfo("fake", 128)
 
-    def stream(
-        self, requests: Iterable[GenerationRequest]
-    ) -> Generator[Completion, None, None]:
+    def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
         for number, request in enumerate(requests):
             if number == self._dies_after:
                 raise EngineError("the engine died")
