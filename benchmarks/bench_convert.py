@@ -25,6 +25,15 @@ WORDS = (
     "from with house party company state north its after university game world series by that"
 ).split() * 2 + [*",,,,...()-", "'s", "``", "''"]
 PAGE_TOKENS = 50_000
+STEPS = (
+    "scan raw",
+    "scan raw without documents",
+    "convert",
+    "scan json",
+    "scan json without documents",
+    "scan parquet",
+    "scan parquet without documents",
+)
 
 
 def blocks(rng: random.Random) -> Iterator[list[str]]:
@@ -90,9 +99,9 @@ def step(name: str, raw: Path) -> dict[str, float]:
     if name == "convert":
         rows = convert("nq", raw, raw.parent / "out").rows
     else:
-        source = raw.parent / "out" / "nq_full_dataset" if name != "scan raw" else raw
-        suffix = {"scan raw": raw.suffix, "scan json": ".json", "scan parquet": ".parquet"}[name]
-        frames = open_dataset("nq", source.with_suffix(suffix)).scan()
+        form, _, without = name.removeprefix("scan ").partition(" ")
+        source = raw if form == "raw" else raw.parent / "out" / f"nq_full_dataset.{form}"
+        frames = open_dataset("nq", source).scan(with_documents=not without)
         rows = sum(frame.height for frame in frames)
     seconds = time.perf_counter() - begin
     return {
@@ -117,9 +126,9 @@ def main() -> None:
         raw = Path(folder) / "NQ-open.dev.merged.jsonl"
         rows = make_raw(raw, arguments.megabytes * 10**6)
         print(f"{rows:,} rows, {raw.stat().st_size / 1e6:,.0f} MB")
-        for name in ("scan raw", "convert", "scan json", "scan parquet"):
+        for name in STEPS:
             command = [sys.executable, __file__, "--step", name, "--raw", str(raw)]
-            print(f"{name:<14}", subprocess.check_output(command, text=True).strip(), flush=True)
+            print(f"{name:<31}", subprocess.check_output(command, text=True).strip(), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 # The rules are decided for all blanks of a text at once: a page has tens of thousands of blanks,
 # and a regular expression that begins with one is tried at each.
-_ODD_BLANKS = np.array([c for c in range(0x3001) if chr(c).isspace() and chr(c) not in "\n "])
 _ODD_BLANK = re.compile(r"[^\S\n ]")
 _CONTRACTION = re.compile(r" (?<=\w )(?:['’](?:s|re|ve|ll|d|m)|n['’]t)(?!\w)")
 
-_PUNCTUATION, _FOLLOWING, _OPENING, _CURRENCY, _APOSTROPHE, _N = 1, 2, 4, 8, 16, 32
-_CLASSES = np.zeros(0x20AE, np.uint8)  # bits by code point; the last stands for all further ones
+_PUNCTUATION, _FOLLOWING, _OPENING, _CURRENCY, _APOSTROPHE, _N, _ODD = 1, 2, 4, 8, 16, 32, 64
+_CLASSES = np.zeros(0x3002, np.uint8)  # bits by code point; the last stands for all further ones
 for _bit, _characters in (
     (_PUNCTUATION, ",.;:!?%)]}"),
     (_FOLLOWING, ' \n)]}"”’'),
@@ -23,6 +21,7 @@ for _bit, _characters in (
     (_CURRENCY, "$£€"),
     (_APOSTROPHE, "'’"),
     (_N, "n"),
+    (_ODD, [chr(c) for c in range(0x3001) if chr(c).isspace() and chr(c) not in " \n"]),
 ):
     _CLASSES[[ord(character) for character in _characters]] |= _bit
 
@@ -50,9 +49,11 @@ def tidy(text: str) -> str:
 
 def odd_blanks(codes: _Codes) -> bool:
     """Says whether there is white space other than blanks and line breaks."""
-    if ((codes < 32) & (codes != 10)).any() and np.isin(codes[codes < 32], _ODD_BLANKS).any():
-        return True
-    return codes.itemsize > 1 and bool(np.isin(codes[codes > 127], _ODD_BLANKS).any())
+    if codes.itemsize == 1:
+        found = codes[codes < 32]
+    else:
+        found = codes[(codes < 32) | (codes > 127)]
+    return bool(len(found)) and bool((_class_of(found) & _ODD).any())
 
 
 def code_points(text: str) -> _Codes:
@@ -68,27 +69,25 @@ def _without_needless_blanks(text: str) -> str:
     blanks = np.flatnonzero(codes == 32)
     if not len(blanks):
         return text
-    before, after = _classes(codes, blanks - 1), _classes(codes, blanks + 1)
+    before, after = _class_of(codes[blanks - 1]), _class_of(codes[blanks + 1])
     keep = np.ones(len(codes), bool)
     keep[blanks[before & _OPENING != 0]] = False
     keep[_before_punctuation(codes, blanks[after & _PUNCTUATION != 0])] = False
-    keep[[at for at in blanks[before & _CURRENCY != 0].tolist() if text[at + 1].isdecimal()]] = (
-        False
-    )
-    n = blanks[after & _N != 0]
-    n = n[_classes(codes, n + 2) & _APOSTROPHE != 0]
-    keep[_contractions(text, blanks[after & _APOSTROPHE != 0].tolist())] = False
-    keep[_contractions(text, n.tolist())] = False
+    amounts = blanks[before & _CURRENCY != 0].tolist()
+    keep[[at for at in amounts if text[at + 1].isdecimal()]] = False
+    words = blanks[after & _N != 0]
+    words = words[_class_of(codes[words + 2]) & _APOSTROPHE != 0].tolist()  # n't
+    words += blanks[after & _APOSTROPHE != 0].tolist()
+    keep[[at for at in words if _CONTRACTION.match(text, at)]] = False
     if codes.itemsize == 1:
         return codes[keep].tobytes().decode("ascii")
     return codes[keep].tobytes().decode("utf-32-le", "surrogatepass")
 
 
-def _classes(codes: _Codes, at: _At) -> npt.NDArray[np.uint8]:
-    found = codes[at]
+def _class_of(codes: _Codes) -> npt.NDArray[np.uint8]:
     if codes.itemsize > 1:
-        found = np.minimum(found, len(_CLASSES) - 1)
-    return _CLASSES[found]
+        codes = np.minimum(codes, len(_CLASSES) - 1)
+    return _CLASSES[codes]
 
 
 def _before_punctuation(codes: _Codes, blanks: _At) -> _At:
@@ -96,13 +95,9 @@ def _before_punctuation(codes: _Codes, blanks: _At) -> _At:
     ends = []
     end = blanks + 2
     while len(blanks):
-        found = _classes(codes, end)
+        found = _class_of(codes[end])
         done = found & _FOLLOWING != 0
         ends.append(blanks[done])
         more = ~done & (found & _PUNCTUATION != 0)
         blanks, end = blanks[more], end[more] + 1
     return np.concatenate(ends) if ends else blanks
-
-
-def _contractions(text: str, blanks: Iterable[int]) -> list[int]:
-    return [at for at in blanks if _CONTRACTION.match(text, at)]

@@ -170,7 +170,7 @@ def _extra_arguments(config: Config, device: Device) -> dict[str, Any]:
 
 
 def _eight_bit(device: Device) -> str:
-    """VLLM quantises to 8 bit while loading only as fp8, and only on newer GPUs."""
+    """The quantization of 8-bit loading: vLLM has fp8 only, and only on newer GPUs."""
     if device.compute_capability and device.compute_capability >= (7, 5):
         return "fp8"
     raise ConfigError(
@@ -209,6 +209,8 @@ def cpu_kv_cache_bytes(settings: EngineSettings) -> int:
     vLLM's own choice is a share of all memory of the machine, and it fails to start where that
     share is not free.
     """
+    if "kv_cache_memory_bytes" in settings.hardware.engine_args:
+        return int(settings.hardware.engine_args["kv_cache_memory_bytes"])
     whole = settings.max_num_seqs * settings.max_model_len * settings.kv_bytes_per_token
     one = 2 * settings.max_model_len * settings.kv_bytes_per_token
     return max(min(whole, 4 * GIB), one, 256 << 20)

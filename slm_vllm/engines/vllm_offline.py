@@ -210,7 +210,9 @@ def _check_host_memory(settings: EngineSettings) -> None:
 
 def _start_failure(error: Exception, settings: EngineSettings) -> str:
     text = str(error).strip() or type(error).__name__
-    message = f"vLLM could not load {settings.model_path}: {text.splitlines()[-1]}"
+    # pydantic ends its messages with an address of its documentation.
+    lines = [line.strip() for line in text.splitlines() if "errors.pydantic.dev" not in line]
+    message = f"vLLM could not load {settings.model_path}: {lines[-1] if lines else text}"
     if any(sign in text.lower() for sign in ("out of memory", "kv cache", "gpu_memory_util")):
         message += (
             f"\nIt needs more memory than {settings.device.name} has free "

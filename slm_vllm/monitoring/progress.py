@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import polars as pl
@@ -13,6 +14,7 @@ from slm_vllm.types import Completion
 _TERMINAL_SECONDS = 0.5
 _PLAIN_SECONDS = 10.0
 _BAR_WIDTH = 20
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Progress:
@@ -90,10 +92,14 @@ class Progress:
     def _score(self) -> None:
         if not self._unscored:
             return
+        predictions, answers = zip(*self._unscored, strict=True)
+        # From JSON a column of lists is made at once; from Python lists, one list at a time.
+        listed = pl.Series([_encode(row) for row in answers], dtype=pl.String)
         frame = pl.DataFrame(
-            self._unscored,
-            schema={"prediction": pl.String, "answers": pl.List(pl.String)},
-            orient="row",
+            {
+                "prediction": pl.Series(predictions, dtype=pl.String),
+                "answers": listed.str.json_decode(pl.List(pl.String)),
+            }
         )
         recall = score_answers(frame)["token_recall"].drop_nulls()
         self._recall_sum += float(recall.sum())

@@ -130,7 +130,7 @@ class Encoder:
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         dtype: `auto` is float16 on a GPU and float32 on a CPU; `int8` quantises the linear layers
             dynamically, CPU only.
-        batch_size: Texts run at once; None: 32 on a CPU, 256 on a GPU.
+        batch_size: Texts run at once; None: 8 on a CPU, whose caches they fit, 256 on a GPU.
         normalize: Scale vectors to length 1, so that inner products are cosines.
     """
 
@@ -160,7 +160,7 @@ class Encoder:
         """
         with self._lock:
             model = self._load()
-            batch = self._batch_size or (256 if model.device.type == "cuda" else 32)
+            batch = self._batch_size or (256 if model.device.type == "cuda" else 8)
             while True:
                 try:
                     vectors = model.encode(

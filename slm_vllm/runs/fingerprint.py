@@ -15,6 +15,9 @@ from slm_vllm.config.schema import Config
 # Raised when prompts, keys or answers of the same configuration change their meaning.
 FORMAT_VERSION = 1
 
+# `json.dumps` makes a new encoder at each call that does not use its defaults.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 
 def digest(content: Any) -> str:
     """SHA-256 of anything JSON can hold, independent of the order of its keys."""
@@ -78,6 +81,6 @@ def row_keys(
     start = hashlib.blake2b(fingerprint.encode(), digest_size=8)
     for position, row in enumerate(frame.select(columns).iter_rows()):
         row_hash = start.copy()
-        row_hash.update(json.dumps(row, ensure_ascii=False).encode("utf-8", errors="surrogatepass"))
+        row_hash.update(_encode(row).encode("utf-8", errors="surrogatepass"))
         keys[position] = int.from_bytes(row_hash.digest(), "big")
     return keys

@@ -58,12 +58,14 @@ class RunFolder:
             if overwrite:
                 self._clear()
             wanted, found = config_hash(config), self._stored_hash()
-            if found is None and self.journal.exists():
+            # A run that failed before its first answer is in nobody's way.
+            has_answers = self.journal.exists() and self.journal.stat().st_size > 0
+            if has_answers and found is None:
                 raise ConfigError(self._foreign("answers of an unknown configuration"))
-            if found not in (None, wanted):
+            if has_answers and found != wanted:
                 raise ConfigError(self._foreign("a run of another configuration"))
             self.write_text("config.hash", wanted + "\n")
-            return self.journal.exists()
+            return has_answers
         except OSError as error:
             raise StorageError(
                 f"{self.path}: cannot be used as run folder ({error.strerror}). "

@@ -186,10 +186,10 @@ def resume_hint(job: Job) -> str:
         command = f"\n  slm-vllm {shlex.join(words[1:])}" if words[1] == "eval" else ""
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         command = ""
-    said = f"{command}\n" if command else " "
+    said = f":{command}\n" if command else ". "
     return (
-        f"Go on with it by giving its command again:{said}"
-        f"({job.path / 'config.yaml'} holds its settings; what is answered is not asked again)"
+        f"Go on with it by giving its command again{said}"
+        f"{job.path / 'config.yaml'} holds its settings; what is answered is not asked again."
     )
 
 

@@ -62,6 +62,10 @@ JOURNAL_SCHEMA = pl.Schema(
     }
 )
 
+_BODY = tuple(name for name in JOURNAL_SCHEMA if name != "key")
+# `json.dumps` makes a new encoder at each call that does not use its defaults.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class Journal:
     """An open journal, and where in it each key stands.
@@ -119,9 +123,9 @@ class Journal:
             StorageError: It could not be written, because the disk is full for example. What was
                 written before stays valid.
         """
-        body = {name: record[name] for name in JOURNAL_SCHEMA if name != "key"}
+        body = {name: record[name] for name in _BODY}
         # The key is first, so that it can be read without parsing the line.
-        line = f'{{"key":"{record["key"]}",{json.dumps(body, ensure_ascii=False)[1:]}\n'
+        line = f'{{"key":"{record["key"]}",{_encode(body)[1:]}\n'
         data = line.encode("utf-8", errors="replace")
         try:
             written = os.write(self._file, data)

@@ -126,12 +126,14 @@ def _scored(batch: pl.DataFrame, config: Config) -> pl.DataFrame:
 
 def _write_json(path: Path, parquet: Path, config: Config, summary: RunSummary) -> None:
     """Writes the layout that earlier readers know, row by row."""
+    # `json.dumps` makes a new encoder at each call that does not use its defaults.
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     with path.open("w", encoding="utf-8", errors="replace") as file:
         file.write('{"predictions": [')
         separator = "\n"
         for frame in pl.scan_parquet(parquet).collect_batches(chunk_size=1024):
             for row in frame.iter_rows(named=True):
-                file.write(separator + json.dumps(_json_row(row, config), ensure_ascii=False))
+                file.write(separator + encode(_json_row(row, config)))
                 separator = ",\n"
         statistics = {
             "num_examples": summary.counts["total"],

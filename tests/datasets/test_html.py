@@ -67,3 +67,20 @@ def test_tags_vanish_in_any_order_and_words_stay(tokens: list[str]) -> None:
 def test_text_without_tags_keeps_its_words(text: str) -> None:
     if not has_tags(text):
         assert "".join(clean_text(text).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("a ,) b", "a,) b"),
+        ("a ,)x", "a,)x"),
+        ("a ,x , , .", "a ,x,,."),
+        ("( [ x ] ) € 5 $ x £ ٣", "([x]) €5 $ x £٣"),
+        ("he 's we’ll I n't do n’t 's 'sx ' x ''", "he's we’ll In't don’t's 'sx ' x\""),
+        ("a ``` b `` c '' ' '''", 'a `"b "c" \'"\''),
+        ("a\u2003\u2003b\u00a0, \U0001f600 . \u3000c", "a b, \U0001f600. c"),
+        ("<P <P > a < b <P> c", "<P\n\na < b\n\nc"),
+    ],
+)
+def test_punctuation(text: str, cleaned: str) -> None:
+    assert clean_text(text) == cleaned

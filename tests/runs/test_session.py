@@ -147,6 +147,14 @@ def test_another_configuration_is_refused_and_overwrite_is_the_way_out(
     assert len(engine.asked) == 10
 
 
+def test_a_run_that_failed_before_its_first_answer_is_in_nobodys_way(
+    make_config: MakeConfig,
+) -> None:
+    with pytest.raises(EngineError):
+        run(make_config(), FakeEngine(dies_after=0))
+    run(make_config("generation.max_new_tokens=7"), FakeEngine())
+
+
 def test_two_processes_do_not_share_a_folder(make_config: MakeConfig) -> None:
     config = make_config()
     holder = RunFolder(folder(config))
