@@ -37,7 +37,7 @@ def _shared(command: F) -> F:
 
 @click.group("index")
 def index() -> None:
-    r"""Build, look into, search and evaluate the index of a retriever.
+    """Build, look into, search and evaluate the index of a retriever.
 
     \b
     Example:
@@ -48,7 +48,7 @@ def index() -> None:
 @index.command("build")
 @_shared
 def build(as_json: bool, **given: Any) -> None:
-    r"""Build the index, or find that it is there already.
+    """Build the index, or find that it is there already.
 
     \b
     Examples:
@@ -67,7 +67,7 @@ def build(as_json: bool, **given: Any) -> None:
 @click.option("--cache-dir", default=".cache", show_default=True, help="Where indexes are kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def info(cache_dir: str, as_json: bool) -> None:
-    r"""List the stored indexes: kind, passages, size, whether they are whole.
+    """List the stored indexes: kind, passages, size, whether they are whole.
 
     \b
     Example:
@@ -93,7 +93,7 @@ def info(cache_dir: str, as_json: bool) -> None:
 @click.argument("question")
 @_shared
 def search(question: str, as_json: bool, **given: Any) -> None:
-    r"""Print the passages found for a question, ranked, with their scores.
+    """Print the passages found for a question, ranked, with their scores.
 
     \b
     Example:
@@ -118,7 +118,7 @@ def search(question: str, as_json: bool, **given: Any) -> None:
 @index.command("eval")
 @_shared
 def evaluate(as_json: bool, **given: Any) -> None:
-    r"""Measure how well the retriever finds answers and documents; no language model needed.
+    """Measure how well the retriever finds answers and documents; no language model needed.
 
     Searches for the 10 best passages of each question, or more with a larger --top-k.
 

@@ -165,19 +165,25 @@ class Journal:
         """
         if not len(self._keys):
             return
-        stored = np.array(self._keys, dtype=np.uint64)
-        # Stable, so that of several lines with one key the last one is found.
-        order = np.argsort(stored, kind="stable")
-        places = np.searchsorted(stored[order], keys, side="right") - 1
-        found = (places >= 0) & (stored[order[places]] == keys)
-        offsets = np.array(self._offsets, dtype=np.uint64)[order[places[found]]]
+        sorted_keys, offsets = self._sorted_index()
         with self._path.open("rb") as file:
-            for start in range(0, len(offsets), batch_size):
+            for start in range(0, len(keys), batch_size):
+                wanted = keys[start : start + batch_size]
+                places = np.searchsorted(sorted_keys, wanted, side="right") - 1
+                found = (places >= 0) & (sorted_keys[places] == wanted)
                 lines = []
-                for offset in offsets[start : start + batch_size].tolist():
+                for offset in offsets[places[found]].tolist():
                     file.seek(offset)
                     lines.append(file.readline())
-                yield pl.read_ndjson(b"".join(lines), schema=JOURNAL_SCHEMA)
+                if lines:
+                    yield pl.read_ndjson(b"".join(lines), schema=JOURNAL_SCHEMA)
+
+    def _sorted_index(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        """All keys in order and the offsets of their lines, in 16 bytes for each answer."""
+        stored = np.frombuffer(self._keys, dtype=np.uint64)
+        # Stable, so that of several lines with one key the last one is found.
+        order = np.argsort(stored, kind="stable")
+        return stored[order], np.frombuffer(self._offsets, dtype=np.uint64)[order]
 
     def _recover(self) -> int:
         """Indexes what is there, cuts a torn end off and returns the length."""
