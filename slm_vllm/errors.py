@@ -31,6 +31,10 @@ class EngineError(SlmVllmError):
     exit_code = 4
 
 
+class EngineDiedError(EngineError):
+    """An engine that was loaded and is gone; another one may go on where it stopped."""
+
+
 class StorageError(SlmVllmError):
     """A run folder, cache or bucket that cannot be read or written."""
 

@@ -25,7 +25,7 @@ from slm_vllm.engines.settings import (
     engine_environment,
     vllm_arguments,
 )
-from slm_vllm.errors import EngineError, MissingExtraError
+from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class VllmEngine(BaseEngine):
         try:
             outputs = [output for output in self._llm.llm_engine.step() if output.finished]
         except Exception as error:  # anything a dead engine raises
-            raise EngineError(
+            raise EngineDiedError(
                 f"The engine died while generating: {type(error).__name__}: {error}. "
                 "experiment.log has its own messages; the same command goes on where it stopped"
             ) from error
@@ -140,6 +140,14 @@ class VllmEngine(BaseEngine):
             return vllm.LLM(**arguments)
         except Exception as error:  # vLLM raises many types; all of them mean no engine
             raise EngineError(_start_failure(error, self._settings)) from error
+
+
+def import_ahead() -> None:
+    """Imports vLLM, which takes seconds; what goes wrong is reported when the engine starts."""
+    try:
+        import vllm  # noqa: F401
+    except Exception:
+        log.info("vLLM could not be imported ahead", exc_info=True)
 
 
 def _import_vllm() -> Any:

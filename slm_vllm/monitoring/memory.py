@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -89,15 +89,25 @@ class MemorySampler:
             self._peaks[moment.phase] = (max(rss, moment.rss_bytes), gpu_peak)
         return moment
 
-    def report(self, without: Collection[str] = ()) -> dict[str, Any]:
+    def report(self, names: Mapping[str, str | None] | None = None) -> dict[str, Any]:
         """The content of `memory_usage.json`, in MiB.
 
         Args:
-            without: Phases to leave out: those of other runs of the same process.
+            names: Other names for phases; None leaves a phase out, one of another run of the
+                same process for example.
         """
+        names = names or {}
         with self._lock:
-            samples = [sample for sample in self._samples if sample.phase not in without]
-            peaks = {phase: peak for phase, peak in self._peaks.items() if phase not in without}
+            samples = [
+                replace(sample, phase=name)
+                for sample in self._samples
+                if (name := names.get(sample.phase, sample.phase)) is not None
+            ]
+            peaks = {
+                name: peak
+                for phase, peak in self._peaks.items()
+                if (name := names.get(phase, phase)) is not None
+            }
         gpu_peaks = [gpu for _, gpu in peaks.values() if gpu is not None]
         return {
             "unit": "MiB",

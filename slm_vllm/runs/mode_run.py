@@ -70,7 +70,9 @@ class ModeRun:
         self._fingerprint = fingerprint
         self._journal = journal
         self._retriever = retriever
+        self._retry_errors = retry_errors
         self._answered = journal.keys(with_failed=not retry_errors)
+        self._recorded = 0
         self._keys = array("Q")
         self._asked: dict[str, _Asked] = {}
         self._refused: list[Completion] = []
@@ -88,6 +90,12 @@ class ModeRun:
         frames = limited_scan(dataset, self._config.max_samples)
         return sum(int((~self._has_answer(self._row_keys(frame))).sum()) for frame in frames)
 
+    def start_over(self) -> None:
+        """Forgets what was in flight in a dead engine; what was answered stays answered."""
+        self._answered = self._journal.keys(with_failed=not self._retry_errors)
+        self._asked.clear()
+        self._refused.clear()
+
     def stop(self) -> None:
         """Asks no more; what is in flight still comes."""
         self._stop.set()
@@ -96,7 +104,7 @@ class ModeRun:
         self, dataset: BaseDataset, renderer: PromptRenderer
     ) -> Iterator[GenerationRequest]:
         """Prompts of the rows that have no answer yet; runs in the engine's prefetch thread."""
-        self._keys = array("Q")
+        self._keys, self.resumed = array("Q"), -self._recorded
         # A search is judged by the documents it should find.
         frames = limited_scan(
             dataset, self._config.max_samples, with_documents=self._retriever is not None
@@ -232,5 +240,7 @@ class ModeRun:
                 "metadata": asked.row["metadata"],
             }
         )
+        if completion.error is None or not self._retry_errors:
+            self._recorded += 1
         progress.add(answer.text, asked.row["answers"], completion)
         return completion

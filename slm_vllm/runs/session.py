@@ -1,9 +1,8 @@
-"""A command's whole work: several modes of one model and dataset over one engine load."""
+"""A command's whole work: cells of one model (modes, datasets, retrievers) over one engine load."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import yaml
 
 from slm_vllm.config.schema import Config
-from slm_vllm.datasets.base import BaseDataset
-from slm_vllm.datasets.registry import local_path, open_dataset
-from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.device import detect_device
 from slm_vllm.engines.settings import (
@@ -28,8 +23,8 @@ from slm_vllm.engines.settings import (
     engine_settings,
     read_model_config,
 )
-from slm_vllm.engines.vllm_offline import VllmEngine
-from slm_vllm.errors import SlmVllmError
+from slm_vllm.engines.vllm_offline import VllmEngine, import_ahead
+from slm_vllm.errors import EngineDiedError, SlmVllmError
 from slm_vllm.models.resolve import ResolvedModel, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.monitoring.console import OutputCapture
@@ -37,16 +32,18 @@ from slm_vllm.monitoring.memory import MemorySampler
 from slm_vllm.monitoring.progress import Progress
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
-from slm_vllm.runs.fingerprint import answer_fingerprint, digest
+from slm_vllm.runs.cell import Cell
+from slm_vllm.runs.fingerprint import answer_fingerprint
 from slm_vllm.runs.folder import RunFolder
-from slm_vllm.runs.index_loader import IndexLoader
+from slm_vllm.runs.index_pool import IndexPool
 from slm_vllm.runs.journal import Journal
 from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.mode_run import ModeRun
+from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
 from slm_vllm.runs.signals import Interrupted, StopSignals
 from slm_vllm.runs.state import RunState
-from slm_vllm.runs.survey import Survey, dataset_identity, limited_scan, longest_prompt, survey
+from slm_vllm.runs.survey import longest_prompt
 
 log = logging.getLogger(__name__)
 
@@ -61,23 +58,29 @@ class RunOptions:
     Attributes:
         overwrite: Replace an earlier run of the same name.
         retry_errors: Ask again the questions that failed in an earlier run.
+        keep_going: A cell that fails is recorded, and the others are run.
         make_engine: Builds the engine.
+        import_engine: Imports what it needs, ahead of time and in another thread.
     """
 
     overwrite: bool = False
     retry_errors: bool = False
+    keep_going: bool = False
     make_engine: Callable[[EngineSettings], BaseEngine] = VllmEngine
+    import_engine: Callable[[], None] = import_ahead
 
 
 def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> list[dict[str, Any]]:
-    """Runs the modes one after the other over one engine load.
+    """Runs the cells one after the other over one engine load.
 
     Args:
-        configs: One for each mode; they share everything else.
+        configs: One for each cell: a mode, a dataset, a retriever. All share the model, the
+            engine, the hardware profile and the sampling.
         options: How to treat what is there already.
 
     Returns:
-        The content of each mode's `results.json`.
+        The content of each cell's `results.json`; of a cell that failed (`keep_going`), its
+        name, `error` and `exit_code`.
 
     Raises:
         SlmVllmError: What the user has to mend.
@@ -101,42 +104,48 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
 
 
 class _Session:
-    """What the modes of one command share; everything it opens is closed by `stack`."""
+    """What the cells of one command share; everything it opens is closed by `stack`."""
 
     def __init__(self, configs: Sequence[Config], options: RunOptions, stack: ExitStack) -> None:
-        self._configs, self._options, self._stack = configs, options, stack
+        self._options, self._stack = options, stack
         self._config = configs[0]
-        self._folders = [self._open_folder(config) for config in configs]
+        questions: dict[str, QuestionSet] = {}
+        self._cells = []
+        for config in configs:
+            folder = self._open_folder(config)
+            state = RunState(folder, config.experiment.name)
+            asked = questions.setdefault(QuestionSet.key(config), QuestionSet(config))
+            self._cells.append(Cell(config, folder, state, asked))
         self._capture = stack.enter_context(OutputCapture())
-        self._capture.lead_to(self._folders[0].log)
+        self._capture.lead_to(self._cells[0].folder.log)
         self._signals = stack.enter_context(StopSignals())
         self._memory = stack.enter_context(MemorySampler())
-        self._states = [
-            RunState(folder, config.experiment.name)
-            for config, folder in zip(configs, self._folders, strict=True)
-        ]
         self._device = detect_device()
         self._timing: dict[str, float] = {}
+        self._indexes = IndexPool()
+        stack.callback(self._indexes.close)
         self._engine: BaseEngine | None = None
         self._engine_details: dict[str, Any] = {}
+        self._engine_died = False
 
     def mark_unfinished(self, phase: str) -> None:
-        """Writes a phase into the state of every mode that is not finished."""
-        for state in self._states:
-            if state.phase != "finished":
-                state.update(phase)
+        """Writes a phase into the state of every cell that is not finished."""
+        for cell in self._cells:
+            if cell.state.phase not in ("finished", "failed"):
+                cell.state.update(phase)
 
     def run(self) -> list[dict[str, Any]]:
         """See `evaluate`."""
         self.mark_unfinished("loading")
-        for config, folder in zip(self._configs, self._folders, strict=True):
-            folder.write_text("config.yaml", _as_yaml(config))
+        for cell in self._cells:
+            cell.folder.write_text("config.yaml", _as_yaml(cell.config))
         if self._config.model.gradient_checkpointing:
             self._capture.console.say(
                 "model.gradient_checkpointing is ignored: it has no meaning in inference"
             )
-        found, rejected = self._survey()
-        identity = dataset_identity(local_path(self._config.dataset.path))
+        self._look_over_datasets()
+        if not self._alive():
+            return [cell.failure() for cell in self._cells]
         with self._phase("load"):
             model = resolve_model(
                 self._config.model.path,
@@ -146,43 +155,47 @@ class _Session:
             tokenizer = load_tokenizer(
                 model.path, trust_remote_code=self._config.model.trust_remote_code
             )
-        index = self._start_index(identity)
-        templates = [PromptTemplate(config.prompt, tokenizer) for config in self._configs]
+        for cell in self._alive():
+            cell.template = PromptTemplate(cell.config.prompt, tokenizer)
+            cell.journal = self._stack.enter_context(Journal(cell.folder.journal))
         longest = max(
-            longest_prompt(config, found, PromptRenderer(template, tokenizer, _NO_BUDGET))
-            for config, template in zip(self._configs, templates, strict=True)
+            longest_prompt(
+                cell.config,
+                cell.questions.found,
+                PromptRenderer(cell.template, tokenizer, _NO_BUDGET),
+            )
+            for cell in self._alive()
         )
         settings = engine_settings(self._config, model.path, self._device, longest)
-        journals = [self._stack.enter_context(Journal(folder.journal)) for folder in self._folders]
-        if not all(len(journal) for journal in journals):
+        self._indexes.start(self._cells)
+        if any(not len(cell.journal) for cell in self._alive()):
             # There is work for certain, so the engine starts while the index is made.
             self._start_engine(settings)
         results = []
-        for position, config in enumerate(self._configs):
-            folder, journal = self._folders[position], journals[position]
-            self._capture.lead_to(folder.log)
-            run = self._make_run(config, journal, model, index)
-            pending = run.pending(self._dataset()) if len(journal) else found.rows
-            if pending:
-                self._start_engine(settings)
-            budget = settings.max_model_len - config.generation.max_new_tokens
-            renderer = PromptRenderer(templates[position], tokenizer, budget)
-            manifest = build_manifest(config, model, self._device, identity, self._engine_details)
-            folder.write_json("manifest.json", manifest)
-            self._states[position].update("generating", total=found.rows, done=found.rows - pending)
-            progress = Progress(
-                self._capture.console, config.experiment.name, found.rows, found.rows - pending
-            )
-            with self._memory.phase(_generate_phase(config)):
-                seconds = self._generate(run, renderer, progress, position, bool(pending))
-            overlapped = {"retrieval": run.retrieval_seconds}
-            if index is not None and config.experiment_mode.context == "retriever":
-                overlapped["index"] = index.seconds
-            timing = RunTiming({**self._timing, "generate": seconds}, overlapped)
-            result = self._write_results(config, folder, journal, run, progress, timing, rejected)
-            self._states[position].update("finished", done=result["counts"]["total"])
-            results.append(result)
+        for position, cell in enumerate(self._cells):
+            following = self._cells[position + 1 :]
+            if cell.error is None:
+                try:
+                    results.append(self._run_cell(cell, following, model, settings, tokenizer))
+                except SlmVllmError as error:
+                    self._fail([cell], error)
+            if cell.error is not None:
+                results.append(cell.failure())
+            self._indexes.keep(following)
         return results
+
+    def _alive(self) -> list[Cell]:
+        return [cell for cell in self._cells if cell.error is None]
+
+    def _fail(self, cells: Sequence[Cell], error: SlmVllmError) -> None:
+        """Notes an error at its cells under `keep_going`; a dead engine ends them all."""
+        if not self._options.keep_going or isinstance(error, EngineDiedError):
+            raise error
+        log.error("%s", error)
+        for cell in cells:
+            cell.error = error
+            cell.state.update("failed", error=str(error))
+            self._capture.console.say(f"{cell.name} failed: {error}")
 
     def _open_folder(self, config: Config) -> RunFolder:
         folder = RunFolder(Path(config.experiment.output_dir) / config.experiment.name)
@@ -191,74 +204,102 @@ class _Session:
             log.info("%s: going on with the run that is there", folder.path)
         return folder
 
-    def _dataset(self, rejects: RejectLog | None = None) -> BaseDataset:
-        section = self._config.dataset
-        options = dict(section.options)
-        if section.split is not None:
-            options["split"] = section.split
-        return open_dataset(section.kind, section.path, on_reject=rejects, options=options)
-
-    def _survey(self) -> tuple[Survey, int]:
-        """Passes over the dataset while vLLM is imported; also counts the rejected rows."""
-        first = self._folders[0].path / "rejected.jsonl"
-        # A bad file is known before anything large is imported.
-        next(limited_scan(self._dataset(), 1), None)
-        rejects = RejectLog(first, strict=self._config.experiment.strict)
-        importing = threading.Thread(target=_import_vllm, name="import", daemon=True)
-        with self._phase("survey"), closing(rejects):
+    def _look_over_datasets(self) -> None:
+        """Passes over each dataset while vLLM is imported; also counts the rejected rows."""
+        by_dataset: dict[int, list[Cell]] = {}
+        for cell in self._cells:
+            by_dataset.setdefault(id(cell.questions), []).append(cell)
+        for cells in by_dataset.values():
+            # A bad file is known before anything large is imported.
+            try:
+                cells[0].questions.check()
+            except SlmVllmError as error:
+                self._fail(cells, error)
+        importing = threading.Thread(target=self._options.import_engine, name="import", daemon=True)
+        with self._phase("survey"):
             importing.start()
             try:
-                found = survey(self._dataset(rejects), self._config.max_samples)
+                for cells in by_dataset.values():
+                    if cells[0].error is None:
+                        self._look_over(cells)
             finally:
                 # Two threads importing parts of the same packages can see them half made.
                 importing.join()
-        if rejects.count:
+
+    def _look_over(self, cells: Sequence[Cell]) -> None:
+        questions = cells[0].questions
+        try:
+            questions.look_over([cell.folder.rejected for cell in cells])
+        except SlmVllmError as error:
+            self._fail(cells, error)
+        if questions.rejected:
             self._capture.console.say(
-                f"{rejects.count} rows of {self._config.dataset.path} cannot be used; "
-                f"{first} says why"
+                f"{questions.rejected} rows of {questions.path} cannot be used; "
+                f"{cells[0].folder.rejected} says why"
             )
-            for folder in self._folders[1:]:
-                shutil.copyfile(first, folder.path / "rejected.jsonl")
-        return found, rejects.count
-
-    def _start_index(self, identity: dict[str, Any]) -> IndexLoader | None:
-        if all(config.experiment_mode.context != "retriever" for config in self._configs):
-            return None
-
-        def documents() -> Iterator[pl.DataFrame]:
-            for frame in self._dataset().scan():
-                yield (
-                    frame.select(pl.col("documents").explode(empty_as_null=True))
-                    .drop_nulls()
-                    .unnest("documents")
-                )
-
-        loader = IndexLoader(
-            self._config.retriever,
-            documents,
-            corpus_key=digest(identity | {"dataset": self._config.dataset.model_dump()}),
-            cache_dir=Path(self._config.cache_dir),
-        )
-        self._stack.callback(loader.close)
-        return loader
 
     def _start_engine(self, settings: EngineSettings) -> None:
         if self._engine is not None:
             return
         self._capture.console.say(f"Loading {self._config.model.name} on {self._device.name} ...")
-        self._engine = self._stack.enter_context(self._options.make_engine(settings))
+        engine = self._stack.enter_context(self._options.make_engine(settings))
         with self._phase("load"):
-            info = self._engine.start()
+            info = engine.start()
+        self._engine = engine
         self._engine_details = {"name": info.engine, "max_model_len": info.max_model_len}
         self._engine_details |= info.details
 
-    def _make_run(
-        self, config: Config, journal: Journal, model: ResolvedModel, index: IndexLoader | None
-    ) -> ModeRun:
-        retriever = None
-        if config.experiment_mode.context == "retriever" and index is not None:
-            with self._phase("index"):
-                retriever = index.wait()
+    def _restart_engine(self, settings: EngineSettings, error: EngineDiedError) -> None:
+        """Loads a dead engine again, once in a command."""
+        if self._engine_died or self._signals.received is not None:
+            raise error
+        self._engine_died = True
+        log.warning("%s", error, exc_info=error)
+        self._capture.console.say("The engine died; starting it again (once). Answers are kept.")
+        assert self._engine is not None
+        self._engine.close()
+        self._engine = None
+        self._start_engine(settings)
+
+    def _run_cell(
+        self,
+        cell: Cell,
+        following: Sequence[Cell],
+        model: ResolvedModel,
+        settings: EngineSettings,
+        tokenizer: Any,
+    ) -> dict[str, Any]:
+        config, folder, total = cell.config, cell.folder, cell.questions.found.rows
+        self._capture.lead_to(folder.log)
+        waited: dict[str, float] = {}
+        run = self._make_run(cell, model, waited)
+        pending = run.pending(cell.questions.open()) if len(cell.journal) else total
+        if pending:
+            self._start_engine(settings)
+        budget = settings.max_model_len - config.generation.max_new_tokens
+        renderer = PromptRenderer(cell.template, tokenizer, budget)
+        manifest = build_manifest(
+            config, model, self._device, cell.questions.identity, self._engine_details
+        )
+        folder.write_json("manifest.json", manifest)
+        cell.state.update("generating", total=total, done=total - pending)
+        progress = Progress(self._capture.console, config.experiment.name, total, total - pending)
+        self._indexes.start(following)
+        with self._memory.phase(_generate_phase(cell)):
+            seconds = self._generate(cell, run, renderer, progress, settings if pending else None)
+        overlapped = {"retrieval": run.retrieval_seconds}
+        if cell.searches:
+            overlapped["index"] = self._indexes.loader(cell).seconds
+        timing = RunTiming({**self._timing, **waited, "generate": seconds}, overlapped)
+        result = self._write_results(cell, run, progress, timing)
+        cell.state.update("finished", done=result["counts"]["total"])
+        return result
+
+    def _make_run(self, cell: Cell, model: ResolvedModel, waited: dict[str, float]) -> ModeRun:
+        config, retriever = cell.config, None
+        if cell.searches:
+            with self._phase("index", waited):
+                retriever = self._indexes.loader(cell).wait()
         fingerprint = answer_fingerprint(
             config,
             model.revision or str(model.path),
@@ -267,23 +308,52 @@ class _Session:
             retriever.fingerprint if retriever is not None else None,
         )
         return ModeRun(
-            config, fingerprint, journal, retriever, retry_errors=self._options.retry_errors
+            config, fingerprint, cell.journal, retriever, retry_errors=self._options.retry_errors
         )
 
     def _generate(
-        self, run: ModeRun, renderer: PromptRenderer, progress: Progress, position: int, work: bool
+        self,
+        cell: Cell,
+        run: ModeRun,
+        renderer: PromptRenderer,
+        progress: Progress,
+        settings: EngineSettings | None,
     ) -> float:
-        """Asks what is pending and returns the seconds it took."""
+        """Asks what is pending and returns the seconds it took.
+
+        Args:
+            cell: The cell.
+            run: Its rows.
+            renderer: Makes its prompts.
+            progress: Counts its answers.
+            settings: Of the engine, None when nothing is pending.
+        """
         started = time.monotonic()
-        if not work or self._engine is None:
-            for _ in run.requests(self._dataset(), renderer):
+        if settings is None:
+            for _ in run.requests(cell.questions.open(), renderer):
                 raise AssertionError("a row became pending")  # the keys are what is needed
             return 0.0
         self._signals.drain(True)
+        try:
+            self._ask(cell, run, renderer, progress)
+        except EngineDiedError as error:
+            self._signals.drain(False)
+            self._restart_engine(settings, error)
+            run.start_over()
+            self._signals.drain(True)
+            self._ask(cell, run, renderer, progress)
+        progress.show()
+        self._capture.console.end_line()
+        self._signals.drain(False)
+        return time.monotonic() - started
+
+    def _ask(self, cell: Cell, run: ModeRun, renderer: PromptRenderer, progress: Progress) -> None:
+        assert self._engine is not None
         stop_at: float | None = None
-        with closing(run.answers(self._engine, self._dataset(), renderer, progress)) as answers:
+        dataset = cell.questions.open()
+        with closing(run.answers(self._engine, dataset, renderer, progress)) as answers:
             for _ in answers:
-                self._states[position].beat(done=progress.total_done)
+                cell.state.beat(done=progress.total_done)
                 if self._signals.received is None:
                     continue
                 if stop_at is None:
@@ -292,25 +362,15 @@ class _Session:
                     self._capture.console.say("Stopping: finishing what is in flight ...")
                 if time.monotonic() > stop_at:
                     break
-        progress.show()
-        self._capture.console.end_line()
-        self._signals.drain(False)
-        return time.monotonic() - started
 
     def _write_results(
-        self,
-        config: Config,
-        folder: RunFolder,
-        journal: Journal,
-        run: ModeRun,
-        progress: Progress,
-        timing: RunTiming,
-        rejected: int,
+        self, cell: Cell, run: ModeRun, progress: Progress, timing: RunTiming
     ) -> dict[str, Any]:
-        journal.sync()
+        config, folder = cell.config, cell.folder
+        cell.journal.sync()
         started = time.monotonic()
         with self._memory.phase("score"):
-            summary = write_predictions(folder, journal, run.keys, config)
+            summary = write_predictions(folder, cell.journal, run.keys, config)
         timing.phases["score"] = time.monotonic() - started
         seconds = timing.phases["generate"]
         throughput = {
@@ -321,35 +381,31 @@ class _Session:
         result = build_results(
             config,
             summary,
-            rejected=rejected,
+            rejected=cell.questions.rejected,
             timing=timing,
             throughput=throughput,
             resumed=run.resumed,
         )
-        others = {_generate_phase(other) for other in self._configs if other is not config}
-        folder.write_json("memory_usage.json", self._memory.report(without=others))
+        names: dict[str, str | None] = {
+            _generate_phase(other): None for other in self._cells if other is not cell
+        }
+        names[_generate_phase(cell)] = "generate"
+        folder.write_json("memory_usage.json", self._memory.report(names))
         folder.write_json("results.json", result)
         return result
 
     @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
+    def _phase(self, name: str, timing: dict[str, float] | None = None) -> Iterator[None]:
         """Times a phase and labels the memory samples taken in it."""
+        timing = self._timing if timing is None else timing
         started = time.monotonic()
         with self._memory.phase(name):
             yield
-        self._timing[name] = self._timing.get(name, 0.0) + time.monotonic() - started
+        timing[name] = timing.get(name, 0.0) + time.monotonic() - started
 
 
-def _generate_phase(config: Config) -> str:
-    return f"generate {config.experiment_mode.name}"
-
-
-def _import_vllm() -> None:
-    """Imports the largest dependency ahead; what goes wrong is reported by the engine."""
-    try:
-        import vllm  # noqa: F401
-    except Exception:
-        log.info("vLLM could not be imported ahead", exc_info=True)
+def _generate_phase(cell: Cell) -> str:
+    return f"generate {cell.name}"
 
 
 def _as_yaml(config: Config) -> str:

@@ -1,0 +1,58 @@
+"""One cell of a command: a model asked one dataset in one mode, and the folder it is kept in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from slm_vllm.config.schema import Config
+from slm_vllm.errors import SlmVllmError
+from slm_vllm.prompting.template import PromptTemplate
+from slm_vllm.runs.fingerprint import digest
+from slm_vllm.runs.folder import RunFolder
+from slm_vllm.runs.journal import Journal
+from slm_vllm.runs.question_set import QuestionSet
+from slm_vllm.runs.state import RunState
+
+
+@dataclass
+class Cell:
+    """What a session knows about one of its runs.
+
+    Attributes:
+        config: Its configuration.
+        folder: Its run folder, locked.
+        state: Its `state.json`.
+        questions: Its dataset; cells that ask the same rows share one.
+        journal: Set when the model is resolved, as is `template`.
+        template: How its prompts are made.
+        error: Why it failed, or None.
+    """
+
+    config: Config
+    folder: RunFolder
+    state: RunState
+    questions: QuestionSet
+    journal: Journal = field(init=False)
+    template: PromptTemplate = field(init=False)
+    error: SlmVllmError | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.config.experiment.name
+
+    @property
+    def searches(self) -> bool:
+        """Whether it needs a retrieval index."""
+        return self.error is None and self.config.experiment_mode.context == "retriever"
+
+    @property
+    def index_key(self) -> str:
+        """Equal for cells that search the same index."""
+        return digest([self.questions.corpus_key, self.config.retriever.model_dump()])
+
+    def failure(self) -> dict[str, Any]:
+        """What stands in place of its results."""
+        assert self.error is not None
+        return {"name": self.name, "error": str(self.error), "exit_code": self.error.exit_code}

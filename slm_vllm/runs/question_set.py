@@ -1,0 +1,108 @@
+"""The questions of a command: each dataset is looked over once, however many cells ask it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from slm_vllm.config.schema import Config
+from slm_vllm.datasets.base import BaseDataset
+from slm_vllm.datasets.registry import local_path, open_dataset
+from slm_vllm.datasets.rejects import RejectLog
+from slm_vllm.runs.fingerprint import digest
+from slm_vllm.runs.survey import Survey, dataset_identity, limited_scan, survey
+
+
+class QuestionSet:
+    """One dataset section with the number of its rows that are asked.
+
+    Args:
+        config: The configuration of any cell that asks it.
+
+    Attributes:
+        rejected: Rows that cannot be used, known after `look_over`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._section = config.dataset
+        self._max_samples = config.max_samples
+        self._strict = config.experiment.strict
+        self._identity: dict[str, Any] | None = None
+        self._found: Survey | None = None
+        self.rejected = 0
+
+    @staticmethod
+    def key(config: Config) -> str:
+        """Equal for cells that ask the same rows of the same dataset."""
+        return digest([config.dataset.model_dump(), config.max_samples, config.experiment.strict])
+
+    @property
+    def path(self) -> str:
+        """The dataset as the user named it."""
+        return self._section.path
+
+    @property
+    def found(self) -> Survey:
+        """What `look_over` found."""
+        assert self._found is not None
+        return self._found
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """See `dataset_identity`."""
+        if self._identity is None:
+            self._identity = dataset_identity(local_path(self._section.path))
+        return self._identity
+
+    @property
+    def corpus_key(self) -> str:
+        """Names the documents for the index store."""
+        return digest(self.identity | {"dataset": self._section.model_dump()})
+
+    def open(self, rejects: RejectLog | None = None) -> BaseDataset:
+        """The dataset, to be scanned."""
+        options = dict(self._section.options)
+        if self._section.split is not None:
+            options["split"] = self._section.split
+        return open_dataset(
+            self._section.kind, self._section.path, on_reject=rejects, options=options
+        )
+
+    def check(self) -> None:
+        """Reads one row.
+
+        Raises:
+            DataError: The dataset cannot be used.
+        """
+        next(limited_scan(self.open(), 1), None)
+
+    def look_over(self, rejected_files: Sequence[Path]) -> None:
+        """Passes over the dataset once and writes the rows that cannot be used.
+
+        Args:
+            rejected_files: `rejected.jsonl` of each run folder that asks these questions.
+
+        Raises:
+            DataError: The dataset cannot be used, or a row cannot under `--strict`.
+        """
+        first, *others = rejected_files
+        rejects = RejectLog(first, strict=self._strict)
+        with closing(rejects):
+            self._found = survey(self.open(rejects), self._max_samples)
+        self.rejected = rejects.count
+        for other in others if rejects.count else ():
+            shutil.copyfile(first, other)
+
+    def documents(self) -> Iterator[pl.DataFrame]:
+        """The documents of all rows, those that are not asked included."""
+        for frame in self.open().scan():
+            yield (
+                frame.select(pl.col("documents").explode(empty_as_null=True))
+                .drop_nulls()
+                .unnest("documents")
+            )
