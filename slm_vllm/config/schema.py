@@ -7,8 +7,9 @@ heavy is imported. They are frozen: after validation a configuration is data, no
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 
@@ -155,8 +156,38 @@ class EngineConfig(Section):
     """Which engine generates and how far requests run ahead of it."""
 
     name: str = "vllm"
+    """`vllm` (in this process) or `openai` (running servers)."""
     max_in_flight: int | None = Field(default=None, ge=1)
-    """Requests handed to the engine and not yet finished; null: twice `max_num_seqs`."""
+    """Requests handed to the engine and not yet finished; null: twice `max_num_seqs`. openai: of
+    each server; null: 512."""
+    base_url: tuple[str, ...] = ()
+    """openai: addresses of the servers, such as `http://localhost:8000/v1`."""
+    served_model: str | None = None
+    """openai: the name under which the servers know the model; null: found by its path."""
+    api_key_env: str | None = None
+    """openai: the environment variable that holds the key; null: OPENAI_API_KEY, if it is set."""
+    timeout: float = Field(default=600.0, gt=0)
+    """openai: seconds that one request may take."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """openai: further fields of each request, as the server names them."""
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if "@" in parts.netloc:  # the configuration is stored with the run
+                raise ValueError("has a user or password in it; use engine.api_key_env instead")
+            if parts.scheme not in ("http", "https") or not parts.netloc:
+                raise ValueError(f"'{url}' is not an address such as http://localhost:8000/v1")
+        return urls
 
 
 class ExperimentConfig(Section):
@@ -174,6 +205,23 @@ class ExperimentConfig(Section):
     """A rejected row or a failed request ends the run."""
 
 
+class TrackingConfig(Section):
+    """Who is told about the run; changes no answer."""
+
+    tracker: str = "auto"
+    """`auto`: ClearML where it is configured; `clearml`, `none`."""
+    project: str = "slm-experiments"
+    task_type: Literal["testing", "inference"] = "testing"
+    output_uri: str | None = None
+    """Where artifacts go (`s3://host:port/bucket`, a folder); null: as ClearML is configured."""
+    offline: bool = True
+    """Without a server keep the run as an offline session in its folder."""
+    debug_samples: int = Field(default=100, ge=0)
+    """How many predictions are shown in the tracker."""
+    close_timeout: float = Field(default=30.0, gt=0)
+    """Seconds the end of a run may wait for the tracker."""
+
+
 class Config(Section):
     """Everything a run depends on."""
 
@@ -186,6 +234,7 @@ class Config(Section):
     hardware: HardwareConfig
     engine: EngineConfig = Field(default_factory=EngineConfig)
     experiment: ExperimentConfig
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     cache_dir: str = ".cache"
     """Where prepared models, indexes and downloaded datasets are kept."""
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Device:
         kind: "cuda" or "cpu".
         name: The device's own name.
         compute_capability: (major, minor) of a GPU, None for a CPU.
-        memory_bytes: Memory of one GPU, or of the host.
+        memory_bytes: Memory of one GPU, or of the host where it has none of its own.
         cpu_flags: Instruction sets of the CPU.
     """
 
@@ -54,7 +55,7 @@ def detect_device() -> Device:
         gpu = _gpu_from_nvml() or _gpu_from_nvidia_smi()
         if gpu is not None:
             return gpu
-    return _cpu()
+    return cpu_device()
 
 
 def _gpu_from_nvml() -> Device | None:
@@ -67,10 +68,13 @@ def _gpu_from_nvml() -> Device | None:
     except pynvml.NVMLError:
         return None
     try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(_first_visible_index())
+        handle = _nvml_handle(pynvml)
         name = pynvml.nvmlDeviceGetName(handle)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+        try:
+            memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+        except pynvml.NVMLError:
+            memory = _host_memory()
         return Device("cuda", str(name), (int(major), int(minor)), memory)
     except pynvml.NVMLError:
         return None
@@ -78,27 +82,44 @@ def _gpu_from_nvml() -> Device | None:
         pynvml.nvmlShutdown()
 
 
+def _nvml_handle(pynvml: Any) -> Any:
+    first = _first_visible()
+    if first.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(first))
+    return pynvml.nvmlDeviceGetHandleByUUID(first)
+
+
 def _gpu_from_nvidia_smi() -> Device | None:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
     query = "--query-gpu=name,compute_cap,memory.total"
-    command = [program, query, "--format=csv,noheader,nounits", f"--id={_first_visible_index()}"]
+    command = [program, query, "--format=csv,noheader,nounits", f"--id={_first_visible()}"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         name, capability, memory = (part.strip() for part in answer.stdout.split(",")[:3])
         major, minor = capability.split(".")
-        return Device("cuda", name, (int(major), int(minor)), int(memory) << 20)
+        # A GPU that shares the host's memory has none of its own to report and says [N/A].
+        size = int(memory) << 20 if memory.isdigit() else _host_memory()
+        return Device("cuda", name, (int(major), int(minor)), size)
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
 
 
-def _first_visible_index() -> int:
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    return int(first) if first.isdigit() else 0
+def _first_visible() -> str:
+    """Index or UUID of the GPU that CUDA will call the first."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
 
 
-def _cpu() -> Device:
+def _host_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
+def cpu_device() -> Device:
+    """The CPU of this machine, whatever else it has."""
     name, flags = "CPU", frozenset[str]()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -110,8 +131,4 @@ def _cpu() -> Device:
                 break
     except OSError:
         pass
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        memory = 0
-    return Device("cpu", name, None, memory, flags)
+    return Device("cpu", name, None, _host_memory(), flags)

@@ -11,6 +11,8 @@ from typing import Any
 
 from slm_vllm.config.schema import Config, GenerationConfig, HardwareConfig
 from slm_vllm.engines.device import Device
+from slm_vllm.engines.quantization import choose_quantization
+from slm_vllm.engines.versions import fit_arguments, installed_vllm
 from slm_vllm.errors import ConfigError, EngineError
 
 GIB = 1 << 30
@@ -32,6 +34,7 @@ class EngineSettings:
         seed: Seed of sampling.
         max_in_flight: Requests handed over and not finished, or None for twice `max_num_seqs`.
         kv_bytes_per_token: Size of one token's keys and values over all layers.
+        ignore_eos: Go on to `max_new_tokens` whatever the model says; for benchmarks.
         extra: Further engine arguments (quantization, trust_remote_code).
     """
 
@@ -45,6 +48,7 @@ class EngineSettings:
     seed: int = 42
     max_in_flight: int | None = None
     kv_bytes_per_token: int = 0
+    ignore_eos: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -86,7 +90,7 @@ def engine_settings(
         seed=config.experiment.seed,
         max_in_flight=config.engine.max_in_flight,
         kv_bytes_per_token=kv_bytes_per_token(model, dtype),
-        extra=_extra_arguments(config, device),
+        extra=_extra_arguments(config, model, device),
     )
 
 
@@ -158,26 +162,31 @@ def kv_bytes_per_token(model: Mapping[str, Any], dtype: str) -> int:
     return 2 * layers * kv_heads * head_dim * width
 
 
-def _extra_arguments(config: Config, device: Device) -> dict[str, Any]:
+def _extra_arguments(config: Config, model: Mapping[str, Any], device: Device) -> dict[str, Any]:
     extra: dict[str, Any] = {}
     if config.model.trust_remote_code:
         extra["trust_remote_code"] = True
-    if config.model.quantization:
-        extra["quantization"] = config.model.quantization
-    if config.model.load_in_8bit:
-        extra["quantization"] = _eight_bit(device)
+    quantization = choose_quantization(config.model, model, device, installed_vllm())
+    if quantization is not None:
+        extra["quantization"] = quantization
     return extra
 
 
-def _eight_bit(device: Device) -> str:
-    """The quantization of 8-bit loading: vLLM has fp8 only, and only on newer GPUs."""
-    if device.compute_capability and device.compute_capability >= (7, 5):
-        return "fp8"
-    raise ConfigError(
-        f"model.load_in_8bit=true: vLLM cannot quantise to 8 bit while loading on {device.name}. "
-        "Use a checkpoint that is quantised already (GPTQ-Int8, for example "
-        "model.path=Qwen/Qwen3-0.6B-GPTQ-Int8) or leave it out"
-    )
+def sampling_arguments(settings: EngineSettings) -> dict[str, Any]:
+    """The arguments for `SamplingParams(...)` but for `output_kind`, which is vLLM's own enum."""
+    generation = settings.generation
+    return {
+        "max_tokens": generation.max_new_tokens,
+        "temperature": generation.temperature,
+        "top_p": generation.top_p,
+        "top_k": generation.top_k if generation.top_k is not None else -1,
+        "repetition_penalty": generation.repetition_penalty,
+        "seed": settings.seed if generation.temperature > 0 else None,
+        "stop": list(settings.stop) or None,
+        "ignore_eos": settings.ignore_eos,
+        # Without stop strings nothing needs the text before the answer is done.
+        "detokenize": bool(settings.stop),
+    }
 
 
 def vllm_arguments(
@@ -188,6 +197,9 @@ def vllm_arguments(
     Args:
         settings: The engine's settings.
         available: Names of the arguments that the installed vLLM takes.
+
+    Raises:
+        ConfigError: The profile has an argument that this vLLM does not know.
     """
     wanted: dict[str, Any] = {
         "model": str(settings.model_path),
@@ -199,8 +211,7 @@ def vllm_arguments(
     }
     if settings.device.kind == "cpu":
         wanted.setdefault("kv_cache_memory_bytes", cpu_kv_cache_bytes(settings))
-    arguments = {name: value for name, value in wanted.items() if name in available}
-    return arguments, sorted(set(wanted) - set(arguments))
+    return fit_arguments(wanted, available)
 
 
 def cpu_kv_cache_bytes(settings: EngineSettings) -> int:

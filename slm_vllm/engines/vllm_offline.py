@@ -23,8 +23,10 @@ from slm_vllm.engines.settings import (
     EngineSettings,
     cpu_kv_cache_bytes,
     engine_environment,
+    sampling_arguments,
     vllm_arguments,
 )
+from slm_vllm.engines.versions import kv_cache_tokens, shut_down
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
@@ -53,6 +55,7 @@ class VllmEngine(BaseEngine):
         self._tokenizer = self._llm.get_tokenizer()
         self._sampling = _sampling_parameters(self._settings)
         details = {"vllm": vllm.__version__, "arguments": arguments, "left_out": left_out}
+        details["kv_cache_tokens"] = kv_cache_tokens(self._llm)
         return EngineInfo("vllm", self._settings.max_model_len, details)
 
     def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
@@ -76,10 +79,8 @@ class VllmEngine(BaseEngine):
         if self._llm is None:
             return
         llm, self._llm, self._tokenizer = self._llm, None, None
-        core = getattr(llm.llm_engine, "engine_core", None)
-        if core is not None and hasattr(core, "shutdown"):
-            core.shutdown()
-        del core, llm
+        shut_down(llm)
+        del llm
         gc.collect()
         if self._settings.device.kind == "cuda":
             import torch
@@ -176,19 +177,8 @@ def _sampling_parameters(settings: EngineSettings) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    generation = settings.generation
-    return SamplingParams(
-        max_tokens=generation.max_new_tokens,
-        temperature=generation.temperature,
-        top_p=generation.top_p,
-        top_k=generation.top_k if generation.top_k is not None else -1,
-        repetition_penalty=generation.repetition_penalty,
-        seed=settings.seed if generation.temperature > 0 else None,
-        stop=list(settings.stop) or None,
-        # One output for each request, when it is done; its tokens become text in one go.
-        output_kind=RequestOutputKind.FINAL_ONLY,
-        detokenize=bool(settings.stop),
-    )
+    # One output for each request, when it is done; its tokens become text in one go.
+    return SamplingParams(**sampling_arguments(settings), output_kind=RequestOutputKind.FINAL_ONLY)
 
 
 def _failed(request: GenerationRequest, reason: str) -> Completion:

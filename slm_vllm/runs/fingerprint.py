@@ -43,6 +43,9 @@ def config_hash(config: Config) -> str:
     }
     if config.experiment_mode.context == "retriever":
         content["retriever"] = config.retriever.model_dump(exclude={"name"})
+    if config.engine.name == "openai":
+        # What it runs, and how, is the server's own affair; where it is changes no answer.
+        content["served"] = config.engine.model_dump(include={"served_model", "extra_body"})
     if config.generation.temperature > 0:
         content["seed"] = config.experiment.seed
     return digest(content)
@@ -61,6 +64,8 @@ def answer_fingerprint(
         index: Fingerprint of the retrieval index, if there is one.
     """
     limit = context_limit if config.experiment_mode.context != "none" else None
+    if config.engine.name == "openai":
+        dtype = "served"
     return digest([config_hash(config), model_revision, dtype, limit, index])
 
 

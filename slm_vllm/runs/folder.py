@@ -57,20 +57,30 @@ class RunFolder:
             self._take_lock()
             if overwrite:
                 self._clear()
-            wanted, found = config_hash(config), self._stored_hash()
-            # A run that failed before its first answer is in nobody's way.
-            has_answers = self.journal.exists() and self.journal.stat().st_size > 0
-            if has_answers and found is None:
-                raise ConfigError(self._foreign("answers of an unknown configuration"))
-            if has_answers and found != wanted:
-                raise ConfigError(self._foreign("a run of another configuration"))
-            self.write_text("config.hash", wanted + "\n")
+            has_answers = self.holds_answers(config)
+            self.write_text("config.hash", config_hash(config) + "\n")
             return has_answers
         except OSError as error:
             raise StorageError(
                 f"{self.path}: cannot be used as run folder ({error.strerror}). "
                 "Choose another with --output-dir"
             ) from None
+
+    def holds_answers(self, config: Config) -> bool:
+        """Whether there are answers of this very configuration.
+
+        Raises:
+            ConfigError: There are answers of another one. A run that failed before its first
+                answer is in nobody's way.
+        """
+        if not self.journal.exists() or self.journal.stat().st_size == 0:
+            return False
+        found = self._stored_hash()
+        if found is None:
+            raise ConfigError(self._foreign("answers of an unknown configuration"))
+        if found != config_hash(config):
+            raise ConfigError(self._foreign("a run of another configuration"))
+        return True
 
     def close(self) -> None:
         """Gives the lock back."""

@@ -12,7 +12,7 @@ import polars as pl
 
 from slm_vllm.config.schema import Config
 from slm_vllm.datasets.base import BaseDataset
-from slm_vllm.datasets.registry import local_path, open_dataset
+from slm_vllm.datasets.registry import fetched_path, open_dataset
 from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.runs.fingerprint import digest
 from slm_vllm.runs.survey import Survey, dataset_identity, limited_scan, survey
@@ -32,6 +32,8 @@ class QuestionSet:
         self._section = config.dataset
         self._max_samples = config.max_samples
         self._strict = config.experiment.strict
+        self._cache_dir = config.cache_dir
+        self._file: str | None = None
         self._identity: dict[str, Any] | None = None
         self._found: Survey | None = None
         self.rejected = 0
@@ -47,6 +49,13 @@ class QuestionSet:
         return self._section.path
 
     @property
+    def file(self) -> str:
+        """Where its rows are read; a URL is fetched once, so all cells read the same version."""
+        if self._file is None:
+            self._file = fetched_path(self._section.path, self._cache_dir)
+        return self._file
+
+    @property
     def found(self) -> Survey:
         """What `look_over` found."""
         assert self._found is not None
@@ -56,7 +65,7 @@ class QuestionSet:
     def identity(self) -> dict[str, Any]:
         """See `dataset_identity`."""
         if self._identity is None:
-            self._identity = dataset_identity(local_path(self._section.path))
+            self._identity = dataset_identity(self.file)
         return self._identity
 
     @property
@@ -69,9 +78,7 @@ class QuestionSet:
         options = dict(self._section.options)
         if self._section.split is not None:
             options["split"] = self._section.split
-        return open_dataset(
-            self._section.kind, self._section.path, on_reject=rejects, options=options
-        )
+        return open_dataset(self._section.kind, self.file, on_reject=rejects, options=options)
 
     def check(self) -> None:
         """Reads one row.

@@ -16,6 +16,7 @@ import yaml
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.device import detect_device
+from slm_vllm.engines.registry import engine_factory, engine_import
 from slm_vllm.engines.settings import (
     EngineSettings,
     choose_dtype,
@@ -23,7 +24,6 @@ from slm_vllm.engines.settings import (
     engine_settings,
     read_model_config,
 )
-from slm_vllm.engines.vllm_offline import VllmEngine, import_ahead
 from slm_vllm.errors import EngineDiedError, SlmVllmError
 from slm_vllm.models.resolve import ResolvedModel, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
@@ -59,15 +59,15 @@ class RunOptions:
         overwrite: Replace an earlier run of the same name.
         retry_errors: Ask again the questions that failed in an earlier run.
         keep_going: A cell that fails is recorded, and the others are run.
-        make_engine: Builds the engine.
-        import_engine: Imports what it needs, ahead of time and in another thread.
+        make_engine: Builds the engine; None: the one that the configuration names.
+        import_engine: Imports what it needs, ahead of time and in another thread; None likewise.
     """
 
     overwrite: bool = False
     retry_errors: bool = False
     keep_going: bool = False
-    make_engine: Callable[[EngineSettings], BaseEngine] = VllmEngine
-    import_engine: Callable[[], None] = import_ahead
+    make_engine: Callable[[EngineSettings], BaseEngine] | None = None
+    import_engine: Callable[[], None] | None = None
 
 
 def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> list[dict[str, Any]]:
@@ -95,11 +95,11 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
             raise
         except SlmVllmError as error:
             log.error("%s", error)
-            session.mark_unfinished("failed")
+            session.mark_unfinished("failed", error)
             raise
-        except Exception:
+        except Exception as error:
             log.exception("the run ended with a defect of the program")
-            session.mark_unfinished("failed")
+            session.mark_unfinished("failed", error)
             raise
 
 
@@ -109,6 +109,7 @@ class _Session:
     def __init__(self, configs: Sequence[Config], options: RunOptions, stack: ExitStack) -> None:
         self._options, self._stack = options, stack
         self._config = configs[0]
+        self._make_engine = options.make_engine or engine_factory(self._config)
         questions: dict[str, QuestionSet] = {}
         self._cells = []
         for config in configs:
@@ -128,11 +129,11 @@ class _Session:
         self._engine_details: dict[str, Any] = {}
         self._engine_died = False
 
-    def mark_unfinished(self, phase: str) -> None:
-        """Writes a phase into the state of every cell that is not finished."""
+    def mark_unfinished(self, phase: str, error: Exception | None = None) -> None:
+        """Writes a phase into the state of every cell that has not ended."""
         for cell in self._cells:
             if cell.state.phase not in ("finished", "failed"):
-                cell.state.update(phase)
+                cell.state.update(phase, **_reason(error))
 
     def run(self) -> list[dict[str, Any]]:
         """See `evaluate`."""
@@ -194,7 +195,7 @@ class _Session:
         log.error("%s", error)
         for cell in cells:
             cell.error = error
-            cell.state.update("failed", error=str(error))
+            cell.state.update("failed", **_reason(error))
             self._capture.console.say(f"{cell.name} failed: {error}")
 
     def _open_folder(self, config: Config) -> RunFolder:
@@ -215,7 +216,8 @@ class _Session:
                 cells[0].questions.check()
             except SlmVllmError as error:
                 self._fail(cells, error)
-        importing = threading.Thread(target=self._options.import_engine, name="import", daemon=True)
+        work = self._options.import_engine or engine_import(self._config)
+        importing = threading.Thread(target=work, name="import", daemon=True)
         with self._phase("survey"):
             importing.start()
             try:
@@ -241,8 +243,9 @@ class _Session:
     def _start_engine(self, settings: EngineSettings) -> None:
         if self._engine is not None:
             return
-        self._capture.console.say(f"Loading {self._config.model.name} on {self._device.name} ...")
-        engine = self._stack.enter_context(self._options.make_engine(settings))
+        place = ", ".join(self._config.engine.base_url) or self._device.name
+        self._capture.console.say(f"Loading {self._config.model.name} on {place} ...")
+        engine = self._stack.enter_context(self._make_engine(settings))
         with self._phase("load"):
             info = engine.start()
         self._engine = engine
@@ -402,6 +405,13 @@ class _Session:
         with self._memory.phase(name):
             yield
         timing[name] = timing.get(name, 0.0) + time.monotonic() - started
+
+
+def _reason(error: Exception | None) -> dict[str, Any]:
+    """What `state.json` says of an error."""
+    if error is None:
+        return {}
+    return {"error": str(error), "exit_code": getattr(error, "exit_code", 1)}
 
 
 def _generate_phase(cell: Cell) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -71,6 +72,63 @@ def test_first_visible_gpu_is_asked_about(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
     detect_device()
     assert "--id=3" in smi[0]
+
+
+def test_gpu_that_shares_the_hosts_memory(
+    smi: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nvidia-smi has no figure for its memory; it is a GPU all the same."""
+    done = subprocess.CompletedProcess([], 0, "NVIDIA GB10, 12.1, [N/A]\n", "")
+    monkeypatch.setattr(device.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(device.os, "sysconf", lambda name: 1 << 15)
+    assert detect_device() == Device("cuda", "NVIDIA GB10", (12, 1), 1 << 30)
+
+
+def test_nvml_without_a_figure_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(device.os, "sysconf", lambda name: 1 << 15)
+    assert detect_device() == Device("cuda", "NVIDIA GB10", (12, 1), 1 << 30)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8a2f,GPU-77aa")
+    detect_device()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    detect_device()
+    assert nvml.asked == [0, "GPU-8a2f", 2]
+
+
+class FakeNvml(ModuleType):
+    """NVML of a machine with one GPU that has no memory of its own."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.asked: list[int | str] = []
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlShutdown(self) -> None:
+        pass
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        self.asked.append(index)
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
+        self.asked.append(uuid)
+        return 0
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return "NVIDIA GB10"
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:
+        return 12, 1
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> None:
+        raise self.NVMLError("Not Supported")
 
 
 @pytest.mark.parametrize("value", ["", "-1"])

@@ -141,15 +141,24 @@ def test_only_known_arguments_are_passed(model_path: Path) -> None:
     assert (arguments["dtype"], arguments["max_model_len"]) == ("float16", 256)
     assert arguments["enable_prefix_caching"] is False
 
-    fewer = everything - {"swap_space", "seed"} | {"unheard_of"}
+    fewer = everything - {"swap_space"} | {"unheard_of"}
     arguments, left_out = vllm_arguments(settings, fewer)
-    assert left_out == ["seed", "swap_space"]
-    assert set(arguments) == everything - {"swap_space", "seed"}
+    assert left_out == ["swap_space"]
+    assert set(arguments) == everything - {"swap_space"}
+
+
+def test_misspelt_argument(model_path: Path) -> None:
+    settings = sized(model_path, "hardware.engine_args.max_num_seq=8")
+    known = {"model", "dtype", "max_model_len", "seed", *settings.hardware.engine_args}
+    known.discard("max_num_seq")
+    with pytest.raises(ConfigError, match=r"engine_args\.max_num_seq: .*max_num_seqs"):
+        vllm_arguments(settings, known)
 
 
 def test_cpu_is_told_its_cache(model_path: Path) -> None:
-    names = {"model", "kv_cache_memory_bytes"}
     settings = sized(model_path)
+    names = {"model", "dtype", "max_model_len", "seed", "kv_cache_memory_bytes"}
+    names |= {*settings.hardware.engine_args, *sized(model_path, device=V100).hardware.engine_args}
     arguments, _ = vllm_arguments(settings, names)
     assert arguments["kv_cache_memory_bytes"] == cpu_kv_cache_bytes(settings)
     own = sized(model_path, "hardware.engine_args.kv_cache_memory_bytes=123")

@@ -1,0 +1,99 @@
+"""`slm-vllm sweep`: a grid of experiments in one command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+_EPILOG = """\b
+Examples:
+  slm-vllm sweep --models smollm2_135m,qwen_0.6b --datasets nq,simple_qa \\
+      --modes no_context,oracle,retriever --retrievers bm25,hybrid --name night
+  slm-vllm sweep --models demo --datasets demo --modes retriever --samples 20 --dry-run
+  slm-vllm sweep --file night.yaml
+
+A sweep file holds the same words as keys: models, datasets, modes, retrievers (lists), overrides
+(a list of KEY=VALUE), name, samples. The same command given again goes on with what is not
+done. Exit codes are those of eval; that of the first failed cell when one failed."""
+
+
+@click.command("sweep", epilog=_EPILOG)
+@click.option("--models", help="Models as for eval --model, separated by commas.")
+@click.option("--datasets", help="Datasets as for eval --dataset, separated by commas.")
+@click.option("--modes", help="no_context, oracle, retriever, separated by commas.")
+@click.option("--retrievers", help="Retrievers of the modes that search (default: bm25).")
+@click.option("--file", "file", type=click.Path(), help="A YAML file with the sweep.")
+@click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows of each.")
+@click.option("--name", help="Folder of the sweep (default: sweep).")
+@click.option("--output-dir", type=click.Path(), default="outputs", show_default=True)
+@click.option("--config-dir", type=click.Path(), help="Folder with configuration groups of yours.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace earlier runs of the same cells.")
+@click.option("--retry-errors", is_flag=True, help="Ask again what failed in earlier runs.")
+@click.option("--no-clearml", is_flag=True, help="Keep the runs out of ClearML.")
+@click.option("--json", "as_json", is_flag=True, help="Print plan or results as one JSON object.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def command(
+    dry_run: bool,
+    overwrite: bool,
+    retry_errors: bool,
+    no_clearml: bool,
+    as_json: bool,
+    **words: Any,
+) -> None:
+    """Run every combination of models, datasets, modes and retrievers.
+
+    Each model is loaded once and each index is built once; a cell that fails is recorded and the
+    others are run. Results are written to OUTPUT_DIR/NAME, one run folder for each cell.
+    """
+    from slm_vllm.runs.signals import Interrupted
+    from slm_vllm.runs.sweep import run_sweep
+    from slm_vllm.runs.sweep_file import sweep_grid
+    from slm_vllm.runs.sweep_plan import plan_sweep
+    from slm_vllm.runs.sweep_table import SweepTable, plan_table
+
+    grid = sweep_grid(words)
+    cells = plan_sweep(grid, overwrite=overwrite)
+    if dry_run and as_json:
+        plan = [{"name": c.name, "status": c.status, "rows": c.rows, "left": c.left} for c in cells]
+        click.echo(json.dumps({"folder": str(grid.folder), "cells": plan}, ensure_ascii=False))
+        return
+    click.echo(plan_table(grid, cells), err=as_json)
+    if dry_run:
+        return
+    table = SweepTable(cells) if sys.stderr.isatty() else None
+    try:
+        results = run_sweep(
+            cells,
+            grid.folder,
+            overwrite=overwrite,
+            retry_errors=retry_errors,
+            quiet=table is not None,
+            watch=table.show if table is not None else None,
+        )
+    except Interrupted as stop:
+        click.echo(
+            f"{stop}. All answers so far are kept; the same command goes on from there.", err=True
+        )
+        raise click.exceptions.Exit(stop.exit_code) from None
+    _report(results, str(grid.folder), as_json)
+
+
+def _report(results: list[dict[str, Any]], folder: str, as_json: bool) -> None:
+    from slm_vllm.reporting.table import results_table
+
+    failed = [result for result in results if "error" in result]
+    if as_json:
+        click.echo(json.dumps({"folder": folder, "runs": results}, ensure_ascii=False))
+    else:
+        finished = [result for result in results if "error" not in result]
+        if finished:
+            click.echo(results_table(finished))
+        for result in failed:
+            click.echo(f"{result['name']} failed: {result['error']}", err=True)
+        click.echo(f"Written to {folder}; compare with: slm-vllm compare {folder}")
+    if failed:
+        raise click.exceptions.Exit(failed[0]["exit_code"])

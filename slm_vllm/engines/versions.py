@@ -1,0 +1,113 @@
+"""Where vLLM releases differ: names of arguments, what a release lacks, how an engine ends.
+
+Read in the source of 0.9.2, 0.19.1, 0.26.0, 0.32.0 and 0.33.0; `tests/engines/vllm_arguments` holds
+their argument lists and `scripts/update_vllm_arguments.py` makes them anew.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from slm_vllm.errors import ConfigError
+
+Release = tuple[int, int, int]
+
+# The same argument under the name that other releases have for it.
+RENAMED = {
+    "cudagraph_capture_sizes": "cuda_graph_sizes",  # until 0.10
+    "cuda_graph_sizes": "cudagraph_capture_sizes",
+}
+
+# Arguments that a release may lack without harm to a run, with the reason.
+MAY_BE_LEFT_OUT = {
+    "swap_space": "from 0.18 on preempted requests are computed again and never swapped out",
+    "kv_cache_memory_bytes": "older releases read VLLM_CPU_KVCACHE_SPACE, which is set as well",
+}
+
+
+def installed_vllm() -> str | None:
+    """Version of the installed vLLM, found without importing it; None where there is none."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def is_installed(package: str) -> bool:
+    """Whether a distribution is installed; it is not imported."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def parse_release(text: str) -> Release:
+    """The numbers of a version: `0.10.1.1+cu128` is (0, 10, 1)."""
+    numbers = [int(part) for part in re.findall(r"\d+", text.partition("+")[0])[:3]]
+    major, minor, patch = (*numbers, 0, 0, 0)[:3]
+    return major, minor, patch
+
+
+def fit_arguments(
+    wanted: Mapping[str, Any], available: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Arguments under the names this vLLM has for them, and those left out.
+
+    Args:
+        wanted: Arguments as the profiles name them.
+        available: Names that the installed vLLM takes.
+
+    Raises:
+        ConfigError: An argument that this vLLM lacks and that no rule covers: misspelt, or of
+            another release.
+    """
+    passed: dict[str, Any] = {}
+    left_out = []
+    for name, value in wanted.items():
+        other = RENAMED.get(name)
+        if name in available:
+            passed[name] = value
+        elif other in available and other is not None:
+            passed[other] = value
+        elif name in MAY_BE_LEFT_OUT:
+            left_out.append(name)
+        else:
+            raise ConfigError(
+                f"hardware.engine_args.{name}: this vLLM ({installed_vllm()}) has no such "
+                f"argument. {_similar(name, available)}"
+            )
+    return passed, sorted(left_out)
+
+
+def _similar(name: str, available: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(available), n=3, cutoff=0.5)
+    if not close:
+        return "The fields of vllm.EngineArgs are its arguments"
+    return f"Similar ones that it has: {', '.join(close)}"
+
+
+def kv_cache_tokens(llm: Any) -> int | None:
+    """Tokens that the engine's KV cache holds; None where this vLLM does not say."""
+    engine = llm.llm_engine
+    # V0 engines keep the configuration themselves, V1 engines under vllm_config.
+    cache = getattr(getattr(engine, "vllm_config", engine), "cache_config", None)
+    blocks, size = getattr(cache, "num_gpu_blocks", None), getattr(cache, "block_size", None)
+    return int(blocks) * int(size) if blocks and size else None
+
+
+def shut_down(llm: Any) -> None:
+    """Ends the engine of an `LLM`, which has no method for it in any release.
+
+    V1 engines have a core, in its own process or in ours, with a `shutdown`; a V0 engine (0.9.2)
+    ends when the last reference to it goes.
+    """
+    core = getattr(llm.llm_engine, "engine_core", None)
+    if core is not None and hasattr(core, "shutdown"):
+        core.shutdown()

@@ -1,0 +1,182 @@
+"""Runs the cells of a sweep: one process for each model, so that its memory is given back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from slm_vllm.errors import EngineError, StorageError
+from slm_vllm.runs.signals import SIGNALS, Interrupted
+from slm_vllm.runs.sweep_plan import PlannedCell, groups
+
+_WATCH_SECONDS = 1.0
+
+Watcher = Callable[[], None]
+
+
+def run_sweep(
+    cells: Sequence[PlannedCell],
+    log_dir: Path,
+    *,
+    overwrite: bool = False,
+    retry_errors: bool = False,
+    quiet: bool = False,
+    watch: Watcher | None = None,
+    program: Sequence[str] = (sys.executable, "-m", "slm_vllm.runs.sweep_group"),
+) -> list[dict[str, Any]]:
+    """Runs what is not done; a cell that fails is recorded and the others are run.
+
+    Args:
+        cells: See `plan_sweep`.
+        log_dir: Folder of the sweep; what its processes print goes to `sweep.log` when quiet.
+        overwrite: Replace earlier runs.
+        retry_errors: Ask again the questions that failed.
+        quiet: Keep the output of the processes from the terminal.
+        watch: Called about once a second while a process works.
+        program: What runs the cells of one model; see `sweep_group`.
+
+    Returns:
+        For each cell the content of its `results.json`, or its name, `error` and `exit_code`.
+
+    Raises:
+        Interrupted: A signal stopped the sweep; giving the command again goes on.
+        StorageError: The folder cannot be written.
+    """
+    failures: dict[str, dict[str, Any]] = {}
+    for group in groups(cells):
+        todo = [cell for cell in group if retry_errors or overwrite or cell.status != "done"]
+        if not todo:
+            continue
+        words = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors
+        content = json.dumps([cell.config.model_dump(mode="json") for cell in todo])
+        code = _run_process([*program, *words], content, log_dir, quiet, watch)
+        for cell in todo:
+            error = _error_of(cell, code)
+            if error is not None:
+                failures[cell.name] = error
+    return [failures.get(cell.name) or _results(cell) for cell in cells]
+
+
+def _run_process(
+    command: Sequence[str], content: str, log_dir: Path, quiet: bool, watch: Watcher | None
+) -> int:
+    """Runs one group and returns the exit code of its process."""
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+        log = (log_dir / "sweep.log").open("ab")
+    except OSError as error:
+        raise StorageError(f"{log_dir}: cannot be written ({error.strerror})") from None
+    with log, tempfile.TemporaryFile() as given, _forwarding() as forward:
+        given.write(content.encode())
+        given.seek(0)
+        # In a session of its own the process gets each signal once: from here.
+        process = subprocess.Popen(
+            command,
+            stdin=given,
+            stdout=log,
+            stderr=log if quiet else None,
+            start_new_session=True,
+        )
+        forward.to(process)
+        while process.poll() is None:
+            if watch is not None:
+                watch()
+            try:
+                process.wait(_WATCH_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+        if forward.received is not None:
+            raise Interrupted(forward.received)
+    code = int(process.returncode)
+    for signum in SIGNALS:
+        if code == 128 + signum:
+            raise Interrupted(signum)
+    return code
+
+
+class _Forward:
+    """Hands a signal on to the process of the group."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def to(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        if self.received is not None:
+            process.send_signal(self.received)
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        self.received = signum
+        if self._process is not None:
+            self._process.send_signal(signum)
+
+
+@contextmanager
+def _forwarding() -> Iterator[_Forward]:
+    forward = _Forward()
+    previous = {
+        signum: signal.signal(signum, forward.handle)
+        for signum in SIGNALS
+        if signal.getsignal(signum) != signal.SIG_IGN
+    }
+    try:
+        yield forward
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _error_of(cell: PlannedCell, code: int) -> dict[str, Any] | None:
+    """Why a cell of a process that has ended has no results, None when it has."""
+    state = _read(cell.folder / "state.json")
+    if state.get("phase") == "finished":
+        return None
+    killed = f"its process was killed by signal {-code}" if code < 0 else ""
+    reason = state.get("error") or killed or f"its process ended with exit code {code}"
+    return {
+        "name": cell.name,
+        "error": f"{reason} ({cell.folder / 'experiment.log'})",
+        "exit_code": state.get("exit_code") or (code if code > 0 else EngineError.exit_code),
+    }
+
+
+def _results(cell: PlannedCell) -> dict[str, Any]:
+    path = cell.folder / "results.json"
+    results = _read(path)
+    if not results:
+        return {
+            "name": cell.name,
+            "error": f"{path} cannot be read",
+            "exit_code": StorageError.exit_code,
+        }
+    return results
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def die_with_parent() -> None:
+    """Asks Linux to end this process as by SIGTERM when its parent is gone."""
+    import ctypes
+
+    pr_set_pdeathsig = 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getppid()
+    libc.prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != parent:  # it went before the request was in place
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,201 @@
+"""Which cells a sweep has, and which of them are done already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from slm_vllm.config.compose import compose_config
+from slm_vllm.config.schema import Config
+from slm_vllm.config.shorthand import choice_override, dataset_override, model_override, quoted
+from slm_vllm.datasets.registry import local_path
+from slm_vllm.errors import ConfigError
+from slm_vllm.runs.folder import RunFolder
+from slm_vllm.runs.survey import dataset_identity
+
+Status = Literal["new", "begun", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepGrid:
+    """The axes of a sweep and what all its cells share.
+
+    Attributes:
+        models: As for `eval --model`.
+        datasets: As for `eval --dataset`.
+        modes: As for `eval --mode`.
+        retrievers: As for `eval --retriever`; only the modes that search are crossed with them.
+        overrides: Further `key=value` words.
+        name: Folder of the sweep under `output_dir`.
+        output_dir: Where sweeps are kept.
+        samples: Only the first rows of each dataset.
+        config_dir: Folder with configuration groups of the user's own.
+    """
+
+    models: tuple[str, ...]
+    datasets: tuple[str, ...]
+    modes: tuple[str, ...]
+    retrievers: tuple[str, ...] = ("bm25",)
+    overrides: tuple[str, ...] = ()
+    name: str = "sweep"
+    output_dir: str = "outputs"
+    samples: int | None = None
+    config_dir: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the run folders of the cells."""
+        return Path(self.output_dir) / self.name
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """One run of a sweep.
+
+    Attributes:
+        config: Its configuration.
+        status: What is there of it already.
+        rows: Its number of rows where that is known beforehand.
+        left: How many of them have no answer, where that is known.
+        rate: Questions a second that it ran at, when it is done.
+    """
+
+    config: Config
+    status: Status
+    rows: int | None = None
+    left: int | None = None
+    rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its run folder."""
+        return self.config.experiment.name
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return Path(self.config.experiment.output_dir) / self.name
+
+
+def plan_sweep(grid: SweepGrid, *, overwrite: bool = False) -> list[PlannedCell]:
+    """Composes every cell, models outermost, so that cells of one model follow one another.
+
+    Args:
+        grid: The axes.
+        overwrite: Whether earlier runs will be replaced.
+
+    Raises:
+        ConfigError: A name that does not exist, a cell twice, or a run folder that holds a run
+            of another configuration.
+    """
+    cells = [
+        _planned(config, overwrite)
+        for model in grid.models
+        for dataset in grid.datasets
+        for config in _configs(grid, model, dataset)
+    ]
+    names = [cell.name for cell in cells]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"two cells of this sweep would both be called {twice[0]}: something is named twice, "
+            "or two files have the same name (rename one of them)"
+        )
+    return cells
+
+
+def groups(cells: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
+    """Cells that share an engine load, in the order of the plan."""
+    found: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        found.setdefault(cell.config.model.model_dump_json(), []).append(cell)
+    return list(found.values())
+
+
+def seconds_left(cells: Sequence[PlannedCell]) -> float | None:
+    """Estimated time of what is not done, from the rates of done cells of the same models.
+
+    None when a model has no done cell, or a number of rows is not known.
+    """
+    rates: dict[str, list[float]] = {}
+    rows: dict[str, int] = {}
+    for cell in cells:
+        if cell.rate:
+            rates.setdefault(cell.config.model.path, []).append(cell.rate)
+        if cell.rows is not None:
+            rows[cell.config.dataset.path] = cell.rows
+    seconds = 0.0
+    for cell in cells:
+        if cell.status == "done":
+            continue
+        known = rates.get(cell.config.model.path)
+        left = cell.left if cell.left is not None else rows.get(cell.config.dataset.path)
+        if not known or left is None:
+            return None
+        seconds += left / min(known)  # the slowest mode, to be on the safe side
+    return seconds
+
+
+def _configs(grid: SweepGrid, model: str, dataset: str) -> list[Config]:
+    words = [
+        *model_override(model, grid.config_dir),
+        *dataset_override(dataset, grid.config_dir),
+        f"experiment.output_dir={quoted(str(grid.folder))}",
+    ]
+    if grid.samples is not None:
+        words.append(f"experiment.max_samples={grid.samples}")
+    configs = []
+    for mode in grid.modes:
+        chosen = [*words, *choice_override("experiment_mode", mode, grid.config_dir)]
+        plain = "experiment.name=${model.name}_${dataset.name}_${experiment_mode.name}"
+        first = compose_config([*chosen, plain, *grid.overrides], grid.config_dir)
+        if first.experiment_mode.context != "retriever":
+            configs.append(first)
+            continue
+        for retriever in grid.retrievers:
+            searched = choice_override("retriever", retriever, grid.config_dir)
+            named = plain + "_${retriever.name}"
+            configs.append(
+                compose_config([*chosen, *searched, named, *grid.overrides], grid.config_dir)
+            )
+    return configs
+
+
+def _planned(config: Config, overwrite: bool) -> PlannedCell:
+    folder = RunFolder(Path(config.experiment.output_dir) / config.experiment.name)
+    rows = config.max_samples
+    if overwrite or not folder.holds_answers(config):
+        return PlannedCell(config, "new", rows, rows)
+    state, results = (_object(folder.path / name) for name in ("state.json", "results.json"))
+    total, done = state.get("total"), state.get("done")
+    left = total - done if isinstance(total, int) and isinstance(done, int) else None
+    if state.get("phase") == "finished" and _still_valid(config, folder.path):
+        rate = (results.get("throughput") or {}).get("questions_per_second")
+        return PlannedCell(config, "done", total, 0, rate)
+    return PlannedCell(config, "begun", total if isinstance(total, int) else rows, left)
+
+
+def _still_valid(config: Config, folder: Path) -> bool:
+    """Whether finished results are of the same rows: the same limit, an unchanged dataset."""
+    import yaml
+
+    try:
+        stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        before = Config.model_validate(stored).max_samples
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    dataset = _object(folder / "manifest.json").get("dataset")
+    return before == config.max_samples and dataset == dataset_identity(
+        local_path(config.dataset.path)
+    )
+
+
+def _object(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,495 @@
+"""The engine that asks servers, against servers on loopback that fail in every way."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_server import CARD, FakeServer, Reply, answer_to, usual
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slm_vllm.config.schema import EngineConfig, GenerationConfig, HardwareConfig
+from slm_vllm.engines.adaptive_limit import AdaptiveLimit
+from slm_vllm.engines.device import Device
+from slm_vllm.engines.openai_client import api_url
+from slm_vllm.engines.openai_server import OpenAIEngine
+from slm_vllm.engines.server_pool import RetryPolicy
+from slm_vllm.engines.settings import EngineSettings
+from slm_vllm.errors import ConfigError, EngineError
+from slm_vllm.types import Completion, GenerationRequest
+
+SETTINGS = EngineSettings(
+    model_path=Path("/m"),
+    device=Device("cpu", "CPU"),
+    hardware=HardwareConfig(name="cpu"),
+    generation=GenerationConfig(max_new_tokens=8),
+    dtype="float32",
+    max_model_len=128,
+)
+QUICK = RetryPolicy(
+    attempts=4, first_delay=0.01, longest_delay=0.05, probe_delay=0.02, patience=0.5
+)
+
+
+def requests(count: int) -> list[GenerationRequest]:
+    return [GenerationRequest(f"r{i}", [i, 7, 7]) for i in range(count)]
+
+
+def config(*servers: FakeServer | str, **more: Any) -> EngineConfig:
+    urls = tuple(server if isinstance(server, str) else server.url for server in servers)
+    return EngineConfig(name="openai", base_url=urls, **more)
+
+
+def ask(
+    config: EngineConfig,
+    count: int,
+    policy: RetryPolicy = QUICK,
+    settings: EngineSettings = SETTINGS,
+) -> dict[str, Completion]:
+    with OpenAIEngine(settings, config, ["tiny"], policy) as engine:
+        engine.start()
+        answers = list(engine.stream(requests(count)))
+    assert len({answer.request_id for answer in answers}) == len(answers) == count
+    return {answer.request_id: answer for answer in answers}
+
+
+def assert_all_right(answers: dict[str, Completion]) -> None:
+    for name, answer in answers.items():
+        assert answer.error is None, answer
+        assert answer.text == answer_to([int(name[1:])])
+
+
+def test_answers_usage_and_what_is_sent() -> None:
+    with FakeServer() as server:
+        answers = ask(config(server), 50)
+    assert_all_right(answers)
+    one = answers["r7"]
+    assert (one.finish_reason, one.n_prompt_tokens, one.n_completion_tokens) == ("length", 3, 3)
+    assert sorted(body["prompt"] for body in server.bodies) == [[i, 7, 7] for i in range(50)]
+    # All of these, or vLLM takes its own from the model's generation_config.json.
+    expected = {"model": "tiny", "max_tokens": 8, "temperature": 0.0, "top_p": 1.0}
+    expected |= {"top_k": -1, "repetition_penalty": 1.0}
+    assert {k: v for k, v in server.bodies[0].items() if k != "prompt"} == expected
+
+
+def test_sampling_stops_and_extra_fields_reach_the_server() -> None:
+    settings = replace(
+        SETTINGS,
+        generation=GenerationConfig(temperature=0.5, top_p=0.9, top_k=5, repetition_penalty=1.1),
+        stop=("\n",),
+        seed=3,
+    )
+    extra = {"chat_template_kwargs": {"enable_thinking": False}, "priority": 2}
+    with FakeServer() as server:
+        ask(config(server, extra_body=extra), 1, settings=settings)
+    sent = server.bodies[0]
+    assert sent["stop"] == ["\n"] and sent["seed"] == 3
+    assert (sent["temperature"], sent["top_p"], sent["top_k"]) == (0.5, 0.9, 5)
+    assert sent["repetition_penalty"] == 1.1
+    assert {name: sent[name] for name in extra} == extra
+
+
+def test_a_server_that_is_not_vllm_gets_text_and_no_fields_of_vllm(demo_model_path: Path) -> None:
+    from slm_vllm.models.tokenizer import load_tokenizer
+
+    text = "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+    ids = list(load_tokenizer(demo_model_path)(text)["input_ids"])
+    settings = replace(SETTINGS, model_path=demo_model_path)
+    with (
+        FakeServer(cards=[{"id": "tiny", "object": "model", "owned_by": "me"}]) as server,
+        OpenAIEngine(settings, config(server), ["tiny"], QUICK) as engine,
+    ):
+        assert engine.start().details["prompts"] == ["text"]
+        list(engine.stream([GenerationRequest("a", ids)]))
+    assert server.bodies[0]["prompt"] == text
+    assert not {"top_k", "repetition_penalty"} & set(server.bodies[0])
+
+
+def every_third(reply: Reply) -> Any:
+    return lambda number, body: reply if number % 3 == 0 else None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param((429, {"retry-after": "0.01"}, {"error": {"message": "slow down"}}), id="429"),
+        pytest.param((503, {}, {"error": {"message": "busy"}}), id="503"),
+        pytest.param((500, {}, b"boom"), id="500"),
+        pytest.param((200, {}, b"{not json"), id="half JSON"),
+        pytest.param((200, {}, {"choices": []}), id="no choice"),
+        pytest.param((200, {}, [1, 2]), id="a list"),
+        pytest.param((200, {}, {"choices": [{"text": None}]}), id="no text"),
+        pytest.param((200, {"content-type": "text/html"}, b"<html>hello</html>"), id="a page"),
+        pytest.param("reset", id="reset"),
+    ],
+)
+def test_trouble_now_and_then_costs_no_answer(reply: Reply) -> None:
+    policy = replace(QUICK, attempts=30)
+    with FakeServer(every_third(reply)) as server:
+        assert_all_right(ask(config(server, max_in_flight=4), 30, policy))
+    assert len(server.bodies) > 30
+
+
+def test_the_time_a_server_asks_for_is_kept() -> None:
+    """With one request at a time, the second comes when the pause is over and not before."""
+    import time
+
+    times: list[float] = []
+
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        times.append(time.monotonic())
+        return (429, {"retry-after": "0.3"}, {}) if number == 0 else None
+
+    with FakeServer(script) as server:
+        assert_all_right(ask(config(server), 1, replace(QUICK, longest_delay=5)))
+    assert times[1] - times[0] >= 0.3
+
+
+def test_a_request_that_is_refused_is_one_error_and_is_not_asked_again() -> None:
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        message = {"error": {"message": "the prompt is too long"}}
+        return (400, {}, message) if body["prompt"][0] == 4 else None
+
+    with FakeServer(script) as server:
+        answers = ask(config(server), 10)
+    assert "400" in str(answers["r4"].error) and "too long" in str(answers["r4"].error)
+    assert (answers["r4"].text, answers["r4"].finish_reason) == ("", "error")
+    assert_all_right({name: one for name, one in answers.items() if name != "r4"})
+    assert len(server.bodies) == 10
+
+
+def test_a_request_that_always_fails_ends_as_an_error_after_all_attempts() -> None:
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        return (500, {}, {"error": {"message": "boom"}}) if body["prompt"][0] == 2 else None
+
+    with FakeServer(script) as server:
+        answers = ask(config(server), 5)
+    assert "boom" in str(answers["r2"].error)
+    assert [body["prompt"][0] for body in server.bodies].count(2) == QUICK.attempts
+    assert sum(answer.error is not None for answer in answers.values()) == 1
+
+
+def test_a_slow_server_is_asked_again_and_slower() -> None:
+    gate = threading.Event()
+
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        if number == 0:
+            gate.wait(10)
+        return None
+
+    with FakeServer(script) as server:
+        answers = ask(config(server, timeout=0.3), 3)
+        gate.set()
+    assert_all_right(answers)
+    assert len(server.bodies) == 4
+
+
+def test_the_limit_settles_where_the_server_still_answers() -> None:
+    """A server that refuses the seventh request at once is never asked for many more."""
+    lock, under_way = threading.Lock(), [0, 0]
+    gate = threading.Semaphore(0)
+
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        with lock:
+            under_way[0] += 1
+            refuse = under_way[0] > 6
+            under_way[1] += refuse
+        try:
+            if not refuse:
+                gate.acquire(timeout=0.02)  # an answer takes a while
+            return (429, {"retry-after": "0.01"}, {}) if refuse else None
+        finally:
+            with lock:
+                under_way[0] -= 1
+
+    with FakeServer(script) as server:
+        answers = ask(config(server), 300, replace(QUICK, attempts=40))
+    assert_all_right(answers)
+    assert under_way[1] < 150  # without the limit nearly every attempt would be refused
+    assert len(server.bodies) < 450
+
+
+def test_two_servers_share_and_one_that_dies_is_left_out() -> None:
+    died = threading.Event()
+
+    def dying(number: int, body: dict[str, Any]) -> Reply:
+        if number >= 20:
+            died.set()
+            return "reset"
+        return None
+
+    with FakeServer(dying) as first, FakeServer() as second:
+
+        def source() -> Iterator[GenerationRequest]:
+            for request in requests(300):
+                if died.is_set():
+                    first.stop()
+                yield request
+
+        with OpenAIEngine(SETTINGS, config(first, second), ["tiny"], QUICK) as engine:
+            engine.start()
+            answers = {answer.request_id: answer for answer in engine.stream(source())}
+    assert len(answers) == 300
+    assert_all_right(answers)
+    assert len(second.bodies) >= 200 and len(first.bodies) >= 20
+
+
+def test_a_server_that_was_away_is_used_again() -> None:
+    with FakeServer() as steady:
+        away = FakeServer()
+        away.stop()
+        with OpenAIEngine(SETTINGS, config(away, steady), ["tiny"], QUICK) as engine:
+            engine.start()
+            assert len(list(engine.stream(requests(5)))) == 5
+            with FakeServer(port=away.port) as back:
+                for _ in range(500):
+                    assert len(list(engine.stream(requests(20)))) == 20
+                    if back.bodies:
+                        break
+                assert back.bodies
+
+
+def test_all_servers_dead_ends_the_run() -> None:
+    server = FakeServer(lambda number, body: "reset" if number >= 5 else None)
+
+    def source() -> Iterator[GenerationRequest]:
+        for number, request in enumerate(requests(1000)):
+            if number == 5:
+                server.stop()
+            yield request
+
+    with OpenAIEngine(SETTINGS, config(server), ["tiny"], QUICK) as engine:
+        engine.start()
+        with pytest.raises(EngineError, match=rf"No server has answered[\s\S]*{server.port}"):
+            for answer in engine.stream(source()):
+                assert answer.error is None or "connection failed" in answer.error
+
+
+def test_a_server_that_refuses_everything_ends_the_run_and_no_request_is_blamed() -> None:
+    with (
+        FakeServer(lambda number, body: (404, {}, b"no completions here")) as server,
+        OpenAIEngine(SETTINGS, config(server), ["tiny"], QUICK) as engine,
+    ):
+        engine.start()
+        with pytest.raises(EngineError, match="404"):
+            assert not list(engine.stream(requests(10)))
+
+
+def test_nobody_there_at_the_start() -> None:
+    server = FakeServer()
+    server.stop()
+    with (
+        OpenAIEngine(SETTINGS, config(server), ["tiny"]) as engine,
+        pytest.raises(EngineError, match=rf"127.0.0.1:{server.port}.*does not answer.*--base-url"),
+    ):
+        engine.start()
+
+
+@pytest.mark.parametrize(
+    ("cards", "message"),
+    [
+        ([{**CARD, "id": "other", "root": "x"}], "serves other, not tiny.*engine.served_model"),
+        ([], "serves nothing"),
+        ([{**CARD, "max_model_len": 64}], "takes 64 tokens.*128.*model.max_model_len=64"),
+    ],
+)
+def test_the_wrong_model_or_a_short_one_at_the_start(cards: list[Any], message: str) -> None:
+    with (
+        FakeServer(cards=cards) as server,
+        OpenAIEngine(SETTINGS, config(server), ["tiny"]) as engine,
+        pytest.raises(EngineError, match=message),
+    ):
+        engine.start()
+
+
+def test_the_name_given_wins_and_the_path_is_known() -> None:
+    cards = [{**CARD, "id": "first"}, {**CARD, "id": "second", "root": "elsewhere"}]
+    with FakeServer(cards=cards) as server:
+        ask(config(server), 1)  # by its root, which is the model's path
+        ask(config(server, served_model="second"), 1)
+    assert [body["model"] for body in server.bodies] == ["first", "second"]
+
+
+def test_the_key_is_sent_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="slm_vllm")
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    with FakeServer(key="sk-very-secret") as server:
+        assert_all_right(ask(config(server, api_key_env="MY_KEY"), 3))
+        monkeypatch.setenv("MY_KEY", "sk-wrong-secret")
+        with (
+            OpenAIEngine(SETTINGS, config(server, api_key_env="MY_KEY"), ["tiny"]) as engine,
+            pytest.raises(EngineError, match="refuses the key.*--api-key-env") as refused,
+        ):
+            engine.start()
+    assert server.keys == {"sk-very-secret", "sk-wrong-secret"}
+    assert "secret" not in str(refused.value) + caplog.text
+
+
+def test_a_key_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_KEY", raising=False)
+    engine = OpenAIEngine(SETTINGS, config("http://127.0.0.1:9", api_key_env="MY_KEY"))
+    with pytest.raises(ConfigError, match="--api-key-env MY_KEY"):
+        engine.start()
+
+
+def test_input_is_read_no_further_than_the_bound() -> None:
+    read = itertools.count()
+    newest = [0]
+
+    def source() -> Iterator[GenerationRequest]:
+        for number in read:
+            newest[0] = number
+            yield GenerationRequest(f"r{number}", [number])
+
+    with (
+        FakeServer() as server,
+        OpenAIEngine(SETTINGS, config(server, max_in_flight=4), ["tiny"], QUICK) as engine,
+    ):
+        engine.start()
+        stream = engine.stream(source())
+        for taken in range(1, 200):
+            next(stream)
+            # waiting in the prefetcher, under way, and answered but not taken
+            assert newest[0] <= taken + 4 + 4 + 2 * 4 + 4
+        stream.close()
+        assert server.most_at_once <= 4
+        # The engine answers another stream afterwards.
+        assert len(list(engine.stream(requests(10)))) == 10
+
+
+def test_closing_the_iterator_ends_what_is_under_way() -> None:
+    gate = threading.Event()
+
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        if number > 0:
+            gate.wait(10)
+        return None
+
+    with FakeServer(script) as server:
+        with OpenAIEngine(SETTINGS, config(server), ["tiny"], QUICK) as engine:
+            engine.start()
+            stream = engine.stream(requests(100))
+            next(stream)
+            stream.close()
+            gate.set()
+            assert_all_right({a.request_id: a for a in engine.stream(requests(20))})
+
+
+def test_what_the_source_raises_is_raised() -> None:
+    def source() -> Iterator[GenerationRequest]:
+        yield from requests(3)
+        raise LookupError("row 4")
+
+    with FakeServer() as server, OpenAIEngine(SETTINGS, config(server), ["tiny"]) as engine:
+        engine.start()
+        with pytest.raises(LookupError, match="row 4"):
+            list(engine.stream(source()))
+
+
+def test_vllm_and_torch_are_not_imported() -> None:
+    with FakeServer() as server:
+        code = (
+            "import sys; sys.path.insert(0, 'tests/engines')\n"
+            "from test_openai_engine import *\n"
+            f"ask(config('{server.url}'), 2)\n"
+            "assert not {'vllm', 'torch', 'ray'} & set(sys.modules)\n"
+        )
+        root = Path(__file__).resolve().parents[2]
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("http://h:8000", "http://h:8000/v1"),
+        ("http://h:8000/", "http://h:8000/v1"),
+        ("http://h:8000/v1/", "http://h:8000/v1"),
+        ("https://h/openai/v1", "https://h/openai/v1"),
+    ],
+)
+def test_api_url(given: str, expected: str) -> None:
+    assert api_url(given) == expected
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@host/v1", "localhost:8000", "ftp://host"])
+def test_addresses_that_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="engine.api_key_env|is not an address") as refused:
+        EngineConfig(base_url=url)  # type: ignore[arg-type]
+    if "@" in url:
+        assert "secret" not in refused.value.errors()[0]["msg"]
+
+
+@given(st.integers(1, 600), st.integers(1, 600), st.lists(st.sampled_from("sarf"), max_size=400))
+def test_limit_stays_within_its_bounds(start: int, most: int, events: list[str]) -> None:
+    limit = AdaptiveLimit(start, most)
+    under_way: list[int] = []
+    for event in events:
+        before = limit.limit
+        if event == "s":
+            under_way.append(limit.send())
+        elif under_way:
+            number = under_way.pop(0)
+            if event == "a":
+                limit.answered()
+                assert before <= limit.limit <= before + 1
+            elif event == "r":
+                new = limit.refused(number)
+                assert limit.limit == (max(1, before // 2) if new else before)
+            else:
+                limit.failed()
+                assert limit.limit == before
+        assert 1 <= limit.limit <= most
+        assert limit.in_flight == len(under_way)
+
+
+def test_limit_doubles_with_each_round_and_halves_once_for_each_event() -> None:
+    limit = AdaptiveLimit(4, 100)
+    for expected in (8, 16, 32):
+        for number in [limit.send() for _ in range(limit.limit)]:
+            del number
+        # Each answer is replaced at once, so that the limit is in use.
+        for _ in range(expected // 2):
+            limit.answered()
+            limit.send()
+            limit.send()
+        assert limit.limit == expected
+        while limit.in_flight:
+            limit.failed()
+    numbers = [limit.send() for _ in range(32)]
+    assert [limit.refused(number) for number in numbers[:20]] == [True] + [False] * 19
+    assert limit.limit == 16
+
+
+def test_usual_is_what_a_server_says() -> None:
+    assert usual({"model": "m", "prompt": [5]})["choices"][0]["text"] == answer_to([5])
+
+
+def test_answers_are_kept_by_what_is_served_and_not_by_where() -> None:
+    from slm_vllm.config.compose import compose_config
+    from slm_vllm.runs.fingerprint import answer_fingerprint
+
+    def fingerprint(dtype: str, *words: str) -> str:
+        return answer_fingerprint(compose_config(["hardware=cpu", *words]), "rev", dtype, 512, None)
+
+    served = ["engine.name=openai", "engine.base_url=['http://a:1']"]
+    first = fingerprint("float32", *served)
+    # The client's own hardware and the address change no answer.
+    assert first == fingerprint("bfloat16", served[0], "engine.base_url=['http://b:2/v1']")
+    assert first == fingerprint("float32", *served, "engine.max_in_flight=3", "engine.timeout=9")
+    assert first != fingerprint("float32", *served, "engine.served_model=other")
+    assert first != fingerprint("float32", *served, "++engine.extra_body.priority=1")
+    assert first != fingerprint("float32")

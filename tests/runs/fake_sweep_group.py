@@ -1,0 +1,26 @@
+"""`slm_vllm.runs.sweep_group` with a fake engine; words of its own say how it fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from fake_engine import FakeEngine
+
+from slm_vllm.runs.session import RunOptions
+from slm_vllm.runs.sweep_group import main
+
+MODE = os.environ.get("FAKE_SWEEP", "")
+
+
+def on_answer(number: int) -> None:
+    if MODE == "killed" and number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if MODE == "stopped" and number == 2:
+        os.kill(os.getppid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    engine = FakeEngine(on_answer=on_answer)
+    sys.exit(main(RunOptions(make_engine=engine.factory(), import_engine=lambda: None)))

@@ -1,0 +1,186 @@
+"""Sweeps: the plan, the processes, what is left when something fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from qa_files import write_rows
+
+from slm_vllm.errors import ConfigError
+from slm_vllm.runs.signals import Interrupted
+from slm_vllm.runs.sweep import run_sweep
+from slm_vllm.runs.sweep_file import sweep_grid
+from slm_vllm.runs.sweep_plan import PlannedCell, SweepGrid, groups, plan_sweep, seconds_left
+
+PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_sweep_group.py")))
+Rows = list[dict[str, object]]
+
+
+@pytest.fixture
+def grid(tmp_path: Path, tiny_model: Path, rows: Rows) -> SweepGrid:
+    """Two models, two datasets, two modes and two retrievers: 12 cells."""
+    other = tmp_path / "other-model"
+    shutil.copytree(tiny_model, other)
+    first = write_rows(tmp_path / "first.jsonl", rows)
+    second = write_rows(tmp_path / "second.jsonl", rows[:4])
+    return SweepGrid(
+        models=(str(tiny_model), str(other)),
+        datasets=(str(first), str(second)),
+        modes=("no_context", "retriever"),
+        retrievers=("bm25", "rank_bm25"),
+        overrides=("hardware=cpu", f"cache_dir={tmp_path / 'cache'}"),
+        output_dir=str(tmp_path / "out"),
+    )
+
+
+@pytest.fixture
+def small(grid: SweepGrid) -> SweepGrid:
+    """Two models, one dataset, one mode: 2 cells."""
+    return replace(grid, datasets=grid.datasets[:1], modes=grid.modes[:1])
+
+
+def sweep(grid: SweepGrid, cells: list[PlannedCell] | None = None) -> list[dict[str, object]]:
+    return run_sweep(cells or plan_sweep(grid), grid.folder, quiet=True, program=PROGRAM)
+
+
+def state(cell: PlannedCell) -> dict[str, object]:
+    content = json.loads((cell.folder / "state.json").read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def test_every_cell_is_run_once_with_one_process_for_each_model(grid: SweepGrid) -> None:
+    cells = plan_sweep(grid)
+    assert len(cells) == 12 and [len(group) for group in groups(cells)] == [6, 6]
+    assert {cell.status for cell in cells} == {"new"}
+    results = sweep(grid)
+    assert [result["name"] for result in results] == [cell.name for cell in cells]
+    assert [result["num_examples"] for result in results] == [10, 10, 10, 4, 4, 4] * 2
+    pids = [state(cell)["pid"] for cell in cells]
+    assert len(set(pids[:6])) == len(set(pids[6:])) == 1 and pids[0] != pids[6]
+
+
+def test_the_same_sweep_again_does_nothing_and_a_changed_file_is_asked_again(
+    small: SweepGrid, rows: Rows
+) -> None:
+    small = replace(small, models=small.models[:1])
+    before = sweep(small)
+    cells = plan_sweep(small)
+    assert [cell.status for cell in cells] == ["done"]
+    assert seconds_left(cells) == 0.0
+    started = [state(cell)["started"] for cell in cells]
+    assert sweep(small) == before
+    assert [state(cell)["started"] for cell in cells] == started
+    write_rows(Path(small.datasets[0]), rows[:5])
+    assert [cell.status for cell in plan_sweep(small)] == ["begun"]
+    assert [result["num_examples"] for result in sweep(small)] == [5]
+
+
+def test_a_failed_cell_does_not_stop_the_others(grid: SweepGrid) -> None:
+    grid = replace(grid, models=grid.models[:1], modes=grid.modes[:1])
+    Path(grid.datasets[0]).write_text("not json\n")
+    cells = plan_sweep(grid)
+    results = sweep(grid)
+    assert [result.get("exit_code") for result in results] == [3, None]
+    assert "first.jsonl" in str(results[0]["error"])
+    assert [state(cell)["phase"] for cell in cells] == ["failed", "finished"]
+
+
+def test_a_process_that_is_lost_leaves_the_next_model_its_turn(
+    small: SweepGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_SWEEP", "killed")
+    cells = plan_sweep(small)
+    results = sweep(small)
+    assert [result["exit_code"] for result in results] == [4, 4]
+    assert all("signal 9" in str(result["error"]) for result in results)
+    assert state(cells[0])["pid"] != state(cells[1])["pid"]
+    monkeypatch.delenv("FAKE_SWEEP")
+    assert plan_sweep(small)[0].status == "begun"
+    finished = sweep(replace(small, models=small.models[:1]))
+    assert finished[0]["num_examples"] == 10
+    assert finished[0]["counts"]["resumed"] >= 2  # type: ignore[index]
+
+
+def test_a_signal_is_handed_on_and_stops_the_sweep(
+    small: SweepGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_SWEEP", "stopped")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as stopped:
+        sweep(small)
+    assert stopped.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    cells = plan_sweep(small)
+    assert state(cells[0])["phase"] == "interrupted"
+    assert not cells[1].folder.exists()
+
+
+def test_the_plan_refuses_what_would_collide(grid: SweepGrid, tmp_path: Path, rows: Rows) -> None:
+    twin = tmp_path / "twin" / "first.jsonl"
+    twin.parent.mkdir()
+    write_rows(twin, rows)
+    with pytest.raises(ConfigError, match="both be called"):
+        plan_sweep(SweepGrid(grid.models, (grid.datasets[0], str(twin)), grid.modes))
+    folder = plan_sweep(grid)[0].folder
+    folder.mkdir(parents=True)
+    (folder / "predictions.jsonl").write_text("{}\n")
+    (folder / "config.hash").write_text("another\n")
+    with pytest.raises(ConfigError, match="--overwrite"):
+        plan_sweep(grid)
+    assert plan_sweep(grid, overwrite=True)[0].status == "new"
+
+
+def test_the_time_left_is_rows_over_the_rate_of_the_same_model(grid: SweepGrid) -> None:
+    cells = plan_sweep(grid)
+    config = cells[0].config
+    known = [
+        PlannedCell(config, "done", rows=100, left=0, rate=5.0),
+        PlannedCell(config, "new", rows=None, left=None),
+        PlannedCell(config, "begun", rows=100, left=50),
+    ]
+    assert seconds_left(known) == pytest.approx(100 / 5 + 50 / 5)
+    assert seconds_left([*known, cells[-1]]) is None
+
+
+def test_a_sweep_file_says_the_same_as_options(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("models: [a, b]\ndatasets: demo\nmodes: [oracle]\nsamples: 3\nname: night\n")
+    written = sweep_grid({"file": str(file), "output_dir": "outputs", "overrides": ()})
+    given = sweep_grid(
+        {"models": "a, b", "datasets": "demo", "modes": "oracle", "samples": 3, "name": "night"}
+    )
+    assert written == given
+    won = sweep_grid({"file": str(file), "modes": "no_context", "samples": None})
+    assert (won.modes, won.samples) == (("no_context",), 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: [a]", "Did you mean 'models'"),
+        ("models: 3", "models must be a list"),
+        ("models: [a]\nsamples: 0", "samples must be a number"),
+        ("models: [a, a]\ndatasets: [x]\nmodes: [oracle]", "a is named twice"),
+        ("models: [a]", "needs --datasets, --modes"),
+        ("- a", "must hold keys"),
+        ("models: [", "not valid YAML"),
+        ("name: 7", "name must be text"),
+    ],
+)
+def test_a_sweep_file_with_a_mistake_says_which(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        sweep_grid({"file": str(file)})
+
+
+def test_a_missing_sweep_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        sweep_grid({"file": "nowhere.yaml"})
