@@ -1,0 +1,91 @@
+"""`slm-vllm compare`: runs set against each other, question by question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_EPILOG = """\b
+Examples:
+  slm-vllm compare demo_demo_no_context demo_demo_retriever demo_demo_oracle
+  slm-vllm compare outputs/night --baseline smollm2_360m_nq_no_context
+  slm-vllm compare 'outputs/*_nq_*' --metric exact_match --format latex --output table.tex"""
+
+
+@click.command("compare", epilog=_EPILOG)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN|SWEEP...")
+@click.option("--metric", default="token_recall", show_default=True, help="A metric of the runs.")
+@click.option("--baseline", metavar="RUN", help="What the others are set against (the first).")
+@click.option("--intersect", is_flag=True, help="Compare on the questions that all runs share.")
+@click.option(
+    "--allow-different",
+    is_flag=True,
+    help="Compare although prompts or dataset files differ.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["terminal", "markdown", "csv", "json", "latex"]),
+    default="terminal",
+    show_default=True,
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file."
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    default=Path("outputs"),
+    show_default=True,
+    help="Where run folders are kept.",
+)
+def command(
+    runs: tuple[str, ...],
+    metric: str,
+    baseline: str | None,
+    intersect: bool,
+    allow_different: bool,
+    form: str,
+    as_json: bool,
+    output: Path | None,
+    output_dir: Path,
+) -> None:
+    """Compare finished runs with a baseline.
+
+    RUN is a name under --output-dir, a path or a glob; SWEEP is a folder that holds runs. Runs are
+    paired by question: differences with bootstrap intervals, permutation p-values (Holm-corrected
+    when there are several), McNemar's test for 0/1 metrics, what context gained and destroyed.
+    """
+    from slm_vllm.errors import ConfigError, StorageError
+    from slm_vllm.reporting.alignment import COLUMNS
+    from slm_vllm.reporting.comparison import check_metric, compare_runs
+    from slm_vllm.reporting.comparison_tables import render
+    from slm_vllm.reporting.run_data import find_runs, load_run
+
+    check_metric(metric)
+    paths = find_runs(runs, output_dir)
+    chosen = None
+    if baseline is not None:
+        found = find_runs([baseline], output_dir)
+        if len(found) != 1:
+            raise ConfigError(f"--baseline {baseline}: names {len(found)} runs, it must be one")
+        chosen = found[0]
+        paths = [chosen, *(path for path in paths if path.resolve() != chosen.resolve())]
+    comparison = compare_runs(
+        [load_run(path, (*COLUMNS, metric)) for path in paths],
+        metric,
+        baseline=chosen,
+        intersect=intersect,
+        allow_different=allow_different,
+    )
+    text = render(comparison, "json" if as_json else form)
+    if output is None:
+        click.echo(text)
+        return
+    try:
+        output.write_text(text + "\n", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise StorageError(f"--output {output}: cannot be written ({error.strerror})") from None
+    click.echo(f"Written to {output}", err=True)

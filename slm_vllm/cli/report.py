@@ -1,0 +1,88 @@
+"""`slm-vllm report`: runs as one HTML file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    "report",
+    epilog="""\b
+Examples:
+  slm-vllm report demo_demo_retriever
+  slm-vllm report 'demo_demo_*' --output demo.html --plots plots
+  slm-vllm report outputs/my_sweep""",
+)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN|SWEEP...")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write. Default: report.html in the folder of the run or sweep, "
+    "for several in the current folder.",
+)
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Also write the plots there, as SVG and PNG.",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    default=Path("outputs"),
+    show_default=True,
+    help="Where run folders are kept.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    runs: tuple[str, ...],
+    output: Path | None,
+    plots: Path | None,
+    output_dir: Path,
+    as_json: bool,
+) -> None:
+    """Write finished runs as one HTML page with plots and all predictions.
+
+    RUN is a name under --output-dir, a path or a glob; SWEEP is a folder that holds runs. The page
+    needs no network and no other file.
+    """
+    from slm_vllm.reporting.drawing import require_matplotlib
+    from slm_vllm.reporting.figures import write_figures
+    from slm_vllm.reporting.report import build_report, write_report
+    from slm_vllm.reporting.run_data import find_runs, load_run
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if plots is not None:
+        require_matplotlib()
+    paths = find_runs(runs, output_dir)
+    target = output if output is not None else _default_output(runs, paths, output_dir)
+    report = build_report([load_run(path) for path in paths])
+    write_report(report, target)
+    drawn = [] if plots is None else write_figures(report.figures, plots)
+    size = target.stat().st_size
+    if as_json:
+        facts = {
+            "report": str(target),
+            "bytes": size,
+            "runs": [str(path) for path in paths],
+            "plots": [str(path) for path in drawn],
+        }
+        click.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    click.echo(f"{target}: {len(paths)} run{'s' * (len(paths) > 1)}, {size / 1e6:.1f} MB")
+    if plots is not None:
+        click.echo(f"{plots}: {len(report.figures)} plots, each as SVG and PNG")
+
+
+def _default_output(names: Sequence[str], paths: Sequence[Path], output_dir: Path) -> Path:
+    """In the one folder that was named, be it a run or a sweep; else here."""
+    if len(names) == 1:
+        for folder in (output_dir / names[0], Path(names[0])):
+            if folder in (paths[0], paths[0].parent):
+                return folder / "report.html"
+    return Path("report.html")

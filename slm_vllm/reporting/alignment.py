@@ -1,0 +1,204 @@
+"""Runs over one dataset, brought to the same questions in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.reporting.breakdowns import retrieval_hit
+from slm_vllm.reporting.config_diff import config_differences
+from slm_vllm.reporting.run_data import RunData
+from slm_vllm.scoring.paired import Values
+
+# All that a comparison reads of the predictions; the metric comes to it.
+COLUMNS = ("question_id", "question", "answers", "n_passages_used", "error", "search")
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedRuns:
+    """Runs over one dataset.
+
+    Attributes:
+        dataset: Its name.
+        runs: In the order they were given.
+        values: The metric, runs x questions; NaN where a question is unscored.
+        hits: For each run that searched, 1.0 where a passage with an answer went into the prompt,
+            0.0 where none did, NaN where it is not known; None for other runs.
+        notes: What the reader should know.
+    """
+
+    dataset: str
+    runs: tuple[RunData, ...]
+    values: Values
+    hits: tuple[Values | None, ...]
+    notes: tuple[str, ...]
+
+
+def align(
+    runs: Sequence[RunData], metric: str, *, intersect: bool, allow_different: bool
+) -> AlignedRuns:
+    """Brings runs over one dataset to the same questions.
+
+    Args:
+        runs: At least one, all with the same dataset name.
+        metric: A column of the predictions.
+        intersect: Take the questions that all have where the sets differ.
+        allow_different: Go on where prompts, dataset hashes, questions or answers differ.
+
+    Raises:
+        ConfigError: The runs differ in what was not allowed to differ.
+        DataError: A run has no scored row, a question twice, or they share no question.
+    """
+    for run in runs:
+        _check_rows(run, metric)
+    notes = _different(runs, allow_different)
+    frames, shared = _shared_questions(runs, intersect)
+    notes += shared
+    notes += _other_texts(runs, frames, allow_different)
+    notes += _failures(runs, frames)
+    values = np.stack([frame[metric].cast(pl.Float64).to_numpy() for frame in frames])
+    return AlignedRuns(
+        dataset=str(runs[0].results["dataset"]),
+        runs=tuple(runs),
+        values=np.where(np.isfinite(values), values, np.nan),
+        hits=tuple(_hits(run, frame) for run, frame in zip(runs, frames, strict=True)),
+        notes=tuple(notes),
+    )
+
+
+def _check_rows(run: RunData, metric: str) -> None:
+    rows = run.predictions
+    ids = rows["question_id"]
+    if ids.null_count():
+        raise DataError(f"{run.path}: {ids.null_count()} predictions have no question_id")
+    twice = ids.filter(ids.is_duplicated())
+    if len(twice):
+        raise DataError(
+            f"{run.path}: question_id '{twice[0]}' occurs {(ids == twice[0]).sum()} times. Rows "
+            "are paired by it; give each question of the dataset an id of its own and run again"
+        )
+    if not rows[metric].count():
+        raise DataError(
+            f"{run.path}: none of its {rows.height} rows has a value of {metric}, because none has "
+            "a usable answer to score against. There is nothing to compare"
+        )
+
+
+def _different(runs: Sequence[RunData], allowed: bool) -> list[str]:
+    """Prompts and dataset hashes that are not the same in all runs.
+
+    Raises:
+        ConfigError: There are some, and that is not allowed.
+    """
+    notes = []
+    for what, identities in (
+        ("prompts", [_text(run.manifest.get("prompt_hash")) for run in runs]),
+        ("dataset files", [_dataset_hash(run) for run in runs]),
+    ):
+        if len(known := set(filter(None, identities))) < 2:
+            continue
+        named = ", ".join(
+            f"{run.name} {identity[:8] if identity else 'unknown'}"
+            for run, identity in zip(runs, identities, strict=True)
+        )
+        message = f"the {what} of these runs differ, in {len(known)} versions by hash: {named}"
+        if what == "prompts":
+            changed = [d.key for d in config_differences(runs) if d.key.startswith("prompt.")]
+            message += f". Settings that differ: {', '.join(changed) or 'none that is known'}"
+        if not allowed:
+            raise ConfigError(f"{message}. Compare them all the same with --allow-different")
+        notes.append(message)
+    return notes
+
+
+def _dataset_hash(run: RunData) -> str:
+    dataset = run.manifest.get("dataset")
+    if not isinstance(dataset, dict):
+        return ""
+    return _text(dataset.get("sha256") or dataset.get("sha256_of_ends"))
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _shared_questions(
+    runs: Sequence[RunData], intersect: bool
+) -> tuple[list[pl.DataFrame], list[str]]:
+    """Each run's rows of the questions that all have, in the order of the first."""
+    ids = runs[0].predictions.select("question_id")
+    for run in runs[1:]:
+        ids = ids.join(run.predictions, on="question_id", how="semi", maintain_order="left")
+    counts = {run.name: run.predictions.height for run in runs}
+    notes = []
+    if any(count != ids.height for count in counts.values()):
+        message = f"{_counted(counts)}; {ids.height} are in all of these runs"
+        if not ids.height:
+            raise DataError(f"the runs share no question: {message}")
+        if not intersect:
+            raise ConfigError(
+                f"the runs have different questions: {message}. Compare them on those with "
+                "--intersect, or leave runs out"
+            )
+        notes.append(f"Only shared questions are compared: {message}.")
+    frames = [
+        ids.join(run.predictions, on="question_id", how="left", maintain_order="left")
+        for run in runs
+    ]
+    return frames, notes
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} has {count} questions" for name, count in counts.items())
+
+
+def _other_texts(
+    runs: Sequence[RunData], frames: Sequence[pl.DataFrame], allowed: bool
+) -> list[str]:
+    """Runs whose questions or answers are not those of the first run for the same ids."""
+    first = _text_hashes(frames[0])
+    notes = []
+    for run, frame in zip(runs[1:], frames[1:], strict=True):
+        other = int((_text_hashes(frame) != first).sum())
+        if not other:
+            continue
+        message = (
+            f"{other} of {frame.height} questions have another text or other answers in "
+            f"{run.name} than in {runs[0].name}, under the same question_id"
+        )
+        if not allowed:
+            raise ConfigError(f"{message}. Compare them all the same with --allow-different")
+        notes.append(message)
+    return notes
+
+
+def _text_hashes(frame: pl.DataFrame) -> npt.NDArray[np.uint64]:
+    return frame.select(pl.struct("question", "answers").hash()).to_series().to_numpy()
+
+
+def _failures(runs: Sequence[RunData], frames: Sequence[pl.DataFrame]) -> list[str]:
+    failed = {
+        run.name: int(frame["error"].count()) for run, frame in zip(runs, frames, strict=True)
+    }
+    return [
+        f"{name}: {count} questions failed and count as answered with nothing."
+        for name, count in failed.items()
+        if count
+    ]
+
+
+def _hits(run: RunData, frame: pl.DataFrame) -> Values | None:
+    if not frame["search"].count():
+        return None
+    try:
+        hits: Values = retrieval_hit(frame).cast(pl.Float64).to_numpy()
+    except pl.exceptions.PolarsError:
+        raise DataError(
+            f"{run.path}: column 'search' of the predictions holds no JSON objects"
+        ) from None
+    return hits

@@ -1,0 +1,316 @@
+"""The kinds of charts in a report, laid out as drawings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from slm_vllm.reporting.axes import Axis, axis_for, number, share_axis
+from slm_vllm.reporting.breakdowns import Group
+from slm_vllm.reporting.drawing import (
+    Area,
+    Drawing,
+    Label,
+    Line,
+    Marker,
+    Shape,
+    shortened,
+    text_width,
+)
+
+WIDTH = 460.0
+_PLOT_HEIGHT = 250.0
+_SMALL = 11.0
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its interval, for one run; `heading` groups those that follow one another."""
+
+    heading: str
+    label: str
+    mean: float
+    low: float
+    high: float
+    n: int
+    colour: str
+    shape: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A run as a point: `x` is what it costs or gives, `y` how good it is."""
+
+    label: str
+    x: float
+    y: float
+    low: float
+    high: float
+    colour: str
+    shape: int
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One run in a chart of groups."""
+
+    label: str
+    colour: str
+    shape: int
+    groups: Sequence[Group]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One value over time: (seconds, value)."""
+
+    label: str
+    colour: str
+    points: Sequence[tuple[float, float]]
+    dashed: bool = False
+
+
+def interval_chart(title: str, intervals: Sequence[Interval]) -> Drawing:
+    """Means as points on their intervals, one line for each run."""
+    longest = max(text_width(item.label) for item in intervals)
+    left = min(210.0, max(70.0, longest + 12.0))
+    axis = share_axis(left, WIDTH - 62.0)
+    shapes: list[Shape] = []
+    y = 14.0
+    heading = None
+    for item in intervals:
+        if item.heading != heading:
+            heading = item.heading
+            text = shortened(heading, WIDTH - 10)
+            shapes.append(Label(0, y, text, colour="ink", bold=True))
+            y += 21.0
+        said = f"{item.mean:.3f} [{item.low:.3f}, {item.high:.3f}], n = {item.n}"
+        ends = ((axis.at(item.low), y), (axis.at(item.high), y))
+        shapes += [
+            Label(left - 10, y, shortened(item.label, left - 12), "end", "ink"),
+            Line(ends, item.colour, 2.5, title=f"{item.label}: {said}"),
+            Marker(axis.at(item.mean), y, item.colour, item.shape, f"{item.label}: {said}"),
+            Label(WIDTH, y, f"{item.mean:.3f}", "end", "ink"),
+        ]
+        y += 23.0
+    grid = _vertical_grid(axis, 2.0, y - 6.0)
+    shapes.append(Label((axis.begin + axis.end) / 2, y + 24, "token recall", "middle"))
+    spoken = "; ".join(f"{item.heading} {item.label} {item.mean:.3f}" for item in intervals)
+    return Drawing(WIDTH, y + 34, (*grid, *shapes), title, spoken)
+
+
+def _vertical_grid(axis: Axis, top: float, bottom: float) -> list[Shape]:
+    shapes: list[Shape] = []
+    for tick in axis.ticks(5):
+        x = axis.at(tick)
+        shapes.append(Line(((x, top), (x, bottom)), "grid"))
+        shapes.append(Label(x, bottom + 12, number(tick), "middle", size=_SMALL))
+    return shapes
+
+
+def pareto_front(spots: Sequence[Spot], *, less_is_better: bool) -> list[Spot]:
+    """The spots that no other one beats, from the cheapest to the best.
+
+    One spot beats another when it is at least as good in both x and y and better in one.
+    """
+    sign = -1.0 if less_is_better else 1.0
+    front = [
+        spot
+        for spot in spots
+        if not any(
+            sign * other.x >= sign * spot.x
+            and other.y >= spot.y
+            and (other.x, other.y) != (spot.x, spot.y)
+            for other in spots
+        )
+    ]
+    return sorted(front, key=lambda spot: (spot.y, -sign * spot.x))
+
+
+def pareto_chart(title: str, spots: Sequence[Spot], unit: str, *, less_is_better: bool) -> Drawing:
+    """Token recall against what a run costs or gives, with the line of those nobody beats."""
+    x_axis = axis_for([spot.x for spot in spots], 44.0, WIDTH - 14.0)
+    top = max(min(1.0, max(spot.high for spot in spots) * 1.15), 0.1)
+    y_axis = Axis(0.0, top, _PLOT_HEIGHT, 10.0)
+    shapes = _frame(x_axis, y_axis, unit)
+    front = pareto_front(spots, less_is_better=less_is_better)
+    points = tuple((x_axis.at(spot.x), y_axis.at(spot.y)) for spot in front)
+    shapes.append(Line(points, "muted", 1.5, dashed=True, title="not beaten in both by any run"))
+    for spot in spots:
+        x = x_axis.at(spot.x)
+        ends = ((x, y_axis.at(spot.low)), (x, y_axis.at(spot.high)))
+        said = f"{spot.label}: token recall {spot.y:.3f}, {number(spot.x)} {unit}"
+        shapes.append(Line(ends, spot.colour, 1.5, title=said))
+        shapes.append(Marker(x, y_axis.at(spot.y), spot.colour, spot.shape, said, 5.5))
+    shapes += _spot_labels(spots, x_axis, y_axis)
+    best = ", ".join(spot.label for spot in front)
+    return Drawing(
+        WIDTH, _PLOT_HEIGHT + 46, tuple(shapes), title, f"Not beaten in both by any run: {best}"
+    )
+
+
+def _spot_labels(spots: Sequence[Spot], x_axis: Axis, y_axis: Axis) -> list[Shape]:
+    """Names beside the spots, on the side where there is room and no other name."""
+    labels: list[Shape] = []
+    taken: list[tuple[float, float, float, float]] = [
+        (x_axis.at(spot.x) - 6, y_axis.at(spot.y) - 6, x_axis.at(spot.x) + 6, y_axis.at(spot.y) + 6)
+        for spot in spots
+    ]
+    for spot in sorted(spots, key=lambda spot: -spot.y):
+        text = shortened(spot.label, 190, _SMALL)
+        width = text_width(text, _SMALL)
+        x, y = x_axis.at(spot.x), y_axis.at(spot.y)
+        places = [
+            (left, y + dy)
+            for dy in (0, -13, 13, -26, 26)
+            for left in (x + 10, x - 10 - width)
+            if left >= x_axis.begin + 2 and left + width <= WIDTH
+        ]
+        for left, middle in places:
+            box = (left, middle - 6, left + width, middle + 6)
+            if not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                labels.append(Label(left, middle, text, colour="ink", size=_SMALL))
+                break
+    return labels
+
+
+def _overlap(
+    a: tuple[float, float, float, float], b: tuple[float, float, float, float]
+) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _frame(x_axis: Axis, y_axis: Axis, x_label: str) -> list[Shape]:
+    """Grid, numbers and the name of the x axis; y is token recall."""
+    shapes = _horizontal_grid(x_axis.begin, x_axis.end, y_axis)
+    for tick in x_axis.ticks():
+        x = x_axis.at(tick)
+        shapes.append(Line(((x, y_axis.begin), (x, y_axis.begin + 4)), "muted"))
+        shapes.append(Label(x, y_axis.begin + 14, number(tick), "middle", size=_SMALL))
+    middle = (x_axis.begin + x_axis.end) / 2
+    shapes.append(Label(middle, y_axis.begin + 34, x_label, "middle"))
+    return shapes
+
+
+def _horizontal_grid(left: float, right: float, y_axis: Axis) -> list[Shape]:
+    shapes: list[Shape] = []
+    for tick in y_axis.ticks(5):
+        y = y_axis.at(tick)
+        shapes.append(Line(((left, y), (right, y)), "muted" if tick == 0 else "grid"))
+        shapes.append(Label(left - 7, y, number(tick), "end", size=_SMALL))
+    return shapes
+
+
+def group_chart(title: str, series: Sequence[Series], order: Sequence[str], unit: str) -> Drawing:
+    """Means with intervals by group, the runs side by side in each.
+
+    Args:
+        title: Spoken title.
+        series: The runs.
+        order: All group labels in order; those without rows are left out.
+        unit: What the groups are.
+    """
+    present = [name for name in order if any(g.label == name for s in series for g in s.groups)]
+    left = 40.0
+    legend, begin = _legend([(s.label, s.colour, s.shape) for s in series], left)
+    y_axis = share_axis(begin + _PLOT_HEIGHT - 30, begin + 6)
+    shapes = [*legend, *_horizontal_grid(left, WIDTH, y_axis)]
+    room = (WIDTH - left) / len(present)
+    step = min(16.0, room * 0.8 / len(series))
+    for i, name in enumerate(present):
+        middle = left + room * (i + 0.5)
+        shapes.append(Label(middle, y_axis.begin + 14, name, "middle", size=_SMALL))
+        counts = [g.estimate.n for s in series for g in s.groups if g.label == name]
+        said = str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)}-{max(counts)}"
+        shapes.append(Label(middle, y_axis.begin + 28, f"n={said}", "middle", size=9.5))
+        for j, one in enumerate(series):
+            x = middle + (j - (len(series) - 1) / 2) * step
+            shapes += _group_mark(one, name, x, y_axis)
+    middle = (left + WIDTH) / 2
+    shapes.append(Label(middle, y_axis.begin + 48, unit, "middle"))
+    spoken = "; ".join(
+        f"{s.label}: " + ", ".join(f"{g.label} {g.estimate.mean:.3f}" for g in s.groups)
+        for s in series
+    )
+    return Drawing(WIDTH, y_axis.begin + 58, tuple(shapes), title, spoken)
+
+
+def _group_mark(series: Series, name: str, x: float, y_axis: Axis) -> list[Shape]:
+    for group in series.groups:
+        if group.label != name:
+            continue
+        found = group.estimate
+        said = (
+            f"{series.label}, {name}: {found.mean:.3f} "
+            f"[{found.low:.3f}, {found.high:.3f}], n = {found.n}"
+        )
+        ends = ((x, y_axis.at(found.low)), (x, y_axis.at(found.high)))
+        mark = Marker(x, y_axis.at(found.mean), series.colour, series.shape, said)
+        return [Line(ends, series.colour, 2.0, title=said), mark]
+    return []
+
+
+def _legend(
+    entries: Sequence[tuple[str, str, int | None]], left: float
+) -> tuple[list[Shape], float]:
+    """The legend's shapes and where it ends; a shape of None is drawn as a line."""
+    shapes: list[Shape] = []
+    x, y = left, 10.0
+    for label, colour, shape in entries:
+        text = shortened(label, WIDTH - left - 30)
+        width = 30.0 + text_width(text)
+        if x > left and x + width > WIDTH:
+            x, y = left, y + 18.0
+        sign: Shape = (
+            Line(((x, y), (x + 12, y)), colour, 2.5)
+            if shape is None
+            else Marker(x + 6, y, colour, shape)
+        )
+        shapes += [sign, Label(x + 17, y, text, colour="ink")]
+        x += width
+    return shapes, y + 14.0
+
+
+def time_chart(
+    title: str, tracks: Sequence[Track], unit: str, phases: Mapping[str, tuple[float, float]]
+) -> Drawing:
+    """Values over the seconds of a run.
+
+    Args:
+        title: Spoken title.
+        tracks: The lines.
+        unit: Of the values.
+        phases: First and last second of each phase; drawn as bands.
+    """
+    left = 52.0
+    legend, begin = _legend([(t.label, t.colour, None) for t in tracks], left)
+    if phases:
+        begin += 14.0
+    seconds = [second for track in tracks for second, _ in track.points]
+    highest = max(value for track in tracks for _, value in track.points)
+    x_axis = Axis(0.0, max(max(seconds), 1e-3), left, WIDTH - 10)
+    y_axis = Axis(0.0, highest * 1.08 or 1.0, begin + _PLOT_HEIGHT - 60, begin + 6)
+    shapes = [*legend, *_bands(phases, x_axis, y_axis), *_frame(x_axis, y_axis, f"seconds ({unit})")]
+    for track in tracks:
+        points = tuple((x_axis.at(x), y_axis.at(y)) for x, y in track.points)
+        shapes.append(Line(points, track.colour, 2.0, track.dashed, track.label))
+    peaks = "; ".join(f"{t.label} at most {number(max(y for _, y in t.points))}" for t in tracks)
+    return Drawing(WIDTH, y_axis.begin + 46, tuple(shapes), title, f"{peaks} {unit}")
+
+
+def _bands(
+    phases: Mapping[str, tuple[float, float]], x_axis: Axis, y_axis: Axis
+) -> list[Shape]:
+    shapes: list[Shape] = []
+    free = -math.inf
+    for i, (name, (first, last)) in enumerate(phases.items()):
+        left, right = x_axis.at(first), x_axis.at(last)
+        box = ((left, y_axis.begin), (left, y_axis.end), (right, y_axis.end), (right, y_axis.begin))
+        if i % 2 == 0:
+            shapes.append(Area(box, "muted", 0.1))
+        if left >= free and right - left > 14:
+            shapes.append(Label(left + 2, y_axis.end - 8, name, size=10))
+            free = left + 8 + text_width(name, 10)
+    return shapes

@@ -1,0 +1,283 @@
+"""Runs compared question by question: the figures behind `slm-vllm compare`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from slm_vllm.config.nearest import nearest
+from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.reporting.alignment import AlignedRuns, align
+from slm_vllm.reporting.config_diff import Difference, config_differences
+from slm_vllm.reporting.context_effect import ContextEffect, context_effects
+from slm_vllm.reporting.run_data import RunData
+from slm_vllm.scoring.answers import METRICS
+from slm_vllm.scoring.intervals import MeanEstimate, estimate_mean
+from slm_vllm.scoring.paired import PairedComparison, compare_pairs, holm
+
+# That of `experiment.seed`, so that means are those of `results.json`.
+SEED = 42
+
+
+@dataclass(frozen=True, slots=True)
+class RunFigures:
+    """One run of a dataset's table.
+
+    Attributes:
+        name: Of the run, unique in the comparison.
+        path: Its folder.
+        model: Its model.
+        mode: Its mode.
+        retriever: Name of its retriever, None if it used none.
+        mean: Of the metric, over the compared questions.
+        questions_per_second: As measured by the run, None if it was not.
+        tokens_per_second: New tokens, likewise.
+        peak_rss: Resident memory of the process tree in MiB.
+        peak_gpu: GPU memory in MiB.
+    """
+
+    name: str
+    path: Path
+    model: str
+    mode: str
+    retriever: str | None
+    mean: MeanEstimate
+    questions_per_second: float | None
+    tokens_per_second: float | None
+    peak_rss: float | None
+    peak_gpu: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A run against the baseline of its dataset.
+
+    Attributes:
+        run: Name of the run.
+        paired: The figures.
+        p_holm: The permutation p-value, adjusted for all pairs of the comparison.
+        mcnemar_p_holm: That of McNemar's test, likewise; None where it does not apply.
+    """
+
+    run: str
+    paired: PairedComparison
+    p_holm: float
+    mcnemar_p_holm: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetComparison:
+    """All figures over one dataset.
+
+    Attributes:
+        dataset: Its name.
+        n_questions: Compared questions, unscored ones included.
+        baseline: Name of the run the others are compared with.
+        runs: One entry for each run.
+        pairs: One for each run but the baseline.
+        effects: What context did, for each run that has some and a run to compare with.
+        notes: What the reader should know.
+    """
+
+    dataset: str
+    n_questions: int
+    baseline: str
+    runs: tuple[RunFigures, ...]
+    pairs: tuple[Pair, ...]
+    effects: tuple[ContextEffect, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The whole comparison.
+
+    Attributes:
+        metric: The metric compared.
+        names: Of all runs; the positions in `differences` are theirs.
+        datasets: One entry for each dataset.
+        differences: Settings that are not the same in all runs.
+    """
+
+    metric: str
+    names: tuple[str, ...]
+    datasets: tuple[DatasetComparison, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def n_pairs(self) -> int:
+        """Size of the family of tests that Holm's correction is over."""
+        return sum(len(dataset.pairs) for dataset in self.datasets)
+
+
+def compare_runs(
+    runs: Sequence[RunData],
+    metric: str = "token_recall",
+    *,
+    baseline: Path | None = None,
+    intersect: bool = False,
+    allow_different: bool = False,
+) -> Comparison:
+    """Compares runs with a baseline, dataset by dataset.
+
+    In a dataset that the baseline does not belong to, the run with the same model, mode and
+    retriever takes its place, else the first one.
+
+    Args:
+        runs: Finished runs, with the columns of `alignment.COLUMNS` and the metric.
+        metric: One of `scoring.answers.METRICS`.
+        baseline: Folder of one of the runs; None for the first.
+        intersect: Compare on shared questions where question sets differ.
+        allow_different: Go on where prompts or dataset hashes differ.
+
+    Raises:
+        ConfigError: Unknown metric, nothing to compare, or runs that differ where they must not.
+        DataError: A run cannot be compared.
+    """
+    check_metric(metric)
+    named = _with_unique_names(runs)
+    groups: dict[str, list[RunData]] = {}
+    for run in named:
+        groups.setdefault(str(run.results["dataset"]), []).append(run)
+    if all(len(group) < 2 for group in groups.values()):
+        raise ConfigError(_nothing_to_compare(named, groups))
+    chosen = _find_baseline(named, baseline)
+    datasets = [
+        _compare_dataset(
+            align(group, metric, intersect=intersect, allow_different=allow_different),
+            _baseline_among(group, chosen),
+        )
+        for group in groups.values()
+    ]
+    return Comparison(
+        metric=metric,
+        names=tuple(run.name for run in named),
+        datasets=tuple(_adjusted(datasets)),
+        differences=tuple(config_differences(named)),
+    )
+
+
+def check_metric(metric: str) -> None:
+    """Raises ConfigError for a metric that predictions do not have."""
+    if metric not in METRICS:
+        raise ConfigError(f"--metric {metric}: there is no such metric. {nearest(metric, METRICS)}")
+
+
+def _with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
+    """Runs of one name in several places are named by their paths."""
+    counts = Counter(run.name for run in runs)
+    return [run if counts[run.name] == 1 else replace(run, name=str(run.path)) for run in runs]
+
+
+def _nothing_to_compare(runs: Sequence[RunData], groups: Mapping[str, object]) -> str:
+    if len(runs) == 1:
+        return f"there is one run only ({runs[0].name}); a comparison needs at least two"
+    return (
+        f"each of these {len(runs)} runs is the only one on its dataset "
+        f"({', '.join(groups)}); a comparison needs two on the same"
+    )
+
+
+def _find_baseline(runs: Sequence[RunData], path: Path | None) -> RunData:
+    if path is None:
+        return runs[0]
+    for run in runs:
+        if run.path.resolve() == path.resolve():
+            return run
+    raise ConfigError(f"the baseline {path} is not among the runs")
+
+
+def _baseline_among(group: Sequence[RunData], chosen: RunData) -> int:
+    for number, run in enumerate(group):
+        if run is chosen:
+            return number
+    for number, run in enumerate(group):
+        if _role(run) == _role(chosen):
+            return number
+    return 0
+
+
+def _role(run: RunData) -> tuple[object, ...]:
+    return tuple(run.results.get(key) for key in ("model", "mode", "retriever"))
+
+
+def _compare_dataset(aligned: AlignedRuns, baseline: int) -> DatasetComparison:
+    pairs = []
+    for number, run in enumerate(aligned.runs):
+        if number == baseline:
+            continue
+        paired = compare_pairs(aligned.values[number], aligned.values[baseline], seed=SEED)
+        if not paired.difference.n:
+            raise DataError(
+                f"{run.path} and {aligned.runs[baseline].path} have no question that is scored "
+                "in both"
+            )
+        pairs.append(Pair(run.name, paired, math.nan, None))
+    effects, notes = context_effects(aligned, seed=SEED)
+    return DatasetComparison(
+        dataset=aligned.dataset,
+        n_questions=aligned.values.shape[1],
+        baseline=aligned.runs[baseline].name,
+        runs=tuple(
+            _figures(run, aligned.values[number]) for number, run in enumerate(aligned.runs)
+        ),
+        pairs=tuple(pairs),
+        effects=tuple(effects),
+        notes=(*aligned.notes, *notes),
+    )
+
+
+def _figures(run: RunData, values: np.ndarray[Any, np.dtype[np.float64]]) -> RunFigures:
+    throughput, memory = _mapping(run.results["throughput"]), run.memory or {}
+    retriever = run.results.get("retriever")
+    return RunFigures(
+        name=run.name,
+        path=run.path,
+        model=str(run.results["model"]),
+        mode=str(run.results["mode"]),
+        retriever=None if retriever is None else str(retriever),
+        mean=estimate_mean(pl.Series(values[~np.isnan(values)]), seed=_seed(run)),
+        questions_per_second=_number(throughput.get("questions_per_second")),
+        tokens_per_second=_number(throughput.get("completion_tokens_per_second")),
+        peak_rss=_number(memory.get("peak_rss")),
+        peak_gpu=_number(memory.get("peak_gpu")),
+    )
+
+
+def _seed(run: RunData) -> int:
+    seed = _mapping(run.config.get("experiment")).get("seed")
+    return seed if isinstance(seed, int) and seed >= 0 else SEED
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _adjusted(datasets: Sequence[DatasetComparison]) -> list[DatasetComparison]:
+    """Corrects the p-values for the number of pairs in the whole comparison."""
+    pairs = [pair for dataset in datasets for pair in dataset.pairs]
+    tests = [pair.paired.mcnemar for pair in pairs]
+    p_values = iter(holm([pair.paired.p_value for pair in pairs]))
+    mcnemar = iter(holm([math.nan if test is None else test.p_value for test in tests]))
+    adjusted = []
+    for dataset in datasets:
+        corrected = []
+        for pair in dataset.pairs:
+            p, exact = next(p_values), next(mcnemar)
+            exact_or_none = None if math.isnan(exact) else exact
+            corrected.append(replace(pair, p_holm=p, mcnemar_p_holm=exact_or_none))
+        adjusted.append(replace(dataset, pairs=tuple(corrected)))
+    return adjusted

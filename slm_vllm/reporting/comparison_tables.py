@@ -1,0 +1,369 @@
+"""A comparison as text: terminal, Markdown, CSV, LaTeX, JSON.
+
+All five are made from the same few grids of cells, so that none shows what another lacks.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from slm_vllm.reporting.comparison import Comparison, DatasetComparison, Pair, RunFigures
+from slm_vllm.reporting.context_effect import ContextEffect
+from slm_vllm.scoring.intervals import MeanEstimate
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table before it has a format.
+
+    Attributes:
+        title: What it shows.
+        header: Names of the columns.
+        rows: Cells as text, each row as long as the header.
+        note: How to read it, may be empty.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def comparison_grids(comparison: Comparison) -> list[Grid]:
+    """The tables of a comparison: for each dataset runs, pairs and effects, then settings."""
+    grids = []
+    for dataset in comparison.datasets:
+        grids.append(_runs_grid(comparison, dataset))
+        if dataset.pairs:
+            grids.append(_pairs_grid(comparison, dataset))
+        if dataset.effects:
+            grids.append(_effects_grid(dataset))
+    if comparison.differences:
+        grids.append(_settings_grid(comparison))
+    return grids
+
+
+def render(comparison: Comparison, form: str) -> str:
+    """The whole comparison in one of `FORMATS`."""
+    return FORMATS[form](comparison)
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as one JSON object."""
+    return {
+        "metric": comparison.metric,
+        "datasets": [_dataset_json(dataset) for dataset in comparison.datasets],
+        "differences": [
+            {
+                "key": difference.key,
+                "values": [
+                    {"value": value, "runs": [comparison.names[i] for i in runs]}
+                    for value, runs in difference.values
+                ],
+            }
+            for difference in comparison.differences
+        ],
+    }
+
+
+def _dataset_json(dataset: DatasetComparison) -> dict[str, Any]:
+    return {
+        "dataset": dataset.dataset,
+        "n_questions": dataset.n_questions,
+        "baseline": dataset.baseline,
+        "runs": [
+            {
+                "name": run.name,
+                "path": str(run.path),
+                "model": run.model,
+                "mode": run.mode,
+                "retriever": run.retriever,
+                **run.mean.to_json(),
+                "questions_per_second": run.questions_per_second,
+                "tokens_per_second": run.tokens_per_second,
+                "peak_rss_mib": run.peak_rss,
+                "peak_gpu_mib": run.peak_gpu,
+            }
+            for run in dataset.runs
+        ],
+        "pairs": [
+            {
+                "run": pair.run,
+                **pair.paired.to_json(),
+                "p_holm": _finite(pair.p_holm),
+                "mcnemar_p_holm": pair.mcnemar_p_holm,
+            }
+            for pair in dataset.pairs
+        ],
+        "context": [
+            {
+                "run": effect.run,
+                "closed_book": effect.closed_book,
+                "oracle": effect.oracle,
+                "oracle_gap": None if effect.oracle_gap is None else effect.oracle_gap.to_json(),
+                "changes": [
+                    {
+                        "questions": change.questions,
+                        "n": change.n,
+                        "gain": change.gain.to_json(),
+                        "right_closed_book": change.right_closed_book,
+                        "destroyed": change.destroyed,
+                        "gained": change.gained,
+                    }
+                    for change in effect.changes
+                ],
+            }
+            for effect in dataset.effects
+        ],
+        "notes": list(dataset.notes),
+    }
+
+
+def _runs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
+    header = ("model", "mode", comparison.metric, "n", "questions/s", "tokens/s", "peak memory")
+    rows = tuple(
+        (
+            run.model,
+            run.mode if run.retriever is None else f"{run.mode} ({run.retriever})",
+            _estimate(run.mean),
+            str(run.mean.n),
+            _rounded(run.questions_per_second, 1),
+            _rounded(run.tokens_per_second, 0),
+            _memory(run),
+        )
+        for run in dataset.runs
+    )
+    note = " ".join(dataset.notes)
+    return Grid(f"{dataset.dataset}: {dataset.n_questions} questions", header, rows, note)
+
+
+def _pairs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
+    header = ["run", "difference", "p", "win/tie/loss"]
+    many = comparison.n_pairs > 1
+    if many:
+        header.insert(3, "p (Holm)")
+    with_mcnemar = any(pair.paired.mcnemar is not None for pair in dataset.pairs)
+    if with_mcnemar:
+        header.append("McNemar p (Holm)" if many else "McNemar p")
+    rows = tuple(_pair_row(pair, many, with_mcnemar) for pair in dataset.pairs)
+    note = "Paired by question; 95 % bootstrap interval; p of a sign-flip permutation test."
+    return Grid(f"{dataset.dataset}: against {dataset.baseline}", tuple(header), rows, note)
+
+
+def _pair_row(pair: Pair, many: bool, with_mcnemar: bool) -> tuple[str, ...]:
+    paired = pair.paired
+    cells = [pair.run, _estimate(paired.difference, signed=True), _p(paired.p_value)]
+    if many:
+        cells.append(_p(pair.p_holm))
+    cells.append(f"{paired.wins}/{paired.ties}/{paired.losses}")
+    if with_mcnemar:
+        exact = None if paired.mcnemar is None else paired.mcnemar.p_value
+        shown = pair.mcnemar_p_holm if many else exact
+        cells.append("-" if shown is None else _p(shown))
+    return tuple(cells)
+
+
+def _effects_grid(dataset: DatasetComparison) -> Grid:
+    header = (
+        "run", "questions", "n", "gain over closed book", "right closed book", "destroyed",
+        "gained", "oracle gap",
+    )  # fmt: skip
+    rows = tuple(row for effect in dataset.effects for row in _effect_rows(effect))
+    note = (
+        "hit: a passage with an answer went into the prompt. destroyed: right without context, "
+        "wrong with it; gained: the other way round."
+    )
+    return Grid(f"{dataset.dataset}: what context did", header, rows, note)
+
+
+def _effect_rows(effect: ContextEffect) -> list[tuple[str, ...]]:
+    gap = "-" if effect.oracle_gap is None else _estimate(effect.oracle_gap, signed=True)
+    if not effect.changes:
+        return [(effect.run, "all", "-", "-", "-", "-", "-", gap)]
+    return [
+        (
+            effect.run if number == 0 else "",
+            change.questions,
+            str(change.n),
+            _estimate(change.gain, signed=True),
+            str(change.right_closed_book),
+            str(change.destroyed),
+            str(change.gained),
+            gap if number == 0 else "",
+        )
+        for number, change in enumerate(effect.changes)
+    ]
+
+
+def _settings_grid(comparison: Comparison) -> Grid:
+    rows = tuple(
+        (difference.key, value, ", ".join(comparison.names[i] for i in runs))
+        for difference in comparison.differences
+        for value, runs in difference.values
+    )
+    return Grid("What differs between the configurations", ("setting", "value", "runs"), rows)
+
+
+def _terminal(comparison: Comparison) -> str:
+    return "\n\n".join(_drawn(grid) for grid in comparison_grids(comparison))
+
+
+def _drawn(grid: Grid) -> str:
+    lines = [tuple(_plain(cell) for cell in line) for line in (grid.header, *grid.rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(grid.header))]
+    drawn = [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    drawn.insert(1, "  ".join("-" * width for width in widths))
+    note = [grid.note] if grid.note else []
+    return "\n".join([_plain(grid.title), *drawn, *note])
+
+
+def _markdown(comparison: Comparison) -> str:
+    parts = []
+    for grid in comparison_grids(comparison):
+        lines = [grid.header, tuple("---" for _ in grid.header), *grid.rows]
+        table = "\n".join(
+            "| " + " | ".join(_markdown_cell(cell) for cell in line) + " |" for line in lines
+        )
+        parts.append(f"### {_markdown_cell(grid.title)}\n\n{table}")
+        if grid.note:
+            parts.append(_markdown_cell(grid.note))
+    return "\n\n".join(parts)
+
+
+def _csv(comparison: Comparison) -> str:
+    """One line for each run, numbers unrounded: the form for spreadsheets."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        [
+            "dataset", "run", "model", "mode", "retriever", "metric", "mean", "ci95_low",
+            "ci95_high", "n", "questions_per_second", "tokens_per_second", "peak_rss_mib",
+            "peak_gpu_mib", "baseline", "difference", "difference_ci95_low",
+            "difference_ci95_high", "p_value", "p_holm", "wins", "ties", "losses",
+            "mcnemar_p_value", "mcnemar_p_holm",
+        ]
+    )  # fmt: skip
+    for dataset in comparison.datasets:
+        pairs = {pair.run: pair for pair in dataset.pairs}
+        for run in dataset.runs:
+            mean = run.mean
+            row = [
+                dataset.dataset, run.name, run.model, run.mode, run.retriever, comparison.metric,
+                mean.mean, mean.low, mean.high, mean.n, run.questions_per_second,
+                run.tokens_per_second, run.peak_rss, run.peak_gpu, dataset.baseline,
+                *_csv_pair(pairs.get(run.name)),
+            ]  # fmt: skip
+            writer.writerow([_csv_cell(cell) for cell in row])
+    return out.getvalue().rstrip("\n")
+
+
+def _csv_pair(pair: Pair | None) -> list[object]:
+    if pair is None:
+        return [None] * 10
+    paired, difference = pair.paired, pair.paired.difference
+    exact = None if paired.mcnemar is None else paired.mcnemar.p_value
+    return [
+        difference.mean, difference.low, difference.high, paired.p_value, pair.p_holm,
+        paired.wins, paired.ties, paired.losses, exact, pair.mcnemar_p_holm,
+    ]  # fmt: skip
+
+
+def _latex(comparison: Comparison) -> str:
+    """Tables for the package booktabs."""
+    parts = []
+    for grid in comparison_grids(comparison):
+        columns = "ll" + "r" * (len(grid.header) - 2)
+        lines = [
+            "\\begin{table}",
+            f"\\caption{{{_latex_cell(grid.title)}}}",
+            f"\\begin{{tabular}}{{{columns}}}",
+            "\\toprule",
+            " & ".join(_latex_cell(cell) for cell in grid.header) + " \\\\",
+            "\\midrule",
+            *(" & ".join(_latex_cell(cell) for cell in row) + " \\\\" for row in grid.rows),
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table}",
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _json(comparison: Comparison) -> str:
+    return json.dumps(comparison_json(comparison), ensure_ascii=False, indent=2)
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "terminal": _terminal,
+    "markdown": _markdown,
+    "csv": _csv,
+    "json": _json,
+    "latex": _latex,
+}
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+def _latex_cell(cell: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in _plain(cell))
+
+
+def _markdown_cell(cell: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", _plain(cell))
+
+
+def _csv_cell(cell: object) -> object:
+    if isinstance(cell, float):
+        return cell if math.isfinite(cell) else ""
+    # A spreadsheet takes text that begins so for a formula.
+    if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@"):
+        return "'" + cell
+    return "" if cell is None else cell
+
+
+def _plain(cell: str) -> str:
+    """One line without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in cell)
+
+
+def _estimate(estimate: MeanEstimate, *, signed: bool = False) -> str:
+    if math.isnan(estimate.mean):
+        return "-"
+    sign = "+" if signed else ""
+    low, high = estimate.low, estimate.high
+    return f"{estimate.mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _rounded(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _memory(run: RunFigures) -> str:
+    if run.peak_rss is None:
+        return "-"
+    gpu = "" if run.peak_gpu is None else f", GPU {run.peak_gpu:,.0f}"
+    return f"{run.peak_rss:,.0f}{gpu} MiB"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

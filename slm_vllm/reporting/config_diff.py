@@ -1,0 +1,90 @@
+"""What differs between the configurations of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slm_vllm.reporting.run_data import RunData
+
+NOT_SET = "(not set)"
+
+# Names and places differ between any two runs and say nothing.
+_IGNORED = ("experiment.name", "experiment.output_dir", "cache_dir")
+_MANIFEST_KEYS = (
+    "slm_vllm",
+    "model.revision",
+    "dataset.sha256",
+    "dataset.sha256_of_ends",
+    "engine.name",
+    "engine.vllm",
+    "engine.arguments.dtype",
+    "device.name",
+    "git.commit",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting that is not the same in all runs.
+
+    Attributes:
+        key: With dots between sections; `manifest:` before those that no configuration holds.
+        values: Each value and the runs (by position) that have it.
+    """
+
+    key: str
+    values: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def config_differences(runs: Sequence[RunData]) -> list[Difference]:
+    """A flat diff of the configurations, and of a few facts of the manifests.
+
+    Settings of the retriever are compared among the runs that use one.
+    """
+    settings = [flat_settings(run) for run in runs]
+    facts = [_facts(run) for run in runs]
+    found = []
+    for columns in (settings, facts):
+        for key in dict.fromkeys(key for column in columns for key in column):
+            values: dict[str, list[int]] = {}
+            for number, (run, column) in enumerate(zip(runs, columns, strict=True)):
+                if applies(key, run):
+                    values.setdefault(column.get(key, NOT_SET), []).append(number)
+            if len(values) > 1:
+                found.append(Difference(key, tuple((v, tuple(n)) for v, n in values.items())))
+    return found
+
+
+def flat_settings(run: RunData) -> dict[str, str]:
+    """The configuration with dotted keys and values as JSON, without names and places."""
+    return {key: value for key, value in _flat(run.config).items() if key not in _IGNORED}
+
+
+def applies(key: str, run: RunData) -> bool:
+    """Whether a setting had any effect on a run."""
+    return not key.startswith("retriever.") or context_of(run) == "retriever"
+
+
+def context_of(run: RunData) -> str:
+    """What the model saw beside the question: none, oracle or retriever."""
+    mode = run.config.get("experiment_mode")
+    return str(mode.get("context")) if isinstance(mode, Mapping) else ""
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            text = json.dumps(value, ensure_ascii=False, default=str)
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) and value else text
+    return flat
+
+
+def _facts(run: RunData) -> dict[str, str]:
+    flat = _flat(run.manifest)
+    return {f"manifest:{key}": flat[key] for key in _MANIFEST_KEYS if key in flat}

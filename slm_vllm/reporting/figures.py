@@ -1,0 +1,328 @@
+"""The figures of a report: which charts it has, and the numbers in each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from slm_vllm.reporting import breakdowns
+from slm_vllm.reporting.axes import number
+from slm_vllm.reporting.breakdowns import Bins, Group
+from slm_vllm.reporting.charts import (
+    Interval,
+    Series,
+    Spot,
+    Track,
+    group_chart,
+    interval_chart,
+    pareto_chart,
+    pareto_front,
+    time_chart,
+)
+from slm_vllm.reporting.drawing import Drawing, require_matplotlib, to_svg, write_png
+from slm_vllm.reporting.run_view import RunView
+
+# More runs than this in one chart of groups cannot be told apart.
+_MOST_SERIES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart with its numbers.
+
+    Attributes:
+        key: Unique in the report, fit for a file name.
+        title: What it shows.
+        note: How to read it.
+        drawing: The chart.
+        columns: Head of its table.
+        rows: The table.
+    """
+
+    key: str
+    title: str
+    note: str
+    drawing: Drawing
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def build_figures(views: Sequence[RunView]) -> list[Figure]:
+    """All figures of a report, by dataset; those there is no data for are left out."""
+    figures: list[Figure] = []
+    datasets = dict.fromkeys(view.dataset for view in views)
+    for dataset in datasets:
+        inside = [_named_within(view, views) for view in views if view.dataset == dataset]
+        suffix = f" on {dataset}" if len(datasets) > 1 else ""
+        for figure in _dataset_figures(inside):
+            figures.append(
+                replace(
+                    figure, key=f"{_slug(dataset)}-{figure.key}", title=f"{figure.title}{suffix}"
+                )
+            )
+    return figures
+
+
+def write_figures(figures: Iterable[Figure], folder: Path) -> list[Path]:
+    """Writes each figure as SVG and PNG.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for figure in figures:
+        svg, png = folder / f"{figure.key}.svg", folder / f"{figure.key}.png"
+        svg.write_text(to_svg(figure.drawing) + "\n", encoding="utf-8")
+        write_png(figure.drawing, png)
+        written += [svg, png]
+    return written
+
+
+def _named_within(view: RunView, views: Sequence[RunView]) -> RunView:
+    """The view with a label that leaves out the dataset, which the figure's title has."""
+    several = len({view.model for view in views}) > 1 and view.condition != view.run.name
+    return replace(view, label=f"{view.model} · {view.condition}" if several else view.condition)
+
+
+def _dataset_figures(views: Sequence[RunView]) -> Iterator[Figure]:
+    scored = [view for view in views if _recall(view)["mean"] is not None]
+    if scored:
+        yield _recall_figure(scored)
+    yield from _pareto_figures(scored)
+    for key, title, note, unit, bins, grouped in _BREAKDOWNS:
+        known = [(view, grouped(view.run.predictions)) for view in scored]
+        chunks = list(_chunked([(view, groups) for view, groups in known if groups]))
+        for i, chunk in enumerate(chunks):
+            figure = _group_figure(key, title, note, unit, bins, chunk)
+            yield _counted(figure, i, len(chunks))
+    yield from _time_figures(views)
+
+
+def _recall_figure(views: Sequence[RunView]) -> Figure:
+    intervals = [
+        Interval(
+            view.model, view.condition, *_ends(view), _recall(view)["n"], view.colour, view.shape
+        )
+        for view in views
+    ]
+    title = "Token recall by mode and model"
+    return Figure(
+        "recall",
+        title,
+        "Share of the expected answer's words in the prediction, with 95 % bootstrap intervals.",
+        interval_chart(title, intervals),
+        ("model", "mode", "mean", "95 % low", "95 % high", "n"),
+        tuple(
+            (i.heading, i.label, f"{i.mean:.3f}", f"{i.low:.3f}", f"{i.high:.3f}", str(i.n))
+            for i in intervals
+        ),
+    )
+
+
+def _pareto_figures(views: Sequence[RunView]) -> Iterator[Figure]:
+    rates = {view.label: view.run.results["throughput"]["questions_per_second"] for view in views}
+    memory, what = _peak_memory(views)
+    note = "Dashed: the runs that no other run beats in both."
+    for key, title, unit, values, less in (
+        ("throughput", "Token recall against throughput", "questions/s", rates, False),
+        ("memory", f"Token recall against {what}", "GiB", memory, True),
+    ):
+        known = [view for view in views if values[view.label]]
+        if len(known) < 2:
+            continue
+        spots = [
+            Spot(view.label, float(values[view.label]), *_ends(view), view.colour, view.shape)
+            for view in known
+        ]
+        front = pareto_front(spots, less_is_better=less)
+        yield Figure(
+            key,
+            title,
+            note,
+            pareto_chart(title, spots, unit, less_is_better=less),
+            ("run", unit, "token recall", "on the line"),
+            tuple(
+                (s.label, number(s.x), f"{s.y:.3f}", "yes" if s in front else "no") for s in spots
+            ),
+        )
+
+
+def _peak_memory(views: Sequence[RunView]) -> tuple[dict[str, float | None], str]:
+    """Peaks in GiB: of the GPU where all runs have one, else of the processes."""
+    reports = {view.label: view.run.memory or {} for view in views}
+    on_gpu = bool(reports) and all(report.get("peak_gpu") for report in reports.values())
+    key, what = ("peak_gpu", "peak GPU memory") if on_gpu else ("peak_rss", "peak memory")
+    return {
+        label: report[key] / 1024 if report.get(key) else None for label, report in reports.items()
+    }, what
+
+
+def _group_figure(
+    key: str,
+    title: str,
+    note: str,
+    unit: str,
+    bins: Bins,
+    chunk: Sequence[tuple[RunView, list[Group]]],
+) -> Figure:
+    series = [Series(view.label, view.colour, view.shape, groups) for view, groups in chunk]
+    # Where nothing was found has no rank: it stands behind the ranks.
+    order = sorted((label for label, _ in bins), key=lambda label: label == "none")
+    return Figure(
+        key,
+        title,
+        note,
+        group_chart(title, series, order, unit),
+        ("run", unit, "mean", "95 % low", "95 % high", "n"),
+        tuple(
+            (
+                one.label,
+                group.label,
+                f"{group.estimate.mean:.3f}",
+                f"{group.estimate.low:.3f}",
+                f"{group.estimate.high:.3f}",
+                str(group.estimate.n),
+            )
+            for one in series
+            for group in one.groups
+        ),
+    )
+
+
+def _time_figures(views: Sequence[RunView]) -> Iterator[Figure]:
+    for key, title, unit, tracks_of in (
+        ("memory-over-time", "Memory over time", "GiB", _memory_tracks),
+        ("rate-over-time", "Rate over time", "questions/s", _rate_tracks),
+    ):
+        known = [(view, tracks) for view in views if (tracks := tracks_of(view, len(views) == 1))]
+        chunks = list(_chunked(known))
+        for i, chunk in enumerate(chunks):
+            tracks = [track for _, found in chunk for track in found]
+            phases = _phases(chunk[0][0]) if len(chunk) == 1 else {}
+            figure = Figure(
+                key,
+                title,
+                "From the start of the process; modes of one command share it.",
+                time_chart(title, tracks, unit, phases),
+                ("line", "samples", f"highest ({unit})"),
+                tuple(
+                    (t.label, str(len(t.points)), number(max(value for _, value in t.points)))
+                    for t in tracks
+                ),
+            )
+            yield _counted(figure, i, len(chunks))
+
+
+def _memory_tracks(view: RunView, alone: bool) -> list[Track]:
+    samples = _samples(view)
+    tracks = []
+    for key, name, colour in (("gpu", "GPU", "series-1"), ("rss", "processes", "series-0")):
+        points = [(s["seconds"], s[key] / 1024) for s in samples if s.get(key) is not None]
+        if points and not alone:
+            return [Track(view.label, view.colour, points, dashed=view.shape % 2 == 1)]
+        if points:
+            tracks.append(Track(name, colour, points))
+    return tracks
+
+
+def _rate_tracks(view: RunView, alone: bool) -> list[Track]:
+    """Answers for each second between samples that say how many were `done`."""
+    counted = [(s["seconds"], s["done"]) for s in _samples(view) if s.get("done") is not None]
+    if not counted:
+        return []
+    # Windows of a thirtieth of the time: shorter ones show the batches, not the rate.
+    window = max((counted[-1][0] - counted[0][0]) / 30, 1.0)
+    points, (since, before) = [], counted[0]
+    for seconds, done in counted[1:]:
+        if seconds - since >= window:
+            points.append((seconds, (done - before) / (seconds - since)))
+            since, before = seconds, done
+    label, colour = ("rate", "series-0") if alone else (view.label, view.colour)
+    return [Track(label, colour, points)] if points else []
+
+
+def _samples(view: RunView) -> list[Mapping[str, Any]]:
+    return list((view.run.memory or {}).get("samples", []))
+
+
+def _phases(view: RunView) -> dict[str, tuple[float, float]]:
+    """First and last second of each phase, in order; each ends where the next one begins."""
+    starts: dict[str, float] = {}
+    for sample in _samples(view):
+        starts.setdefault(sample["phase"], sample["seconds"])
+    ends = [*list(starts.values())[1:], max((s["seconds"] for s in _samples(view)), default=0.0)]
+    return {name: (start, end) for (name, start), end in zip(starts.items(), ends, strict=True)}
+
+
+def _recall(view: RunView) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = view.run.results["metrics"]["token_recall"]
+    return found
+
+
+def _ends(view: RunView) -> tuple[float, float, float]:
+    """Mean, low and high end."""
+    recall = _recall(view)
+    low, high = recall["ci95"]
+    return recall["mean"], low, high
+
+
+def _chunked(
+    known: Sequence[tuple[RunView, Any]],
+) -> Iterator[Sequence[tuple[RunView, Any]]]:
+    """All at once where they fit in one chart, else each model for itself."""
+    if len(known) <= _MOST_SERIES:
+        parts = [known] if known else []
+    else:
+        models = dict.fromkeys(view.model for view, _ in known)
+        parts = [[pair for pair in known if pair[0].model == model] for model in models]
+    for part in parts:
+        for i in range(0, len(part), _MOST_SERIES):
+            yield part[i : i + _MOST_SERIES]
+
+
+def _counted(figure: Figure, i: int, n: int) -> Figure:
+    if n == 1:
+        return figure
+    return replace(figure, key=f"{figure.key}-{i + 1}", title=f"{figure.title} ({i + 1} of {n})")
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "dataset"
+
+
+_BREAKDOWNS: tuple[
+    tuple[str, str, str, str, Bins, Callable[[pl.DataFrame], list[Group]]], ...
+] = (
+    (
+        "answer-length",
+        "Token recall by answer length",
+        "Words of the shortest expected answer.",
+        "words in the answer",
+        breakdowns.ANSWER_LENGTHS,
+        breakdowns.by_answer_length,
+    ),
+    (
+        "rank",
+        "Token recall by retrieval rank",
+        "Rank of the first passage that holds an answer. The search looks further than the prompt: "
+        "a passage behind the last one of the prompt was not shown to the model.",
+        "rank of the first passage with an answer",
+        breakdowns.RANKS,
+        breakdowns.by_rank,
+    ),
+    (
+        "position",
+        "Token recall by position in the document",
+        "Where in its document the first passage of the prompt that holds an answer begins.",
+        "characters before the passage",
+        breakdowns.POSITIONS,
+        breakdowns.by_position,
+    ),
+)

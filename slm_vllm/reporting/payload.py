@@ -1,0 +1,142 @@
+"""The predictions as the page reads them: columns, each question and passage once, compressed.
+
+Base64 has no character that means anything to HTML, so whatever a model wrote cannot end the
+element that holds it.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from slm_vllm.reporting.breakdowns import answer_rank, retrieval_hit
+from slm_vllm.reporting.run_view import RunView
+
+_COLUMNS = {
+    "prediction": "prediction",
+    "completion": "completion",
+    "error": "error",
+    "finish": "finish_reason",
+    "promptTokens": "n_prompt_tokens",
+    "newTokens": "n_completion_tokens",
+    "truncated": "truncated",
+}
+_METRICS = ("token_recall", "exact_match", "f1", "contains")
+
+
+def questions_payload(views: Sequence[RunView]) -> dict[str, Any]:
+    """Runs, questions and answers of the model.
+
+    `questions` holds each question once: rows of different runs are the same question when
+    dataset, id, text and answers are equal. `rows[i]` holds the columns of run i; its column `q`
+    has the numbers of the questions.
+    """
+    asked = [
+        view.run.predictions.select(
+            pl.lit(view.dataset).alias("dataset"),
+            "question_id",
+            "question",
+            pl.col("answers").list.join("\x1f", ignore_nulls=True).fill_null("").alias("joined"),
+            pl.col("answers").fill_null([]),
+            "metadata",
+        )
+        for view in views
+    ]
+    key = ["dataset", "question_id", "question", "joined"]
+    distinct = pl.concat(asked).unique(key, keep="first", maintain_order=True)
+    numbered = distinct.select(key).with_row_index("q")
+    return {
+        "runs": [
+            {
+                "name": view.run.name,
+                "label": view.label,
+                "mode": str(view.run.results["mode"]),
+                "dataset": view.dataset,
+                "colour": view.colour,
+            }
+            for view in views
+        ],
+        "questions": {
+            "id": distinct["question_id"].to_list(),
+            "text": distinct["question"].to_list(),
+            "answers": distinct["answers"].to_list(),
+            "metadata": distinct["metadata"].to_list(),
+        },
+        "rows": [
+            {
+                "q": frame.join(
+                    numbered, on=key, how="left", maintain_order="left", nulls_equal=True
+                )["q"].to_list(),
+                **_run_columns(view.run.predictions),
+            }
+            for view, frame in zip(views, asked, strict=True)
+        ],
+    }
+
+
+def passages_payload(views: Sequence[RunView]) -> dict[str, Any]:
+    """Each distinct passage once in `passages`; `rows[run][row]` lists [number, score] pairs."""
+    exploded = [
+        view.run.predictions.select(
+            pl.int_range(pl.len()).alias("row"), pl.col("contexts").alias("passage")
+        )
+        .explode("passage", empty_as_null=True)
+        .drop_nulls("passage")
+        .unnest("passage")
+        for view in views
+    ]
+    key = ["passage_id", "title", "text"]
+    distinct = (
+        pl.concat([frame.select(key) for frame in exploded])
+        .unique(maintain_order=True)
+        .with_row_index("number")
+    )
+    return {
+        "passages": [list(row) for row in distinct.select(key).iter_rows()],
+        "rows": [
+            _listed(frame, distinct, view.run.predictions.height)
+            for view, frame in zip(views, exploded, strict=True)
+        ],
+    }
+
+
+def _listed(frame: pl.DataFrame, distinct: pl.DataFrame, height: int) -> list[list[list[Any]]]:
+    joined = frame.join(
+        distinct,
+        on=["passage_id", "title", "text"],
+        how="left",
+        maintain_order="left",
+        nulls_equal=True,
+    )
+    score = pl.when(pl.col("score").is_finite()).then(pl.col("score").round(3))
+    rows: list[list[list[Any]]] = [[] for _ in range(height)]
+    for row, number, shown in joined.select("row", "number", score).iter_rows():
+        rows[row].append([number, shown])
+    return rows
+
+
+def _run_columns(predictions: pl.DataFrame) -> dict[str, list[Any]]:
+    columns = {name: predictions[column].to_list() for name, column in _COLUMNS.items()}
+    metrics = predictions.select(
+        pl.when(pl.col(name).is_finite()).then(pl.col(name).round(3)).alias(name)
+        for name in _METRICS
+    )
+    return {
+        **columns,
+        **{name: metrics[name].to_list() for name in _METRICS},
+        "rank": answer_rank(predictions).to_list(),
+        "hit": retrieval_hit(predictions).to_list(),
+    }
+
+
+def packed(payload: Any) -> str:
+    """A value as JSON, compressed, in base64; equal values give equal text."""
+    text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Names out of JSON files can hold half a surrogate pair, which UTF-8 has no form for.
+    data = gzip.compress(text.encode("utf-8", errors="replace"), compresslevel=6, mtime=0)
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,117 @@
+"""The report: runs as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from slm_vllm import __version__
+from slm_vllm.errors import DataError, StorageError
+from slm_vllm.reporting import sections
+from slm_vllm.reporting.figures import Figure, build_figures
+from slm_vllm.reporting.payload import packed, passages_payload, questions_payload
+from slm_vllm.reporting.plain_text import escaped
+from slm_vllm.reporting.run_data import RunData
+from slm_vllm.reporting.run_view import RunView, view_runs
+
+_COLUMNS = (
+    "contexts", "completion", "metadata", "truncated", "finish_reason", "n_prompt_tokens",
+    "n_completion_tokens",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report in memory.
+
+    Attributes:
+        html: The page.
+        figures: Its charts.
+    """
+
+    html: str
+    figures: tuple[Figure, ...]
+
+
+def build_report(runs: Sequence[RunData]) -> Report:
+    """Makes the report of some runs.
+
+    Raises:
+        DataError: The predictions of a run lack a column.
+    """
+    for run in runs:
+        missing = [name for name in _COLUMNS if name not in run.predictions.columns]
+        if missing:
+            raise DataError(f"{run.path}/predictions.parquet has no column '{missing[0]}'")
+    views = view_runs(runs)
+    figures = tuple(build_figures(views))
+    return Report(_page(views, figures), figures)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Writes the page; another one of that name is replaced when the new one is whole.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(report.html, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _page(views: Sequence[RunView], figures: Sequence[Figure]) -> str:
+    page = files("slm_vllm.reporting") / "page"
+    style, script = ((page / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    questions = questions_payload(views)
+    values = {
+        "title": escaped(_title(views)),
+        "subtitle": escaped(_subtitle(views)),
+        "version": escaped(__version__),
+        "style": style,
+        "script": script,
+        # Nothing but this script can run, and nothing can be fetched, whatever a prediction says.
+        "script_hash": _hash(script),
+        "headline": sections.headline(views),
+        "results": sections.results_section(views),
+        "figures": sections.figures_section(figures),
+        "configuration": sections.configuration_section(views),
+        "origin": sections.origin_section(views),
+        "questions": packed(questions),
+        "passages": packed(passages_payload(views)),
+    }
+    template = (page / "page.html").read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
+
+
+def _title(views: Sequence[RunView]) -> str:
+    if len(views) == 1:
+        return views[0].run.name
+    models = list(dict.fromkeys(view.model for view in views))
+    datasets = list(dict.fromkeys(view.dataset for view in views))
+    named = models[0] if len(models) == 1 else f"{len(models)} models"
+    where = datasets[0] if len(datasets) == 1 else f"{len(datasets)} datasets"
+    return f"{named} on {where}, {len(views)} runs"
+
+
+def _subtitle(views: Sequence[RunView]) -> str:
+    conditions = dict.fromkeys(view.condition for view in views)
+    models = ", ".join(dict.fromkeys(view.model for view in views))
+    datasets = ", ".join(dict.fromkeys(view.dataset for view in views))
+    created = sorted(str(view.run.manifest.get("created", ""))[:10] for view in views)
+    days = created[0] if created[0] == created[-1] else f"{created[0]} to {created[-1]}"
+    return f"{models} on {datasets}: {', '.join(conditions)}. Run {days}."
+
+
+def _hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"

@@ -1,0 +1,295 @@
+"""The parts of the report that are there without a script: tables and figures, as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from slm_vllm.reporting.axes import number
+from slm_vllm.reporting.config_diff import NOT_SET, Difference, config_differences, flat_settings
+from slm_vllm.reporting.drawing import PAGE, to_svg
+from slm_vllm.reporting.figures import Figure
+from slm_vllm.reporting.plain_text import escaped
+from slm_vllm.reporting.run_view import RunView
+
+_METRICS = {
+    "token_recall": "token recall",
+    "exact_match": "exact match",
+    "f1": "F1",
+    "contains": "contains",
+}
+_COUNTS = {
+    "errors": "failed requests",
+    "unscored": "rows without a usable answer to score against",
+    "rejected": "rows of the dataset rejected",
+    "truncated": "prompts cut to fit the context",
+    "unterminated_thinking": "answers that ended while thinking",
+    "resumed": "answers kept from an earlier process",
+}
+
+
+def headline(views: Sequence[RunView]) -> str:
+    """The figures to see first: of the one run, or of the best one on each dataset."""
+    if len(views) == 1:
+        return _tiles(_run_tiles(views[0]))
+    tiles = []
+    for dataset in dict.fromkeys(view.dataset for view in views):
+        inside = [view for view in views if view.dataset == dataset and _mean(view) is not None]
+        if not inside:
+            continue
+        best = max(inside, key=lambda view: _mean(view) or 0.0)
+        name = best.condition if best.condition == best.run.name else _pair(best)
+        tiles.append((f"best on {dataset}", f"{_mean(best):.3f}", f"{name}, {_interval(best)}"))
+    fastest = max(views, key=lambda view: _rate(view) or 0.0)
+    if _rate(fastest):
+        tiles.append(("fastest, questions/s", number(_rate(fastest) or 0), fastest.label))
+    counts = [view.run.results["counts"] for view in views]
+    total = sum(count["total"] for count in counts)
+    failed = sum(count["errors"] for count in counts)
+    tiles.append(("predictions", f"{total:,}", f"{len(views)} runs, {failed:,} failed requests"))
+    return _tiles(tiles)
+
+
+def _pair(view: RunView) -> str:
+    return f"{view.model} · {view.condition}"
+
+
+def _run_tiles(view: RunView) -> list[tuple[str, str, str]]:
+    results = view.run.results
+    mean = _mean(view)
+    counts = results["counts"]
+    tiles = [("token recall", "-" if mean is None else f"{mean:.3f}", _interval(view))]
+    if (name := _hit_name(results)) is not None:
+        hit = results["retrieval"][name]
+        tiles.append((name.replace("_", " "), _estimate(hit), f"n = {hit['n']:,}"))
+    said = f"{counts['errors']:,} failed, {counts['unscored']:,} unscored"
+    tiles.append(("questions", f"{counts['total']:,}", said))
+    if _rate(view):
+        tokens = results["throughput"].get("completion_tokens_per_second")
+        also = "" if tokens is None else f"{number(tokens)} new tokens/s"
+        tiles.append(("questions/s", number(_rate(view) or 0), also))
+    return tiles
+
+
+def _tiles(tiles: Iterable[tuple[str, str, str]]) -> str:
+    return "".join(
+        f'<div class="tile"><dt>{escaped(name)}</dt><dd><b>{escaped(value)}</b>'
+        f"<span>{escaped(note)}</span></dd></div>"
+        for name, value, note in tiles
+    )
+
+
+def results_section(views: Sequence[RunView]) -> str:
+    """One line for each run, and what there is to say about counts."""
+    columns = [
+        "run", "model", "dataset", "mode", *_METRICS.values(), "hit", "n", "questions/s",
+        "new tokens/s", "peak GiB",
+    ]  # fmt: skip
+    rows = [_result_row(view) for view in views]
+    # A column that no run has anything in says nothing.
+    kept = [i for i in range(len(columns)) if any(row[i] not in ("", "-") for row in rows)]
+    result = table(
+        [columns[i] for i in kept],
+        [[row[i] for i in kept] for row in rows],
+        caption="Means with 95 % bootstrap intervals",
+        text_columns={"run", "model", "dataset", "mode"} & {columns[i] for i in kept},
+    )
+    notes = [note for view in views for note in _notes(view)]
+    if not notes:
+        return result
+    listed = "".join(f"<li>{escaped(note)}</li>" for note in notes)
+    return f'{result}<ul class="notes">{listed}</ul>'
+
+
+def _result_row(view: RunView) -> list[str]:
+    results, memory = view.run.results, view.run.memory or {}
+    metrics = [results["metrics"].get(metric) for metric in _METRICS]
+    hit = _hit_name(results)
+    tokens = results["throughput"].get("completion_tokens_per_second")
+    peak = memory.get("peak_gpu") or memory.get("peak_rss")
+    retriever = results.get("retriever")
+    return [
+        view.run.name,
+        view.model,
+        view.dataset,
+        f"{results['mode']} · {retriever}" if retriever else str(results["mode"]),
+        *("-" if metric is None else _estimate(metric) for metric in metrics),
+        "-" if hit is None else f"{hit.partition('@')[1]}{hit.partition('@')[2]} "
+        f"{_estimate(results['retrieval'][hit])}",
+        f"{results['counts']['scored']:,}",
+        number(_rate(view) or 0) if _rate(view) else "-",
+        "-" if tokens is None else number(tokens),
+        "-" if peak is None else f"{number(peak / 1024)}{' GPU' if memory.get('peak_gpu') else ''}",
+    ]
+
+
+def _hit_name(results: Mapping[str, Any]) -> str | None:
+    """The hit rate nearest to what the prompt held: @3 where there is one, as in other tables."""
+    names = [name for name in results.get("retrieval", {}) if name.startswith("answer_hit@")]
+    return "answer_hit@3" if "answer_hit@3" in names else (names[-1] if names else None)
+
+
+def _notes(view: RunView) -> list[str]:
+    counts = view.run.results["counts"]
+    said = [f"{counts[key]:,} {text}" for key, text in _COUNTS.items() if counts.get(key)]
+    return [f"{view.run.name}: {', '.join(said)}"] if said else []
+
+
+def figures_section(figures: Sequence[Figure]) -> str:
+    """Every figure with its numbers as a table under it."""
+    return "".join(_figure(figure) for figure in figures)
+
+
+def _figure(figure: Figure) -> str:
+    data = table(
+        figure.columns,
+        figure.rows,
+        caption=figure.title,
+        text_columns={column for column in figure.columns if column in ("model", "mode", "run")},
+    )
+    return (
+        f'<figure id="{escaped(figure.key)}"><figcaption><h3>{escaped(figure.title)}</h3>'
+        f"<p>{escaped(figure.note)}</p></figcaption>{to_svg(figure.drawing, PAGE)}"
+        f"<details><summary>Numbers</summary>{data}</details></figure>"
+    )
+
+
+def configuration_section(views: Sequence[RunView]) -> str:
+    """What differs between the runs, then what is the same in all."""
+    runs = [view.run for view in views]
+    flat = [flat_settings(run) for run in runs]
+    different = config_differences(runs)
+    parts = []
+    if different:
+        parts.append(
+            table(
+                ["key", *(run.name for run in runs)],
+                [_difference_row(one, len(runs)) for one in different],
+                caption="What differs",
+                text_columns=None,
+            )
+        )
+    elif len(views) > 1:
+        parts.append("<p>All runs have the same settings.</p>")
+    named = {one.key for one in different}
+    # What is left may still differ where it had no effect: settings of a search that was not made.
+    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key not in named]
+    same = [[key, " / ".join(dict.fromkeys(one.get(key, NOT_SET) for one in flat))] for key in keys]
+    title = "Settings that are the same in all runs" if len(views) > 1 else "All settings"
+    parts.append(
+        f"<details><summary>{title} ({len(same)})</summary>"
+        f"{table(['key', 'value'], same, caption=title, text_columns=None)}</details>"
+    )
+    return "".join(parts)
+
+
+def _difference_row(difference: Difference, n_runs: int) -> list[str]:
+    """The key, and the value of each run; a dash where it had no effect."""
+    cells = ["-"] * n_runs
+    for value, numbers in difference.values:
+        for number_of_run in numbers:
+            cells[number_of_run] = value
+    return [difference.key, *cells]
+
+
+def origin_section(views: Sequence[RunView]) -> str:
+    """Models, data, machines and versions; a line for each fact, a column for each run."""
+    facts = [_facts(view.run.manifest) for view in views]
+    names = [name for name in facts[0] if any(one[name] != "-" for one in facts)]
+    same = [name for name in names if len({one[name] for one in facts}) == 1]
+    if len(same) == len(names):
+        rows = [[name, facts[0][name]] for name in names]
+        return table(["fact", "all runs"], rows, caption="Origin", text_columns=None)
+    rows = [[name, *(one[name] for one in facts)] for name in names]
+    head = ["fact", *(view.run.name for view in views)]
+    return table(head, rows, caption="Origin", text_columns=None)
+
+
+def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
+    model, dataset = _inside(manifest, "model"), _inside(manifest, "dataset")
+    engine, device = _inside(manifest, "engine"), _inside(manifest, "device")
+    git = _inside(manifest, "git")
+    commit = f"{git['commit']}{' (changed)' if git.get('dirty') else ''}" if git else None
+    found = {
+        "started": manifest.get("created"),
+        "model": model.get("repo") or model.get("source"),
+        "revision": model.get("revision"),
+        "dataset file": dataset.get("path"),
+        "dataset sha256": dataset.get("sha256"),
+        "device": device.get("name"),
+        "engine": " ".join(str(engine[key]) for key in ("name", "vllm") if engine.get(key)),
+        "longest prompt and answer": engine.get("max_model_len"),
+        "slm-vllm": manifest.get("slm_vllm"),
+        "commit": commit,
+        "Python": manifest.get("python"),
+        "platform": manifest.get("platform"),
+    }
+    return {name: "-" if value in (None, "") else str(value) for name, value in found.items()}
+
+
+def _inside(manifest: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = manifest.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str,
+    text_columns: set[str] | None,
+) -> str:
+    """An HTML table that scrolls sideways where it is too wide.
+
+    Args:
+        columns: Its head.
+        rows: Its cells; the first of each line is the line's head.
+        caption: Spoken, and shown above.
+        text_columns: Columns that are not numbers; None: all of them.
+    """
+    text = set(columns) if text_columns is None else text_columns
+    classes = ["" if column in text else ' class="n"' for column in columns]
+    head = "".join(
+        f'<th scope="col"{kind}>{escaped(column)}</th>'
+        for column, kind in zip(columns, classes, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + f'<th scope="row">{escaped(row[0])}</th>'
+        + "".join(
+            f"<td{kind}>{escaped(cell)}</td>"
+            for cell, kind in zip(row[1:], classes[1:], strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(caption)}">'
+        f"<table><caption>{escaped(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _estimate(metric: Mapping[str, Any]) -> str:
+    if metric["mean"] is None:
+        return "-"
+    low, high = metric["ci95"]
+    return f"{metric['mean']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _mean(view: RunView) -> float | None:
+    mean: float | None = view.run.results["metrics"]["token_recall"]["mean"]
+    return mean
+
+
+def _interval(view: RunView) -> str:
+    metric = view.run.results["metrics"]["token_recall"]
+    if metric["mean"] is None:
+        return "no row was scored"
+    low, high = metric["ci95"]
+    return f"95 % interval {low:.3f} to {high:.3f}, n = {metric['n']:,}"
+
+
+def _rate(view: RunView) -> float | None:
+    rate: float | None = view.run.results["throughput"]["questions_per_second"]
+    return rate

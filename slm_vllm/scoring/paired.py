@@ -1,0 +1,241 @@
+"""Two runs over the same questions: the difference, its interval and its significance.
+
+All of it works on one metric value of each run for each question, paired by question. Metrics have
+few distinct values, so most draws are made over distinct values instead of over questions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slm_vllm.scoring.intervals import CONFIDENCE, MeanEstimate
+
+Values = npt.NDArray[np.float64]
+
+RESAMPLES = 10_000
+# Differences of equal scores may differ in their last bits; none of ours differ by less than this.
+_DECIMALS = 12
+# Numbers held at a time while resampling: 64 MB of them.
+_BLOCK_NUMBERS = 8_000_000
+# Draws over n rows cost as much as draws over n / 8 distinct values, as measured.
+_ROWS_PER_VALUE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """McNemar's exact test of a 0/1 metric.
+
+    Attributes:
+        gained: Questions that only the compared run has right.
+        lost: Questions that only the baseline has right.
+        p_value: Two-sided.
+    """
+
+    gained: int
+    lost: int
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """A run against its baseline.
+
+    Attributes:
+        difference: Mean difference, run minus baseline, with its bootstrap interval.
+        p_value: Of the sign-flip permutation test, two-sided.
+        wins: Questions with a higher value than the baseline's.
+        ties: Questions with the same value.
+        losses: Questions with a lower value.
+        mcnemar: For 0/1 metrics, else None.
+    """
+
+    difference: MeanEstimate
+    p_value: float
+    wins: int
+    ties: int
+    losses: int
+    mcnemar: McNemar | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; NaN becomes null."""
+        return {
+            "difference": self.difference.to_json(),
+            "p_value": None if math.isnan(self.p_value) else self.p_value,
+            "wins": self.wins,
+            "ties": self.ties,
+            "losses": self.losses,
+            "mcnemar": None if self.mcnemar is None else asdict(self.mcnemar),
+        }
+
+
+def compare_pairs(
+    values: Values, baseline: Values, *, seed: int = 0, resamples: int = RESAMPLES
+) -> PairedComparison:
+    """Compares two runs question by question.
+
+    Args:
+        values: The metric of the run, one value for each question; NaN where it is unscored.
+        baseline: That of the baseline, in the same order. Pairs with a NaN are left out.
+        seed: Seed of the resampling; the same values and seed give the same figures.
+        resamples: Number of bootstrap resamples, and of sign flips.
+    """
+    scored = ~(np.isnan(values) | np.isnan(baseline))
+    ours, theirs = values[scored], baseline[scored]
+    differences = _differences(ours, theirs)
+    binary = bool(np.isin(ours, (0.0, 1.0)).all() and np.isin(theirs, (0.0, 1.0)).all())
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    return PairedComparison(
+        difference=estimate_difference(ours, theirs, seed=seed, resamples=resamples),
+        p_value=sign_flip_p_value(differences, seed=seed, resamples=resamples),
+        wins=wins,
+        ties=len(differences) - wins - losses,
+        losses=losses,
+        mcnemar=McNemar(wins, losses, mcnemar_p_value(wins, losses))
+        if binary and len(ours)
+        else None,
+    )
+
+
+def estimate_difference(
+    values: Values, baseline: Values, *, seed: int = 0, resamples: int = RESAMPLES
+) -> MeanEstimate:
+    """Mean of the paired differences with a percentile bootstrap interval over questions.
+
+    Questions are drawn with replacement, and both runs' values go with them.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
+    """
+    scored = ~(np.isnan(values) | np.isnan(baseline))
+    differences = _differences(values[scored], baseline[scored])
+    n = len(differences)
+    if n == 0:
+        return MeanEstimate(math.nan, math.nan, math.nan, math.nan, 0)
+    mean = math.fsum(differences) / n
+    if n == 1:
+        return MeanEstimate(mean, math.nan, mean, mean, 1)
+    means = _resampled_means(differences, np.random.default_rng(seed), resamples)
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low, high = np.quantile(means, [tail, 1.0 - tail])
+    stderr = float(differences.std(ddof=1)) / math.sqrt(n)
+    return MeanEstimate(mean, stderr, float(low), float(high), n)
+
+
+def sign_flip_p_value(differences: Values, *, seed: int = 0, resamples: int = RESAMPLES) -> float:
+    """Two-sided p-value of the paired permutation test of "the mean difference is 0".
+
+    If the two runs were exchangeable on each question, every difference would have either sign
+    with probability 1/2. p = (1 + number of flips with |sum| >= |observed sum|) / (1 + flips); the
+    two 1s count the observed signs as a flip, which keeps the test valid.
+
+    Source: Fisher, The Design of Experiments (1935), section 21; Phipson and Smyth, "Permutation
+    p-values should never be zero" (2010) for the estimate.
+
+    Args:
+        differences: One for each question; zeros are allowed and change nothing.
+        seed: Seed of the flips.
+        resamples: Number of random flips.
+
+    Returns:
+        NaN for no differences, 1.0 if all are zero.
+    """
+    if not len(differences):
+        return math.nan
+    sizes = np.abs(differences[differences != 0])
+    observed = abs(math.fsum(differences))
+    generator = np.random.default_rng(seed)
+    distinct, counts = np.unique(sizes, return_counts=True)
+    # Sums of the same numbers in another order differ in their last bits.
+    least = observed - 1e-9 * math.fsum(sizes)
+    extreme = 0
+    if len(distinct) * _ROWS_PER_VALUE <= len(sizes):
+        # The number of plus signs among equal sizes is binomial.
+        for size in _blocks(resamples, len(distinct)):
+            plus = generator.binomial(counts, 0.5, size=(size, len(distinct)))
+            extreme += int((np.abs((2 * plus - counts) @ distinct) >= least).sum())
+    else:
+        for size in _blocks(resamples, len(sizes)):
+            signs = _random_signs(generator, size, len(sizes))
+            extreme += int((np.abs(signs @ sizes) >= least).sum())
+    return (1 + extreme) / (1 + resamples)
+
+
+def mcnemar_p_value(gained: int, lost: int) -> float:
+    """Two-sided exact p-value of McNemar's test.
+
+    Under the null hypothesis the discordant pairs are gained or lost with probability 1/2:
+    p = min(1, 2 * P(X <= min(gained, lost))), X ~ Binomial(gained + lost, 1/2).
+
+    Source: McNemar, "Note on the sampling error of the difference between correlated proportions"
+    (1947); the exact form is in Agresti, Categorical Data Analysis (2013), section 11.1.
+
+    Args:
+        gained: Pairs that only the one run has right.
+        lost: Pairs that only the other has right.
+    """
+    n, fewer = gained + lost, min(gained, lost)
+    if n == 0:
+        return 1.0
+    log_factorials = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, n + 1)))))
+    k = np.arange(fewer + 1)
+    terms = log_factorials[n] - log_factorials[k] - log_factorials[n - k] - n * math.log(2)
+    return min(1.0, 2.0 * math.fsum(np.exp(terms)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusts p-values so that the chance of any false rejection among them stays bounded.
+
+    With p sorted, p(i) becomes max over j <= i of min(1, (m - j + 1) * p(j)). NaN stays NaN and is
+    not counted in m.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
+    """
+    adjusted = [math.nan] * len(p_values)
+    known = sorted(
+        (i for i, p in enumerate(p_values) if not math.isnan(p)), key=p_values.__getitem__
+    )
+    highest = 0.0
+    for rank, place in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def _differences(values: Values, baseline: Values) -> Values:
+    # The sum with 0.0 turns a negative zero into the other one.
+    rounded: Values = np.round(values - baseline, _DECIMALS) + 0.0
+    return rounded
+
+
+def _resampled_means(differences: Values, generator: np.random.Generator, resamples: int) -> Values:
+    """Means of resamples with replacement."""
+    n = len(differences)
+    distinct, counts = np.unique(differences, return_counts=True)
+    parts = []
+    if len(distinct) * _ROWS_PER_VALUE <= n:
+        # How often each distinct value is drawn is multinomial.
+        for size in _blocks(resamples, len(distinct)):
+            parts.append(generator.multinomial(n, counts / n, size=size) @ distinct / n)
+    else:
+        for size in _blocks(resamples, n):
+            rows = generator.integers(0, n, size=(size, n), dtype=np.int32)
+            parts.append(differences[rows].mean(axis=1))
+    return np.concatenate(parts)
+
+
+def _random_signs(generator: np.random.Generator, rows: int, columns: int) -> Values:
+    """Random -1.0 and 1.0, one bit drawn for each."""
+    data = np.frombuffer(generator.bytes(rows * -(-columns // 8)), dtype=np.uint8)
+    bits = np.unpackbits(data.reshape(rows, -1), axis=1, count=columns)
+    return bits * 2.0 - 1.0
+
+
+def _blocks(resamples: int, width: int) -> list[int]:
+    """Parts of `resamples` that are small enough to hold at a time."""
+    step = max(1, _BLOCK_NUMBERS // max(1, width))
+    return [min(step, resamples - start) for start in range(0, resamples, step)]

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+from run_folders import make_run
+
+from slm_vllm.cli.main import cli
+from slm_vllm.errors import ConfigError, DataError, StorageError
+from slm_vllm.reporting.comparison import compare_runs
+from slm_vllm.reporting.run_data import load_run
+from slm_vllm.scoring.paired import compare_pairs
+
+Compare = Callable[..., Result]
+
+#                 0    1    2    3    4    5    6    7
+CLOSED = [1.0, 1.0, 1.0, 0.0, 0.0, 0.5, 0.0, None]
+RETRIEVER = [1.0, 0.5, 0.0, 1.0, 0.0, 1.0, 0.5, None]
+ORACLE = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, None]
+# The rank of the first passage with an answer; three passages are in the prompt.
+RANKS = [1, 3, 0, 2, 4, 1, 0, None]
+
+
+def scored(values: list[float | None], metric: str = "token_recall") -> list[dict[str, Any]]:
+    return [{metric: value} for value in values]
+
+
+def searched(values: list[float | None]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for value, rank in zip(values, RANKS, strict=True):
+        reciprocal = {} if rank is None else {"answer_mrr": 1 / rank if rank else 0.0}
+        rows.append({"token_recall": value, "search": reciprocal})
+    return rows
+
+
+@pytest.fixture
+def compare(tmp_path: Path) -> Compare:
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(cli, ["compare", *words, "--output-dir", str(tmp_path)])
+
+    return run
+
+
+@pytest.fixture
+def three_modes(tmp_path: Path) -> Path:
+    make_run(tmp_path / "closed", rows=scored(CLOSED))
+    make_run(tmp_path / "found", mode="retriever", rows=searched(RETRIEVER))
+    make_run(tmp_path / "gold", mode="oracle", rows=scored(ORACLE))
+    return tmp_path
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    assert result.exception is None, result.exception
+    content: dict[str, Any] = json.loads(result.stdout)
+    return content
+
+
+# -- figures by hand ------------------------------------------------------------------------------
+
+
+def test_means_and_rates(three_modes: Path, compare: Compare) -> None:
+    (dataset,) = as_json(compare("closed", "found", "gold", "--json"))["datasets"]
+    assert (dataset["dataset"], dataset["questions"], dataset["baseline"]) == ("demo", 8, "closed")
+    closed, found, gold = dataset["runs"]
+    assert [run["mean"] for run in dataset["runs"]] == pytest.approx(
+        [3.5 / 7, 4 / 7, 6 / 7], abs=1e-6
+    )
+    assert {run["n"] for run in dataset["runs"]} == {7}
+    assert (found["mode"], found["retriever"], gold["retriever"]) == ("retriever", "bm25", None)
+    assert (closed["questions_per_second"], closed["tokens_per_second"]) == (12.5, 62.5)
+    assert (closed["peak_rss_mib"], closed["peak_gpu_mib"]) == (2048.0, None)
+    # The same figure, from the same seed, as the run's own results.
+    assert (
+        closed["ci95"]
+        == load_run(three_modes / "closed").results["metrics"]["token_recall"]["ci95"]
+    )
+
+
+def test_pairs(three_modes: Path, compare: Compare) -> None:
+    content = as_json(compare("closed", "found", "gold", "--json"))
+    found, gold = content["datasets"][0]["pairs"]
+    assert content["tests"] == 2
+    # 0, -1/2, -1, +1, 0, +1/2, +1/2
+    assert (found["wins"], found["ties"], found["losses"]) == (3, 2, 2)
+    assert found["difference"]["mean"] == pytest.approx(0.5 / 7, abs=1e-6)
+    assert (gold["wins"], gold["ties"], gold["losses"]) == (3, 4, 0)
+    assert found["mcnemar"] is None and found["mcnemar_p_holm"] is None
+    # Two tests: the smaller p twice, the larger as it is, but not below the other.
+    small, large = sorted((found, gold), key=lambda pair: pair["p_value"])
+    assert small["p_holm"] == pytest.approx(min(1.0, 2 * small["p_value"]))
+    assert large["p_holm"] == pytest.approx(max(small["p_holm"], large["p_value"]))
+
+
+def test_context_effect(three_modes: Path, compare: Compare) -> None:
+    found, gold = as_json(compare("closed", "found", "gold", "--json"))["datasets"][0]["context"]
+    assert (found["closed_book"], found["oracle"], gold["oracle"]) == ("closed", "gold", None)
+    assert found["oracle_gap"]["mean"] == pytest.approx(2 / 7, abs=1e-6)
+    assert gold["oracle_gap"] is None
+
+    def counts(changes: dict[str, Any]) -> tuple[Any, ...]:
+        names = ("questions", "n", "right_closed_book", "destroyed", "gained")
+        return tuple(changes[name] for name in names)
+
+    # Destroyed: questions 1 (half right is not right) and 2. Gained: 3 and 5.
+    # Rank 4 was not in the prompt: a miss. The unscored question 7 is in neither.
+    assert [counts(changes) for changes in found["changes"]] == [
+        ("all", 7, 3, 2, 2),
+        ("hit", 4, 2, 1, 2),
+        ("miss", 3, 1, 1, 0),
+    ]
+    assert found["changes"][1]["gain"]["mean"] == pytest.approx(1.0 / 4)
+    assert [counts(changes) for changes in gold["changes"]] == [("all", 7, 3, 0, 3)]
+
+
+def test_mcnemar_only_for_whole_answers(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "a", rows=scored([0, 0, 0, 0, 0, 1, 1], "contains"))
+    make_run(tmp_path / "b", model="other", rows=scored([1, 1, 1, 1, 1, 0, 1], "contains"))
+    (pair,) = as_json(compare("a", "b", "--metric", "contains", "--json"))["datasets"][0]["pairs"]
+    assert pair["mcnemar"] == {"gained": 5, "lost": 1, "p_value": pytest.approx(14 / 64)}
+    assert "McNemar p" in compare("a", "b", "--metric", "contains").stdout
+
+
+def test_closed_book_run_of_the_same_settings_is_taken(tmp_path: Path, compare: Compare) -> None:
+    longer = {"generation": {"max_new_tokens": 64}}
+    make_run(tmp_path / "short", rows=scored([1.0, 0.0]))
+    make_run(tmp_path / "long", rows=scored([0.0, 0.0]), config=longer)
+    make_run(tmp_path / "gold", mode="oracle", rows=scored([1.0, 1.0]), config=longer)
+    make_run(tmp_path / "other", model="other", rows=scored([1.0, 1.0]))
+    (dataset,) = as_json(compare("short", "long", "gold", "other", "--json"))["datasets"]
+    (effect,) = dataset["context"]
+    assert effect["closed_book"] == "long" and not dataset["notes"]
+    (dataset,) = as_json(compare("short", "gold", "--json"))["datasets"]
+    assert dataset["context"][0]["closed_book"] == "short"
+    assert "though they differ in generation.max_new_tokens" in dataset["notes"][0]
+
+
+def test_rows_are_paired_by_id_whatever_their_order(tmp_path: Path, compare: Compare) -> None:
+    draw = np.random.default_rng(0)
+    ours, base = draw.integers(0, 3, 60) / 2, draw.integers(0, 3, 60) / 2
+    rows = [
+        [
+            {"question_id": f"q{i}", "question": f"{i}?", "answers": ["x"], "f1": value}
+            for i, value in enumerate(values)
+        ]
+        for values in (base, ours)
+    ]
+    make_run(tmp_path / "base", rows=rows[0])
+    make_run(tmp_path / "ours", rows=[rows[1][i] for i in draw.permutation(60)])
+    (pair,) = as_json(compare("base", "ours", "--metric", "f1", "--json"))["datasets"][0]["pairs"]
+    expected = compare_pairs(ours, base, seed=42).to_json()
+    assert {name: pair[name] for name in expected} == expected
+
+
+def test_output_repeats(three_modes: Path, compare: Compare) -> None:
+    assert compare("closed", "found", "gold").stdout == compare("closed", "found", "gold").stdout
+
+
+# -- which runs -----------------------------------------------------------------------------------
+
+
+def test_baseline(three_modes: Path, compare: Compare) -> None:
+    (dataset,) = as_json(compare("closed", "found", "--baseline", "found", "--json"))["datasets"]
+    assert dataset["baseline"] == "found"
+    assert [pair["run"] for pair in dataset["pairs"]] == ["closed"]
+    # A baseline that is not among the runs joins them.
+    (dataset,) = as_json(compare("closed", "--baseline", "gold", "--json"))["datasets"]
+    assert [run["run"] for run in dataset["runs"]] == ["gold", "closed"]
+
+
+def test_each_dataset_has_the_baseline_of_the_same_role(tmp_path: Path, compare: Compare) -> None:
+    for dataset in ("x", "y"):
+        for mode in ("no_context", "oracle"):
+            make_run(
+                tmp_path / "night" / f"{dataset}_{mode}",
+                dataset=dataset,
+                mode=mode,
+                rows=scored([1.0, 0.0]),
+            )
+    content = as_json(compare("night", "--baseline", "night/x_oracle", "--json"))
+    assert [d["baseline"] for d in content["datasets"]] == ["x_oracle", "y_oracle"]
+    assert content["tests"] == 2
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path, compare: Compare) -> None:
+    for sweep in ("one", "two"):
+        make_run(tmp_path / sweep / "run", rows=scored([1.0, 0.0]))
+    (dataset,) = as_json(compare("one", "two", "--json"))["datasets"]
+    names = [run["run"] for run in dataset["runs"]]
+    assert names == [str(tmp_path / "one" / "run"), str(tmp_path / "two" / "run")]
+
+
+def test_unfinished_run_of_a_sweep_is_left_out(tmp_path: Path, compare: Compare) -> None:
+    for name in ("a", "b"):
+        make_run(tmp_path / "night" / name, rows=scored([1.0, 0.0]))
+    make_run(tmp_path / "night" / "c", rows=scored([1.0, 0.0]), phase="failed")
+    (dataset,) = as_json(compare("night", "--json"))["datasets"]
+    assert [run["run"] for run in dataset["runs"]] == ["a", "b"]
+
+
+# -- what must not differ -------------------------------------------------------------------------
+
+
+def test_different_questions(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "a", rows=scored([1.0, 0.0, 0.0, 0.0]))
+    make_run(tmp_path / "b", rows=scored([0.0, 1.0]))
+    error = compare("a", "b").exception
+    assert isinstance(error, ConfigError)
+    assert "a has 4 questions, b has 2 questions; 2 are in all" in str(error)
+    assert "--intersect" in str(error)
+    (dataset,) = as_json(compare("a", "b", "--intersect", "--json"))["datasets"]
+    assert dataset["questions"] == 2
+    assert [run["mean"] for run in dataset["runs"]] == [0.5, 0.5]
+    assert "Only shared questions" in dataset["notes"][0]
+
+
+def test_no_shared_question(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "a", rows=[{"question_id": "x", "token_recall": 1.0}])
+    make_run(tmp_path / "b", rows=[{"question_id": "y", "token_recall": 1.0}])
+    error = compare("a", "b", "--intersect").exception
+    assert isinstance(error, DataError) and "share no question" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"config": {"prompt": {"system": "Be brief."}}}, "prompts .* differ: prompt.system"),
+        ({"dataset_hash": "f00d"}, "dataset files .* b f00d"),
+    ],
+)
+def test_different_prompts_and_files(
+    tmp_path: Path, compare: Compare, change: dict[str, Any], said: str
+) -> None:
+    make_run(tmp_path / "a", rows=scored([1.0, 0.0]))
+    make_run(tmp_path / "b", rows=scored([1.0, 0.0]), **change)
+    with pytest.raises(ConfigError, match=said) as error:
+        compare_runs([load_run(tmp_path / name) for name in "ab"])
+    assert "--allow-different" in str(error.value)
+    (dataset,) = as_json(compare("a", "b", "--allow-different", "--json"))["datasets"]
+    assert len(dataset["notes"]) == 1
+
+
+@pytest.mark.parametrize("change", [{"question": "Another?"}, {"answers": ["another"]}])
+def test_other_text_under_the_same_id(
+    tmp_path: Path, compare: Compare, change: dict[str, Any]
+) -> None:
+    make_run(tmp_path / "a", rows=scored([1.0, 0.0]))
+    make_run(tmp_path / "b", rows=[{"token_recall": 1.0}, {"token_recall": 0.0, **change}])
+    error = compare("a", "b").exception
+    assert isinstance(error, ConfigError) and "1 of 2 questions have another text" in str(error)
+    assert compare("a", "b", "--allow-different").exception is None
+
+
+def test_configuration_differences(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "a", rows=scored([1.0]))
+    make_run(tmp_path / "b", rows=scored([1.0]), config={"generation": {"max_new_tokens": 64}})
+    make_run(tmp_path / "c", rows=scored([1.0]), config={"retriever": {"top_k": 9}})
+    differences = as_json(compare("a", "b", "c", "--json"))["config_differences"]
+    # Names and places are left out, and so is a retriever that nobody used.
+    assert differences == [
+        {
+            "key": "generation.max_new_tokens",
+            "values": [{"value": "32", "runs": ["a", "c"]}, {"value": "64", "runs": ["b"]}],
+        }
+    ]
+
+
+def test_retrievers_are_compared_among_their_users(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "a", rows=scored([1.0]))
+    make_run(tmp_path / "b", mode="retriever", rows=scored([1.0]))
+    make_run(tmp_path / "c", mode="retriever", rows=scored([1.0]), retriever="dense")
+    differences = as_json(compare("a", "b", "c", "--json"))["config_differences"]
+    values = {d["key"]: [v["runs"] for v in d["values"]] for d in differences}
+    assert values["retriever.name"] == [["b"], ["c"]]
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        (("a",), ConfigError, "one run only"),
+        (("a", "a"), ConfigError, "one run only"),
+        (("a", "other"), ConfigError, "only one on its dataset"),
+        (("a", "b", "--metric", "token_recal"), ConfigError, "Did you mean 'token_recall'"),
+        (("a", "b", "--metric", "question_id"), ConfigError, "no such metric"),
+        (("a", "nothing"), ConfigError, "'nothing': no run folder"),
+        (("a", "b", "--baseline", "?"), ConfigError, "that are 2 runs"),
+        (("a", "failed"), DataError, "not finished"),
+        (("a", "unscored"), DataError, "none of its 2 rows has a value of token_recall"),
+        (("a", "twice"), DataError, "question_id 'q' occurs 2 times"),
+        (("a", "damaged"), DataError, "predictions.parquet: cannot be read"),
+        (("a", "no_json"), DataError, "search"),
+        (("a", "b", "--output", "missing/x.md"), StorageError, "cannot be written"),
+    ],
+)
+def test_errors(
+    tmp_path: Path,
+    compare: Compare,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    kind: type[Exception],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = scored([1.0, 0.0])
+    make_run(tmp_path / "a", rows=rows)
+    make_run(tmp_path / "b", rows=rows)
+    make_run(tmp_path / "x" / "other", dataset="other", rows=rows)
+    make_run(tmp_path / "x" / "failed", rows=rows, phase="failed")
+    make_run(tmp_path / "x" / "unscored", rows=scored([None, None]))
+    make_run(tmp_path / "x" / "twice", rows=[{"question_id": "q", "token_recall": 1.0}] * 2)
+    damaged = make_run(tmp_path / "x" / "damaged", rows=rows)
+    (damaged / "predictions.parquet").write_bytes(b"PAR1")
+    make_run(
+        tmp_path / "x" / "no_json", mode="retriever", rows=[{**row, "search": None} for row in rows]
+    )
+    frame = pl.read_parquet(tmp_path / "x" / "no_json" / "predictions.parquet")
+    frame.with_columns(search=pl.lit("{torn")).write_parquet(
+        tmp_path / "x" / "no_json" / "predictions.parquet"
+    )
+    placed = [f"x/{word}" if (tmp_path / "x" / word).exists() else word for word in words]
+    error = compare(*placed).exception
+    assert isinstance(error, kind), error
+    assert said in str(error)
+
+
+def test_nothing_scored_in_both(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "a", rows=scored([1.0, None]))
+    make_run(tmp_path / "b", rows=scored([None, 1.0]))
+    error = compare("a", "b").exception
+    assert isinstance(error, DataError) and "no question that is scored in both" in str(error)
+
+
+def test_failed_rows_are_said(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "a", rows=scored([1.0, 0.0]))
+    make_run(tmp_path / "b", rows=[{"token_recall": 1.0}, {"error": "too long"}])
+    assert "b: 1 questions failed" in compare("a", "b").stdout
+
+
+# -- forms ----------------------------------------------------------------------------------------
+
+
+def test_csv_has_one_line_for_each_run(three_modes: Path, compare: Compare) -> None:
+    content = as_json(compare("closed", "found", "gold", "--json"))["datasets"][0]
+    result = compare("closed", "found", "gold", "--format", "csv")
+    lines = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [line["run"] for line in lines] == ["closed", "found", "gold"]
+    assert lines[0]["difference"] == "" and lines[0]["baseline"] == "closed"
+    assert float(lines[1]["p_holm"]) == content["pairs"][0]["p_holm"]
+    assert float(lines[1]["oracle_gap"]) == content["context"][0]["oracle_gap"]["mean"]
+    assert (lines[1]["miss_destroyed"], lines[1]["hit_gained"]) == ("1", "2")
+    assert (lines[2]["all_gained"], lines[2]["hit_gained"]) == ("3", "")
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "json", "latex"])
+def test_output_file_is_what_is_printed(three_modes: Path, compare: Compare, form: str) -> None:
+    printed = compare("closed", "found", "--format", form).stdout
+    target = three_modes / "out.txt"
+    result = compare("closed", "found", "--format", form, "--output", str(target))
+    assert result.exception is None and result.stdout == ""
+    assert target.read_text(encoding="utf-8") == printed
+
+
+def test_missing_rates_and_gpu_memory(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "a", rows=scored([1.0]), questions_per_second=None, peak_gpu=3072.0)
+    bare = make_run(tmp_path / "b", rows=scored([1.0]))
+    (bare / "memory_usage.json").unlink()
+    lines = compare("a", "b").stdout.splitlines()
+    assert lines[3].split()[-5:] == ["-", "-", "GPU", "3.0", "GiB"]
+    assert lines[4].split()[-3:] == ["12.5", "62.5", "-"]

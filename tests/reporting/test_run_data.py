@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import polars as pl
+import pytest
+from run_folders import make_run
+
+from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.reporting.run_data import _REQUIRED_COLUMNS, find_runs, load_run
+from slm_vllm.runs.results import PREDICTIONS_SCHEMA
+
+ROWS = [{"token_recall": 1.0}, {"token_recall": None}, {"token_recall": 0.5}]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "first", rows=ROWS)
+
+
+def test_reads_all_files_of_a_run(run: Path) -> None:
+    data = load_run(run)
+    assert (data.path, data.name) == (run, "first")
+    assert data.config["model"]["name"] == data.manifest["model"]["name"] == "demo"
+    assert data.results["metrics"]["token_recall"]["mean"] == 0.75
+    assert data.memory is not None and data.memory["peak_rss"] == 2048.0
+    assert data.predictions.schema == PREDICTIONS_SCHEMA
+    assert data.predictions["token_recall"].to_list() == [1.0, None, 0.5]
+
+
+def test_reads_only_the_columns_asked_for(run: Path) -> None:
+    assert load_run(run, ["question_id", "f1"]).predictions.columns == ["question_id", "f1"]
+
+
+def test_what_it_requires_is_what_runs_write() -> None:
+    assert dict(_REQUIRED_COLUMNS).items() <= dict(PREDICTIONS_SCHEMA).items()
+
+
+def test_memory_and_state_may_be_missing(run: Path) -> None:
+    (run / "memory_usage.json").unlink()
+    (run / "state.json").unlink()
+    assert load_run(run).memory is None
+
+
+@pytest.mark.parametrize("phase", ["generating", "failed", "interrupted"])
+def test_unfinished(tmp_path: Path, phase: str) -> None:
+    run = make_run(tmp_path / "first", rows=ROWS, phase=phase)
+    with pytest.raises(DataError, match=f"first: the run is not finished .*'{phase}'"):
+        load_run(run)
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json", "predictions.parquet", "config.yaml", "manifest.json"]
+)
+def test_missing_file(run: Path, name: str) -> None:
+    (run / name).unlink()
+    with pytest.raises(DataError, match=f"not finished .*no {name}"):
+        load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results.json", b'{"name": '),
+        ("results.json", b"[]"),
+        ("results.json", b'{"name": "first"}'),
+        ("state.json", b"\xff\xfe"),
+        ("manifest.json", b"1"),
+        ("config.yaml", b"a: [1"),
+        ("config.yaml", b"- a"),
+        ("config.yaml", b"\x00"),
+        ("memory_usage.json", b""),
+        ("predictions.parquet", b""),
+        ("predictions.parquet", b"PAR1 this is not one PAR1"),
+    ],
+)
+def test_damaged_file(run: Path, name: str, content: bytes) -> None:
+    (run / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: cannot be read"):
+        load_run(run)
+
+
+def test_parquet_damaged_anywhere_is_an_error_or_readable(run: Path) -> None:
+    """Whatever happens to its bytes, no other exception than DataError comes out."""
+    path = run / "predictions.parquet"
+    whole = path.read_bytes()
+    errors = 0
+    for position in range(0, len(whole), max(1, len(whole) // 150)):
+        damaged = whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :]
+        path.write_bytes(damaged)
+        try:
+            load_run(run)
+        except DataError:
+            errors += 1
+    for length in range(0, len(whole), len(whole) // 20):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError):
+            load_run(run)
+    assert errors > 0
+
+
+def test_parquet_of_another_layout(run: Path) -> None:
+    pl.DataFrame({"question_id": [1]}).write_parquet(run / "predictions.parquet")
+    with pytest.raises(DataError, match=r"column 'question_id' is Int64, not String"):
+        load_run(run)
+
+
+def test_found_by_name_path_and_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = tmp_path / "outputs"
+    a, b = (make_run(outputs / name, rows=ROWS) for name in ("a", "b"))
+    elsewhere = make_run(tmp_path / "elsewhere", rows=ROWS)
+    assert find_runs(["b", "a"], outputs) == [b, a]
+    assert find_runs([str(elsewhere)], outputs) == [elsewhere]
+    assert find_runs(["?"], outputs) == [a, b]
+    assert find_runs(["b", "*", str(outputs / "a"), str(a) + "/."], outputs) == [b, a]
+    assert find_runs([str(outputs / "[b]")], outputs) == [b]
+    monkeypatch.chdir(tmp_path)
+    assert find_runs(["elsewhere"], outputs) == [Path("elsewhere")]
+
+
+def test_sweep_folder_leaves_out_what_is_not_finished(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sweep = tmp_path / "outputs" / "night"
+    done = make_run(sweep / "b", rows=ROWS)
+    failed = make_run(sweep / "a", rows=ROWS, phase="failed")
+    (sweep / "notes").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert find_runs(["night"], sweep.parent) == [done]
+    assert f"{failed} is left out" in caplog.text
+    assert find_runs(["ni*"], sweep.parent) == [done]
+    assert find_runs(["night/*"], sweep.parent) == [done]
+    # Named itself, it is kept: reading it says what is wrong.
+    assert find_runs(["night/a"], sweep.parent) == [failed]
+    (done / "state.json").write_text(json.dumps({"phase": "failed"}))
+    with pytest.raises(DataError, match="none of its 2 runs is finished"):
+        find_runs(["night"], sweep.parent)
+
+
+@pytest.mark.parametrize("pattern", ["frist", "", "x*", "[", "\x00"])
+def test_nothing_of_that_name(run: Path, pattern: str) -> None:
+    with pytest.raises(ConfigError, match="no run folder") as error:
+        find_runs([pattern], run.parent)
+    assert "Valid: first" in str(error.value)
+
+
+def test_no_output_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is none in it"):
+        find_runs(["a"], tmp_path / "nothing")
