@@ -14,6 +14,8 @@ Examples:
   slm-vllm eval --model Qwen/Qwen3-1.7B --dataset nq --mode retriever --retriever bm25
   slm-vllm eval --model smollm2_360m --dataset my_questions.jsonl --samples 100 \\
       generation.max_new_tokens=64 prompt=few_shot
+  slm-vllm eval --model Qwen/Qwen3-1.7B --dataset nq --mode oracle \\
+      --engine openai --base-url http://localhost:8000/v1
 
 The same command given again goes on where an interrupted run stopped. Exit codes: 0 done,
 2 usage or configuration, 3 data, 4 engine, 5 storage, 128 + n stopped by signal n."""
@@ -26,6 +28,11 @@ The same command given again goes on where an interrupted run stopped. Exit code
     "--mode", help="no_context, oracle, retriever; several, separated by commas, share one load."
 )
 @click.option("--retriever", help="Retriever configuration: bm25, rank_bm25, dense, hybrid.")
+@click.option("--engine", help="vllm: in this process (the default); openai: a running server.")
+@click.option(
+    "--base-url", multiple=True, help="Server of --engine openai; several share the load."
+)
+@click.option("--api-key-env", help="Environment variable that holds the key of the servers.")
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows.")
 @click.option("--name", help="Name of the run and of its folder.")
 @click.option("--output-dir", type=click.Path(), help="Where run folders are kept.")
@@ -33,7 +40,7 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run of the same name.")
 @click.option("--retry-errors", is_flag=True, help="Ask again what failed in the earlier run.")
 @click.option("--strict", is_flag=True, help="End at the first bad row or failed request.")
-@click.option("--no-clearml", is_flag=True, help="Accepted for older scripts: no tracker is on.")
+@click.option("--no-clearml", is_flag=True, help="Keep the run out of ClearML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(
@@ -41,6 +48,9 @@ def command(
     dataset: str | None,
     mode: str | None,
     retriever: str | None,
+    engine: str | None,
+    base_url: tuple[str, ...],
+    api_key_env: str | None,
     samples: int | None,
     name: str | None,
     output_dir: str | None,
@@ -72,6 +82,12 @@ def command(
         words += dataset_override(dataset, config_dir)
     if retriever is not None:
         words += choice_override("retriever", retriever, config_dir)
+    if engine is not None:
+        words.append(f"engine.name={quoted(engine)}")
+    if base_url:
+        words.append(f"engine.base_url={quoted(','.join(base_url))}")
+    if api_key_env is not None:
+        words.append(f"engine.api_key_env={quoted(api_key_env)}")
     if samples is not None:
         words.append(f"experiment.max_samples={samples}")
     if output_dir is not None:

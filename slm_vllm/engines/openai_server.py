@@ -276,7 +276,7 @@ class _Sending:
                 return
             await asyncio.sleep(wait)
             # A server that refuses everything is not the fault of the request.
-            following = 1 + (failure.trouble != "refused")
+            following = attempt.number + (failure.trouble != "refused")
             self._again.append(_Attempt(request, following, server))
         except asyncio.CancelledError:
             server.limit.failed()

@@ -324,8 +324,14 @@ def test_the_key_is_sent_and_never_shown(
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="slm_vllm")
     monkeypatch.setenv("MY_KEY", "sk-very-secret")
-    with FakeServer(key="sk-very-secret") as server:
+
+    def repeating(number: int, body: dict[str, Any]) -> Reply:
+        return (400, {}, {"error": {"message": "no, sk-very-secret"}}) if number == 3 else None
+
+    with FakeServer(repeating, key="sk-very-secret") as server:
         assert_all_right(ask(config(server, api_key_env="MY_KEY"), 3))
+        repeated = ask(config(server, api_key_env="MY_KEY"), 1)["r0"].error
+        assert repeated is not None and "no, ***" in repeated and "secret" not in repeated
         monkeypatch.setenv("MY_KEY", "sk-wrong-secret")
         with (
             OpenAIEngine(SETTINGS, config(server, api_key_env="MY_KEY"), ["tiny"]) as engine,
@@ -346,10 +352,13 @@ def test_a_key_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None
 def test_input_is_read_no_further_than_the_bound() -> None:
     read = itertools.count()
     newest = [0]
+    far = threading.Event()
 
     def source() -> Iterator[GenerationRequest]:
         for number in read:
             newest[0] = number
+            if number >= 225:
+                far.set()
             yield GenerationRequest(f"r{number}", [number])
 
     with (
@@ -362,6 +371,7 @@ def test_input_is_read_no_further_than_the_bound() -> None:
             next(stream)
             # waiting in the prefetcher, under way, and answered but not taken
             assert newest[0] <= taken + 4 + 4 + 2 * 4 + 4
+        assert not far.wait(1.0)  # nobody takes, so nothing more is read
         stream.close()
         assert server.most_at_once <= 4
         # The engine answers another stream afterwards.
