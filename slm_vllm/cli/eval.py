@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from slm_vllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from slm_vllm.config.schema import Config
 
 _EPILOG = """\b
 Examples:
@@ -105,16 +109,19 @@ def command(
             suffix = f"_{one}" if len(modes) > 1 else ""
             named = [f"experiment.name={quoted(name + suffix)}"]
         configs.append(compose_config([*words, *chosen, *named, *overrides], config_dir))
-    _run(configs, overwrite=overwrite, retry_errors=retry_errors, as_json=as_json)
+    _run(configs, overwrite, retry_errors, track=not no_clearml, as_json=as_json)
 
 
-def _run(configs: list, *, overwrite: bool, retry_errors: bool, as_json: bool) -> None:  # type: ignore[type-arg]
+def _run(
+    configs: list[Config], overwrite: bool, retry_errors: bool, *, track: bool, as_json: bool
+) -> None:
     from slm_vllm.reporting.table import results_table
     from slm_vllm.runs.session import RunOptions, evaluate
     from slm_vllm.runs.signals import Interrupted
 
     try:
-        results = evaluate(configs, RunOptions(overwrite=overwrite, retry_errors=retry_errors))
+        options = RunOptions(overwrite=overwrite, retry_errors=retry_errors, track=track)
+        results = evaluate(configs, options)
     except Interrupted as stop:
         click.echo(
             f"{stop}. All answers so far are kept; the same command goes on from there.", err=True

@@ -71,6 +71,7 @@ def command(
             grid.folder,
             overwrite=overwrite,
             retry_errors=retry_errors,
+            track=not no_clearml,
             quiet=table is not None,
             watch=table.show if table is not None else None,
         )

@@ -13,6 +13,7 @@ from slm_vllm.runs.folder import RunFolder
 from slm_vllm.runs.journal import Journal
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.runs.state import RunState
+from slm_vllm.tracking.recorder import NullRecorder
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Cell:
         journal: Set when the model is resolved, as is `template`.
         template: How its prompts are made.
         error: Why it failed, or None.
+        recorder: Tells the tracker what happens.
     """
 
     config: Config
@@ -36,6 +38,7 @@ class Cell:
     journal: Journal = field(init=False)
     template: PromptTemplate = field(init=False)
     error: SlmVllmError | None = None
+    recorder: NullRecorder = field(default_factory=NullRecorder)
 
     @property
     def name(self) -> str:

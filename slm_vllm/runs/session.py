@@ -44,6 +44,7 @@ from slm_vllm.runs.results import RunTiming, build_results, write_predictions
 from slm_vllm.runs.signals import Interrupted, StopSignals
 from slm_vllm.runs.state import RunState
 from slm_vllm.runs.survey import longest_prompt
+from slm_vllm.tracking.launch import open_tracking
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class RunOptions:
         overwrite: Replace an earlier run of the same name.
         retry_errors: Ask again the questions that failed in an earlier run.
         keep_going: A cell that fails is recorded, and the others are run.
+        track: Tell the tracker of the configuration; False for `--no-clearml`.
         make_engine: Builds the engine; None: the one that the configuration names.
         import_engine: Imports what it needs, ahead of time and in another thread; None likewise.
     """
@@ -66,6 +68,7 @@ class RunOptions:
     overwrite: bool = False
     retry_errors: bool = False
     keep_going: bool = False
+    track: bool = True
     make_engine: Callable[[EngineSettings], BaseEngine] | None = None
     import_engine: Callable[[], None] | None = None
 
@@ -121,6 +124,13 @@ class _Session:
         self._capture.lead_to(self._cells[0].folder.log)
         self._signals = stack.enter_context(StopSignals())
         self._memory = stack.enter_context(MemorySampler())
+        tracking = stack.enter_context(
+            open_tracking(
+                self._config.tracking, enabled=options.track, say=self._capture.console.say
+            )
+        )
+        for cell in self._cells:
+            cell.recorder = tracking.recorder(cell.folder.path)
         self._device = detect_device()
         self._timing: dict[str, float] = {}
         self._indexes = IndexPool()
@@ -134,6 +144,8 @@ class _Session:
         for cell in self._cells:
             if cell.state.phase not in ("finished", "failed"):
                 cell.state.update(phase, **_reason(error))
+                if phase != "loading":
+                    cell.recorder.stopped(phase)
 
     def run(self) -> list[dict[str, Any]]:
         """See `evaluate`."""
@@ -196,6 +208,7 @@ class _Session:
         for cell in cells:
             cell.error = error
             cell.state.update("failed", **_reason(error))
+            cell.recorder.stopped("failed")
             self._capture.console.say(f"{cell.name} failed: {error}")
 
     def _open_folder(self, config: Config) -> RunFolder:
@@ -285,6 +298,7 @@ class _Session:
             config, model, self._device, cell.questions.identity, self._engine_details
         )
         folder.write_json("manifest.json", manifest)
+        cell.recorder.started(config, manifest, total)
         cell.state.update("generating", total=total, done=total - pending)
         progress = Progress(self._capture.console, config.experiment.name, total, total - pending)
         self._indexes.start(following)
@@ -295,6 +309,7 @@ class _Session:
             overlapped["index"] = self._indexes.loader(cell).seconds
         timing = RunTiming({**self._timing, **waited, "generate": seconds}, overlapped)
         result = self._write_results(cell, run, progress, timing)
+        cell.recorder.finished()
         cell.state.update("finished", done=result["counts"]["total"])
         return result
 
@@ -357,6 +372,7 @@ class _Session:
         with closing(run.answers(self._engine, dataset, renderer, progress)) as answers:
             for _ in answers:
                 cell.state.beat(done=progress.total_done)
+                cell.recorder.progress(progress, self._memory.sample)
                 if self._signals.received is None:
                     continue
                 if stop_at is None:

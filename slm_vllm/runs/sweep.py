@@ -29,6 +29,7 @@ def run_sweep(
     *,
     overwrite: bool = False,
     retry_errors: bool = False,
+    track: bool = True,
     quiet: bool = False,
     watch: Watcher | None = None,
     program: Sequence[str] = (sys.executable, "-m", "slm_vllm.runs.sweep_group"),
@@ -40,6 +41,7 @@ def run_sweep(
         log_dir: Folder of the sweep; what its processes print goes to `sweep.log` when quiet.
         overwrite: Replace earlier runs.
         retry_errors: Ask again the questions that failed.
+        track: Tell the tracker of the configuration.
         quiet: Keep the output of the processes from the terminal.
         watch: Called about once a second while a process works.
         program: What runs the cells of one model; see `sweep_group`.
@@ -57,6 +59,7 @@ def run_sweep(
         if not todo:
             continue
         words = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors
+        words += [] if track else ["--no-clearml"]
         content = json.dumps([cell.config.model_dump(mode="json") for cell in todo])
         code = _run_process([*program, *words], content, log_dir, quiet, watch)
         for cell in todo:

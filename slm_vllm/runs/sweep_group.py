@@ -29,6 +29,7 @@ def main(options: RunOptions | None = None) -> int:
         overwrite="--overwrite" in sys.argv,
         retry_errors="--retry-errors" in sys.argv,
         keep_going=True,
+        track="--no-clearml" not in sys.argv,
     )
     try:
         results = evaluate(configs, options)

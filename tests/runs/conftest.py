@@ -71,6 +71,7 @@ def make_config(
                 f"experiment.output_dir={tmp_path / 'outputs'}",
                 f"cache_dir={tmp_path / 'cache'}",
                 "hardware=cpu",
+                "tracking.tracker=none",
                 *words,
             ]
         )

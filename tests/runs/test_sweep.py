@@ -34,7 +34,7 @@ def grid(tmp_path: Path, tiny_model: Path, rows: Rows) -> SweepGrid:
         datasets=(str(first), str(second)),
         modes=("no_context", "retriever"),
         retrievers=("bm25", "rank_bm25"),
-        overrides=("hardware=cpu", f"cache_dir={tmp_path / 'cache'}"),
+        overrides=("hardware=cpu", "tracking.tracker=none", f"cache_dir={tmp_path / 'cache'}"),
         output_dir=str(tmp_path / "out"),
     )
 

@@ -1,0 +1,259 @@
+"""Publishes the spool of one run through a tracker, each event once.
+
+Before anything is sent, the cursor says what; when the tracker has come back, that it arrived. A
+publisher that finds such a note and no acknowledgement hands the same events to the tracker again
+and says so, and the tracker asks the server what it has.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from slm_vllm.tracking.base import BaseTracker, TrackerError
+from slm_vllm.tracking.cursor import Cursor, Stretch, load_cursor, save_cursor
+from slm_vllm.tracking.events import Artifact, Ended, Event, Sample, Started, Text
+from slm_vllm.tracking.recorder import SPOOL
+from slm_vllm.tracking.spool import read_spool
+
+LOG = "experiment.log"
+_MOST_EVENTS = 500
+_MOST_LOG_BYTES, _MOST_KEPT_BYTES = 1 << 20, 1 << 26
+_TEXT_BYTES = 1 << 14
+
+MakeTracker = Callable[[Path, dict[str, Any], Callable[[], None]], BaseTracker]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Events of one stretch; `files` with their byte offsets in the spool."""
+
+    started: Started | None
+    reports: list[Event]
+    files: list[tuple[Sample | Artifact, int]]
+    ended: Ended | None
+
+
+class Delivery:
+    """One run folder on its way to one service.
+
+    Args:
+        folder: The run folder.
+        make: Makes the tracker.
+        name: Its name; the cursor lies in `tracking/<name>.json`.
+        destination: The server.
+        from_nothing: Forget what an earlier publisher did: the service keeps nothing.
+
+    Raises:
+        TrackerError: Another publisher is at work on this folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        make: MakeTracker,
+        name: str,
+        destination: str,
+        *,
+        from_nothing: bool = False,
+    ) -> None:
+        self.folder = folder
+        self._path = folder / SPOOL.parent / f"{name}.json"
+        self._path.parent.mkdir(exist_ok=True)
+        self._lock = _lock(self._path.with_suffix(".lock"))
+        loaded = load_cursor(self._path, destination)
+        self.cursor = Cursor(destination=destination) if from_nothing else loaded
+        # What keeps nothing must be told everything at once.
+        self._most_events = None if from_nothing else _MOST_EVENTS
+        self._most_bytes = _MOST_KEPT_BYTES if from_nothing else _MOST_LOG_BYTES
+        self._tracker = make(folder, self.cursor.memory, self._save)
+
+    def step(self, *, last: bool = False) -> bool:
+        """Publishes some of what there is to publish.
+
+        Args:
+            last: The run's process has ended: an incomplete last line of the log is all of it.
+
+        Returns:
+            Whether there may be more.
+
+        Raises:
+            TrackerError: The service could not be told; the next step tries again.
+        """
+        cursor = self.cursor
+        uncertain = cursor.pending is not None
+        stretch = cursor.pending or self._next_stretch(last)
+        if stretch is None:
+            return False
+        cursor.delivered = False
+        cursor.pending = stretch
+        self._save()
+        texts = list(self._texts(stretch))
+        batch = self._batch(stretch.spool_to)
+        if batch.started is not None:
+            self._tracker.start(batch.started)
+            cursor.url = self._tracker.url
+        reports = [*batch.reports, *texts]
+        if reports:
+            self._tracker.report(reports, uncertain=uncertain)
+        self._attach(batch.files)
+        if batch.ended is not None:
+            self._tracker.end(batch.ended)
+            cursor.ended = batch.ended.phase
+        elif batch.started is not None:
+            cursor.ended = None
+        cursor.spool, cursor.log = stretch.spool_to, stretch.log_to
+        cursor.texts += len(texts)
+        cursor.time = texts[-1].time if texts else cursor.time
+        cursor.pending = None
+        self._save()
+        return True
+
+    def finish(self) -> None:
+        """Publishes the rest of a run whose process has ended, and reads it back.
+
+        Raises:
+            TrackerError: Something is not delivered; `problem` in the cursor says what.
+        """
+        while self.step(last=True):
+            pass
+        if not self.cursor.spool:
+            raise TrackerError(f"{self.folder}: nothing was recorded")
+        self._attach_deferred()
+        if self.cursor.ended is None:
+            self._tracker.end(Ended("died"))
+            self.cursor.ended = "died"
+            self._save()
+        if self.cursor.deferred:
+            raise TrackerError(self.cursor.problem or "files could not be stored")
+        if not self.cursor.delivered:
+            events = [event for event, _ in read_spool(self.folder / SPOOL)]
+            missing = self._tracker.missing(events, self.cursor.texts, self.cursor.ended)
+            if missing:
+                raise TrackerError(f"the server lacks {', '.join(missing)}")
+        self.cursor.delivered, self.cursor.problem = True, None
+        self._save()
+
+    def note(self, problem: str) -> None:
+        """Leaves word for whoever waits for this delivery."""
+        if self.cursor.problem != problem:
+            self.cursor.problem = problem
+            self._save()
+
+    def close(self) -> None:
+        """Lets another publisher at the folder."""
+        self._lock.close()
+
+    def _save(self) -> None:
+        save_cursor(self._path, self.cursor)
+
+    def _next_stretch(self, last: bool) -> Stretch | None:
+        cursor = self.cursor
+        spool_to = cursor.spool
+        for _, end in islice(read_spool(self.folder / SPOOL, cursor.spool), self._most_events):
+            spool_to = end
+        if not spool_to:
+            return None  # the log has no task to go to yet
+        log_to = self._log_end(last)
+        if (spool_to, log_to) == (cursor.spool, cursor.log):
+            return None
+        return Stretch(spool_to, log_to, max(cursor.time + 1, int(time.time() * 1000)))
+
+    def _log_end(self, last: bool) -> int:
+        """Where the next stretch of the log ends: at the end of a line, if there is one."""
+        path = self.folder / LOG
+        size = path.stat().st_size if path.exists() else 0
+        start = self.cursor.log
+        if size <= start:
+            return start
+        data = _read(path, start, min(size, start + self._most_bytes))
+        whole = data.rfind(b"\n") + 1
+        if whole == 0 and (last or len(data) == self._most_bytes):
+            whole = len(data)
+        return start + (len(data) if last and start + len(data) == size else whole)
+
+    def _texts(self, stretch: Stretch) -> Iterator[Text]:
+        """The log of a stretch; the same stretch always gives the same texts."""
+        data = _read(self.folder / LOG, self.cursor.log, stretch.log_to)
+        moment = stretch.time
+        while data:
+            cut = len(data)
+            if cut > _TEXT_BYTES:
+                cut = data.rfind(b"\n", 0, _TEXT_BYTES) + 1 or _TEXT_BYTES
+            yield Text(data[:cut].decode("utf-8", "replace"), moment)
+            data, moment = data[cut:], moment + 1
+
+    def _batch(self, spool_to: int) -> _Batch:
+        started: Started | None = None
+        ended: Ended | None = None
+        reports: list[Event] = []
+        files: dict[object, tuple[Sample | Artifact, int]] = {}
+        offset = self.cursor.spool
+        for event, end in read_spool(self.folder / SPOOL, offset):
+            if end > spool_to:
+                break
+            if isinstance(event, Started):
+                started, ended = event, None
+            elif isinstance(event, Ended):
+                ended = event
+            elif isinstance(event, Artifact):
+                files[event.name] = (event, offset)
+            elif isinstance(event, Sample):
+                files[event.title, event.series, event.step] = (event, offset)
+            else:
+                reports.append(event)
+            offset = end
+        return _Batch(started, reports, list(files.values()), ended)
+
+    def _attach(self, files: Sequence[tuple[Sample | Artifact, int]]) -> None:
+        """Publishes files; when the storage is away, the rest waits and the run can end."""
+        deferred = list(self.cursor.deferred)
+        problem: str | None = None
+        for file, offset in files:
+            if problem is None:
+                try:
+                    self._tracker.attach(file)
+                    continue
+                except TrackerError as error:
+                    problem = str(error)
+            if offset not in deferred:
+                deferred.append(offset)
+        self.cursor.deferred = deferred
+        if problem is not None:
+            self.cursor.problem = problem
+
+    def _attach_deferred(self) -> None:
+        waiting, self.cursor.deferred = self.cursor.deferred, []
+        files = []
+        for offset in waiting:
+            event = next(read_spool(self.folder / SPOOL, offset))[0]
+            assert isinstance(event, (Sample, Artifact))
+            files.append((event, offset))
+        self._attach(files)
+        if waiting:
+            self._save()
+
+
+def _read(path: Path, start: int, end: int) -> bytes:
+    if end <= start:
+        return b""
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(end - start)
+
+
+def _lock(path: Path) -> IO[str]:
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise TrackerError(
+            f"{path.parent.parent}: another publisher is at work there; wait for it to end"
+        ) from None
+    return file

@@ -1,0 +1,203 @@
+"""Tracking as a run sees it: recorders for its folders, and the process that publishes them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from slm_vllm.config.schema import TrackingConfig
+from slm_vllm.errors import MissingExtraError
+from slm_vllm.tracking.clearml_settings import clearml_installed, find_clearml
+from slm_vllm.tracking.cursor import read_cursor
+from slm_vllm.tracking.recorder import SPOOL, NullRecorder, Recorder
+from slm_vllm.tracking.registry import tracker_class
+
+OFFLINE_SECONDS = 10.0
+_INTERRUPTED_SECONDS = 10.0
+_KILL_SECONDS = 3.0
+Say = Callable[[str], None]
+
+
+class Tracking:
+    """Nobody is told: `--no-clearml`, `tracking.tracker=none`, or no SDK."""
+
+    def recorder(self, folder: Path) -> NullRecorder:
+        """Where the run in a folder says what happens."""
+        return NullRecorder()
+
+    def __enter__(self) -> Tracking:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends it."""
+
+
+class PublishedTracking(Tracking):
+    """Spools of run folders and one publisher process for all of them.
+
+    Whatever goes wrong with the publisher is said, and does not change how the run ends.
+
+    Args:
+        tracker: Name of the tracker.
+        bound: Seconds the end of the run may wait for it.
+        environment: Of the publisher.
+        say: Shows a line to the user.
+    """
+
+    def __init__(
+        self, tracker: str, bound: float, environment: Mapping[str, str], say: Say
+    ) -> None:
+        self._tracker, self._bound, self._say = tracker, bound, say
+        self._environment = dict(environment)
+        self._folders: list[Path] = []
+        self._process: subprocess.Popen[str] | None = None
+
+    def recorder(self, folder: Path) -> NullRecorder:
+        """A recorder whose events are published from now on."""
+        folder = folder.resolve()
+        if folder not in self._folders:
+            self._folders.append(folder)
+            self._announce(folder)
+        return Recorder(folder)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Waits a bounded time for the publisher and says what came of it."""
+        if self._process is None:
+            return
+        ordinary = kind is None or issubclass(kind, Exception)
+        bound = self._bound if ordinary else min(self._bound, _INTERRUPTED_SECONDS)
+        wait_for(self._process, bound)
+        for folder in self._folders:
+            if (folder / SPOOL).exists():
+                self._say(outcome(folder, self._tracker))
+
+    def _announce(self, folder: Path) -> None:
+        try:
+            if self._process is None:
+                log = folder / "tracking" / "publisher.log"
+                log.parent.mkdir(exist_ok=True)
+                self._process = start_publisher(self._tracker, self._bound, self._environment, log)
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{folder}\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            self._say(f"The publisher of {self._tracker} did not start: {error}")
+
+
+def open_tracking(config: TrackingConfig, *, enabled: bool, say: Say) -> Tracking:
+    """Finds out who wants to know about the run.
+
+    Args:
+        config: What is configured.
+        enabled: False for `--no-clearml`.
+        say: Shows a line to the user.
+
+    Raises:
+        ConfigError: There is no such tracker.
+        MissingExtraError: A tracker was asked for by name and its package is missing.
+    """
+    name = config.tracker
+    if not enabled or name == "none":
+        return Tracking()
+    if name not in ("auto", "clearml"):
+        tracker_class(name)
+        return PublishedTracking(name, config.close_timeout, find_clearml().environment, say)
+    settings = find_clearml()
+    if not clearml_installed():
+        if name == "clearml":
+            raise MissingExtraError("clearml", "clearml", "tracking.tracker=clearml")
+        if settings.source is not None:
+            say(
+                f"ClearML is configured ({settings.source}) and its package is not installed: "
+                "the run is not published. pip install 'slm-vllm[clearml]'"
+            )
+        return Tracking()
+    environment = dict(settings.environment)
+    if config.output_uri is not None:
+        environment["SLM_VLLM_OUTPUT_URI"] = config.output_uri
+    if settings.source is not None:
+        return PublishedTracking("clearml", config.close_timeout, environment, say)
+    why = f"ClearML is not configured{f' ({settings.problem})' if settings.problem else ''}"
+    if not config.offline:
+        say(f"{why}: the run is not published")
+        return Tracking()
+    say(f"{why}: the run is kept as an offline session (docs/clearml.md)")
+    return PublishedTracking(
+        "clearml_offline", min(OFFLINE_SECONDS, config.close_timeout), environment, say
+    )
+
+
+def start_publisher(
+    tracker: str, bound: float, environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[str]:
+    """Starts the publisher; its standard input takes run folders.
+
+    Raises:
+        OSError: It could not be started.
+    """
+    # It should be through, and have left word, before its end is forced.
+    own = str(max(1.0, bound - 1.0))
+    command = [sys.executable, "-m", "slm_vllm.tracking.publisher", tracker, "--bound", own]
+    with log.open("a", encoding="utf-8") as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            env=dict(environment),
+            text=True,
+            # Ctrl-C in the terminal is for the run.
+            start_new_session=True,
+        )
+
+
+def wait_for(process: subprocess.Popen[str], bound: float) -> bool:
+    """Ends the publisher's input and waits; one that hangs is killed.
+
+    Returns:
+        Whether it delivered everything.
+    """
+    try:
+        assert process.stdin is not None
+        try:
+            process.stdin.close()
+        except OSError:
+            pass  # it has ended already
+        return process.wait(bound) == 0
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        # Also when a signal breaks the wait off.
+        if process.poll() is None:
+            process.kill()
+            process.wait(_KILL_SECONDS)
+
+
+def outcome(folder: Path, tracker: str) -> str:
+    """One line on what became of a run's delivery."""
+    cursor = read_cursor(folder / SPOOL.parent / f"{tracker}.json")
+    if cursor is not None and cursor.delivered:
+        return f"{_TITLES.get(tracker, tracker)}: {cursor.url}"
+    if tracker == "clearml_offline":
+        return f"The offline session was not written: {folder / 'tracking' / 'publisher.log'}"
+    problem = cursor.problem if cursor is not None and cursor.problem else "it ran out of time"
+    return (
+        f"{_TITLES.get(tracker, tracker)}: not everything is published ({problem}). Later: "
+        f"slm-vllm clearml sync {folder}"
+    )
+
+
+_TITLES = {"clearml": "ClearML", "clearml_offline": "ClearML offline session"}

@@ -1,0 +1,177 @@
+"""The tables, plots and pages of a finished run."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from slm_vllm.tracking.events import Event, Figure, Sample, Table
+
+_PAGE_ROWS = 10
+_CELL_LENGTH = 200
+_MOST_TOPICS = 20
+
+
+def metrics_table(results: Mapping[str, Any]) -> Table:
+    """Every metric with its interval."""
+    rows = [
+        [name, value["mean"], value["ci95"][0], value["ci95"][1], value["stderr"], value["n"]]
+        for group in ("metrics", "retrieval")
+        for name, value in results.get(group, {}).items()
+    ]
+    header = ["metric", "mean", "95 % from", "95 % to", "standard error", "n"]
+    return Table("Results", "metrics", header, rows)
+
+
+def memory_figure(memory: Mapping[str, Any]) -> Figure:
+    """Memory over time."""
+    samples = memory["samples"]
+    seconds = [sample["seconds"] for sample in samples]
+    lines = [_line("process tree", seconds, [sample["rss"] for sample in samples])]
+    if memory.get("peak_gpu") is not None:
+        lines.append(_line("GPU", seconds, [sample["gpu"] for sample in samples]))
+    return _figure("Memory over time", "memory", lines, "seconds", "MiB")
+
+
+def progress_figure(points: Sequence[tuple[float, int, float | None]]) -> Figure:
+    """How the run went on.
+
+    Args:
+        points: Seconds, examples done and running token recall.
+    """
+    seconds = [point[0] for point in points]
+    lines = [_line("examples done", seconds, [point[1] for point in points])]
+    recall = {**_line("token recall", seconds, [point[2] for point in points]), "yaxis": "y2"}
+    figure = _figure("Progress", "progress", [*lines, recall], "seconds", "examples done")
+    axis = {"title": {"text": "token recall"}, "overlaying": "y", "side": "right"}
+    figure.plotly["layout"]["yaxis2"] = axis
+    return figure
+
+
+def prediction_events(path: Path, limit: int) -> Iterator[Event]:
+    """Token recall by answer length and by topic, and the first predictions.
+
+    Args:
+        path: `predictions.parquet`.
+        limit: How many predictions.
+    """
+    scan = pl.scan_parquet(path)
+    words = pl.col("answers").list.eval(pl.element().str.count_matches(r"\w+")).list.min()
+    length = pl.when(words >= 6).then(pl.lit("6+")).otherwise(words.cast(pl.String))
+    yield from _recall_by(scan.with_columns(length.alias("group")), "answer length in words")
+    topic = pl.col("metadata").str.json_path_match("$.topic")
+    yield from _recall_by(scan.with_columns(topic.alias("group")), "topic")
+    if limit:
+        yield from _first_predictions(scan.head(limit).collect())
+
+
+def _recall_by(scan: pl.LazyFrame, what: str) -> Iterator[Figure]:
+    groups = (
+        scan.drop_nulls(["group", "token_recall"])
+        .group_by("group")
+        .agg(pl.col("token_recall").mean(), pl.len().alias("n"))
+        .sort("n", descending=True)
+        .head(_MOST_TOPICS)
+        .sort("group")
+        .collect()
+    )
+    if groups.is_empty():
+        return
+    bars = {
+        "type": "bar",
+        "x": groups["group"].to_list(),
+        "y": groups["token_recall"].round(6).to_list(),
+        "text": [f"n={n}" for n in groups["n"]],
+    }
+    figure = _figure(f"Token recall by {what}", "token recall", [bars], what, "token recall")
+    figure.plotly["layout"]["xaxis"]["type"] = "category"
+    yield figure
+
+
+def _first_predictions(frame: pl.DataFrame) -> Iterator[Event]:
+    rows = frame.select(
+        "question_id", "question", "answers", "prediction", "token_recall", "contexts", "error"
+    ).to_dicts()
+    header = ["question", "answers", "prediction", "token recall"]
+    cells = [
+        [
+            row["question"][:_CELL_LENGTH],
+            " | ".join(row["answers"] or [])[:_CELL_LENGTH],
+            (row["prediction"] or row["error"] or "")[:_CELL_LENGTH],
+            _rounded(row["token_recall"]),
+        ]
+        for row in rows
+    ]
+    yield Table("First predictions", "predictions", header, cells)
+    for start in range(0, len(rows), _PAGE_ROWS):
+        part = rows[start : start + _PAGE_ROWS]
+        name = f"{start + 1:03d} to {start + len(part):03d}"
+        body = "".join(_entry(start + i, row) for i, row in enumerate(part, start=1))
+        yield Sample("Predictions", name, 0, _PAGE.format(title=name, body=body))
+
+
+def _entry(number: int, row: Mapping[str, Any]) -> str:
+    answers = "".join(f"<li>{html.escape(answer)}</li>" for answer in row["answers"] or [])
+    passages = "".join(
+        f"<details><summary>{html.escape(passage['title'] or 'passage')}</summary>"
+        f"<p>{html.escape(passage['text'] or '')}</p></details>"
+        for passage in row["contexts"] or []
+    )
+    said = html.escape(row["prediction"] or "")
+    error = f"<p class=e>{html.escape(row['error'])}</p>" if row["error"] else ""
+    return (
+        f"<section><h2>{number}. {html.escape(row['question'])}</h2>"
+        f"<p><b>{said}</b> token recall {_rounded(row['token_recall'])}</p>{error}"
+        f"<ul>{answers}</ul>{passages}<small>{html.escape(row['question_id'])}</small></section>"
+    )
+
+
+_PAGE = (
+    "<!doctype html><meta charset=utf-8><title>Predictions {title}</title>"
+    "<style>body{{font:14px sans-serif;max-width:60em;margin:1em}}h2{{font-size:1em}}"
+    "small{{color:#777}}.e{{color:#b00}}</style>{body}"
+)
+
+
+def table_figure(table: Table) -> dict[str, Any]:
+    """A table in plotly's layout."""
+    columns = [list(column) for column in zip(*table.rows, strict=True)]
+    return {
+        "data": [
+            {
+                "type": "table",
+                "header": {"values": list(table.header), "align": "left"},
+                "cells": {"values": columns or [[] for _ in table.header], "align": "left"},
+            }
+        ],
+        "layout": {"title": {"text": table.series}},
+    }
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file of the run folder."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _line(name: str, x: Sequence[Any], y: Sequence[Any]) -> dict[str, Any]:
+    return {"type": "scatter", "mode": "lines", "name": name, "x": list(x), "y": list(y)}
+
+
+def _figure(
+    title: str, series: str, data: list[dict[str, Any]], x_title: str, y_title: str
+) -> Figure:
+    layout = {
+        "title": {"text": title},
+        "xaxis": {"title": {"text": x_title}},
+        "yaxis": {"title": {"text": y_title}},
+    }
+    return Figure(title, series, {"data": data, "layout": layout})
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,234 @@
+"""The publisher process: tells a tracker about runs while they go on, and after they ended.
+
+    python -m slm_vllm.tracking.publisher TRACKER --bound SECONDS
+
+Each line of standard input is a run folder to look after. The end of the input says that their
+process has ended: what is left is published within the bound, then the publisher ends. It exits
+with 0 when everything is delivered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from slm_vllm.errors import SlmVllmError
+from slm_vllm.tracking.base import BaseTracker, RejectedError, TrackerError
+from slm_vllm.tracking.delivery import Delivery, MakeTracker
+from slm_vllm.tracking.registry import tracker_class
+
+FIRST_INTERVAL, LONGEST_INTERVAL = 3.0, 30.0
+_LONGEST_RETRY = 60.0
+_GRACE_SECONDS = 2.0
+
+
+class Publisher:
+    """Looks after the run folders it is told of.
+
+    Args:
+        tracker: Name of the tracker.
+        bound: Seconds for what is left when the input has ended.
+    """
+
+    def __init__(self, tracker: str, bound: float) -> None:
+        self._name, self._bound = tracker, bound
+        self._deliveries: dict[Path, Delivery] = {}
+        self._waiting: list[Path] = []
+        self._clearml: Any = None
+        self._started = time.monotonic()
+
+    def run(self, lines: queue.Queue[str | None]) -> bool:
+        """Publishes until the input ends, then the rest.
+
+        Args:
+            lines: Run folders; None is the end.
+
+        Returns:
+            Whether everything is delivered.
+        """
+        retry = 0.0
+        while True:
+            open_input = self._take(lines, max(self._interval(), retry))
+            if not open_input:
+                break
+            retry = self._round(retry) if self._name != "clearml_offline" else 0.0
+        _watchdog(self._bound + _GRACE_SECONDS)
+        return self._finish(time.monotonic() + self._bound)
+
+    def _interval(self) -> float:
+        """Seconds between rounds: a long run is not told of more often than it needs."""
+        age = time.monotonic() - self._started
+        return min(LONGEST_INTERVAL, max(FIRST_INTERVAL, age / 100))
+
+    def _take(self, lines: queue.Queue[str | None], seconds: float) -> bool:
+        """Waits, and takes the folders that come meanwhile; False when the input has ended."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                line = lines.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return True
+            if line is None:
+                return False
+            self._waiting.append(Path(line))
+
+    def _round(self, retry: float) -> float:
+        """Publishes what there is; returns how long to wait after a failure."""
+        try:
+            for delivery in self._opened():
+                while delivery.step():
+                    pass
+        except RejectedError as error:
+            self._note(error)
+            return _LONGEST_RETRY
+        except Exception as error:
+            self._note(_as_problem(error))
+            return min(_LONGEST_RETRY, max(2 * retry, 5.0))
+        return 0.0
+
+    def _finish(self, deadline: float) -> bool:
+        wait = 0.5
+        while True:
+            try:
+                problems = [self._finish_one(delivery) for delivery in self._opened()]
+            except Exception as error:
+                problems = [_as_problem(error)]
+            left = [problem for problem in problems if problem is not None]
+            for problem in left:
+                _say(problem)
+            if not left:
+                return True
+            final = self._name == "clearml_offline" or any(
+                isinstance(problem, RejectedError) for problem in left
+            )
+            if final or time.monotonic() + wait >= deadline:
+                self._note(left[0])
+                return False
+            time.sleep(wait)
+            wait = min(2 * wait, 5.0)
+
+    def _finish_one(self, delivery: Delivery) -> SlmVllmError | None:
+        if delivery.cursor.delivered:
+            return None
+        try:
+            delivery.finish()
+        except Exception as error:
+            problem = _as_problem(error)
+            delivery.note(str(problem))
+            return problem
+        return None
+
+    def _note(self, error: SlmVllmError) -> None:
+        """Leaves the problem in every folder that waits for this server."""
+        _say(error)
+        for delivery in self._deliveries.values():
+            if not delivery.cursor.delivered:
+                delivery.note(str(error))
+        for folder in self._waiting:
+            note_problem(folder, self._name, str(error))
+
+    def _opened(self) -> Iterable[Delivery]:
+        """Opens the folders that wait, which needs the server, and gives all of them."""
+        while self._waiting:
+            folder = self._waiting[0]
+            make, destination = self._maker()
+            self._deliveries[folder] = Delivery(
+                folder,
+                make,
+                self._name,
+                destination,
+                from_nothing=self._name == "clearml_offline",
+            )
+            self._waiting.pop(0)
+        return list(self._deliveries.values())
+
+    def _maker(self) -> tuple[MakeTracker, str]:
+        if self._name != "clearml":
+            return tracker_class(self._name), self._name
+        from slm_vllm.tracking.clearml_api import ClearMLApi
+        from slm_vllm.tracking.clearml_server import ClearMLServer
+
+        if self._clearml is None:
+            self._clearml = ClearMLApi()
+        api = self._clearml
+
+        def make(folder: Path, memory: dict[str, Any], remember: Any) -> BaseTracker:
+            output_uri = os.environ.get("SLM_VLLM_OUTPUT_URI")
+            return ClearMLServer(folder, memory, remember, api=api, output_uri=output_uri)
+
+        return make, api.host
+
+
+def note_problem(folder: Path, tracker: str, problem: str) -> None:
+    """Leaves word in a folder that could not even be opened for the tracker."""
+    from slm_vllm.tracking.cursor import Cursor, read_cursor, save_cursor
+
+    path = folder / "tracking" / f"{tracker}.json"
+    path.parent.mkdir(exist_ok=True)
+    cursor = read_cursor(path) or Cursor()
+    cursor.problem, cursor.delivered = problem, False
+    save_cursor(path, cursor)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("tracker")
+    parser.add_argument("--bound", type=float, required=True)
+    given = parser.parse_args()
+    # The run says when to end, by closing the input; what a terminal or a service manager sends
+    # to the whole group would cut off what the run has still to say.
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    # The run is what the machine is for.
+    os.nice(19)
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    delivered = Publisher(given.tracker, given.bound).run(lines)
+    sys.stderr.flush()
+    # The SDK's threads and exit handlers may wait for a server; everything is on the disk.
+    os._exit(0 if delivered else 1)
+
+
+def _read(lines: queue.Queue[str | None]) -> None:
+    for line in sys.stdin:
+        if line.strip():
+            lines.put(line.rstrip("\n"))
+    lines.put(None)
+
+
+def _as_problem(error: Exception) -> SlmVllmError:
+    """What to tell the user; a defect also leaves its traceback in the publisher's log."""
+    if isinstance(error, SlmVllmError):
+        return error
+    traceback.print_exception(error)
+    return TrackerError(f"{type(error).__name__}: {error}"[:300])
+
+
+def _watchdog(seconds: float) -> None:
+    """Ends the process after so long whatever it hangs in."""
+
+    def end() -> None:
+        time.sleep(seconds)
+        _say(TrackerError(f"ended after {seconds:.0f} s"))
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def _say(error: SlmVllmError) -> None:
+    moment = time.strftime("%Y-%m-%d %H:%M:%S")
+    print(f"{moment} {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

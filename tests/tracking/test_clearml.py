@@ -1,0 +1,193 @@
+"""Runs told to ClearML: the genuine SDK, a loopback server, a publisher that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from clearml_loopback import Loopback
+from conftest import Memory, StepProgress
+
+from slm_vllm.tracking.launch import open_tracking, start_publisher, wait_for
+from slm_vllm.tracking.recorder import SPOOL, Recorder
+from slm_vllm.tracking.sync import sync_run
+
+POINTS = [(10, 0.25), (70, 0.5), (150, 0.5)]
+
+
+def play(recorder: Any, config: Any) -> None:
+    """What a run says, in its order."""
+    manifest = {"command": ["slm-vllm", "eval"], "packages": {"vllm": "0"}, "git": None}
+    recorder.started(config, manifest, 150)
+    for done, recall in POINTS:
+        recorder.progress(StepProgress(done, done * 5, recall), Memory)
+    recorder.finished()
+
+
+def record(folder: Path, config: Any) -> None:
+    """Writes the spool with a clock that makes every point count."""
+    moments = iter(range(0, 1000, 5))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    play(Recorder(folder, clock=lambda: float(next(moments))), config)
+
+
+def tracked(folder: Path, config: Any, **options: Any) -> list[str]:
+    """Runs with tracking as a session does and returns what the user is shown."""
+    said: list[str] = []
+    options = {"enabled": True, "say": said.append, **options}
+    with open_tracking(config.tracking, **options) as tracking:
+        play(tracking.recorder(folder), config)
+    return said
+
+
+def assert_everything_is_there(server: Loopback) -> None:
+    task = server.task
+    assert (task["name"], task["status"], task["type"]) == ("tracked", "completed", "testing")
+    assert {"demo", "retriever", "bm25"} <= set(task["tags"])
+    assert server.repeated() == []
+    values = server.scalars()
+    running = {k[2]: v for k, v in values.items() if k[0] == "Token recall"}
+    assert running == dict(POINTS)
+    assert values["Summary", "token_recall", -(2**31)] == pytest.approx(0.5)
+    assert set(server.artifacts()) == {
+        "results", "predictions", "memory_usage", "manifest", "config",
+    }  # fmt: skip
+    assert "second line" in "".join(event["msg"] for event in server.events("log"))
+    assert len(server.events("plot")) >= 3
+    assert "bm25" in json.dumps(task["hyperparams"])
+
+
+def test_a_run_is_published_whole(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    record(run_folder, config())
+    said: list[str] = []
+    assert sync_run(run_folder, 60, said.append)
+    assert configured.url in said[0]
+    assert_everything_is_there(configured)
+    # 150 questions and 100 samples in some dozens of calls.
+    assert len([c for c in configured.calls if c != "files"]) < 60
+    calls = len(configured.calls)
+    assert sync_run(run_folder, 60, said.append)
+    assert_everything_is_there(configured)
+    assert len(configured.calls) - calls < 10
+
+
+def test_a_session_publishes_while_it_goes_on(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    said = tracked(run_folder, config())
+    assert len(said) == 1 and said[0].startswith(f"ClearML: {configured.url}/web/")
+    assert configured.task["status"] == "completed"
+    assert "results" in configured.artifacts()
+
+
+@pytest.mark.parametrize("call", [1, 6, 8, 14])
+def test_a_killed_publisher_tells_nothing_twice(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any], call: int
+) -> None:
+    record(run_folder, config())
+    process = start_publisher(
+        "clearml", 60, os.environ | configured.environment(), run_folder / "log.txt"
+    )
+    answered = 0
+
+    def kill(endpoint: str) -> None:
+        nonlocal answered
+        answered += 1
+        if answered == call:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+    configured.after = kill  # the work is done, its acknowledgement is lost
+    assert process.stdin is not None
+    process.stdin.write(f"{run_folder}\n")
+    process.stdin.flush()
+    assert not wait_for(process, 60)
+    assert process.returncode == -signal.SIGKILL
+    configured.after = lambda endpoint: None
+    assert sync_run(run_folder, 60, lambda line: None)
+    assert_everything_is_there(configured)
+
+
+def test_a_server_that_never_answers_costs_no_more_than_the_bound(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    configured.stall()
+    started = time.monotonic()
+    said = tracked(run_folder, config("tracking.close_timeout=3"))
+    assert time.monotonic() - started < 20  # 3 s, and as much again for a slow machine
+    assert "slm-vllm clearml sync" in said[-1]
+    configured.go_on()
+    (run_folder / "config.yaml").write_text(yaml.safe_dump(config().model_dump(mode="json")))
+    assert sync_run(run_folder, 60, said.append)
+    assert configured.repeated() == []
+    assert configured.task["status"] == "completed"
+
+
+def test_a_server_that_is_away_or_refuses_is_named(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    record(run_folder, config())
+    said: list[str] = []
+    configured.stop()
+    assert not sync_run(run_folder, 4, said.append)
+    configured.start()
+    configured.reject_login = True
+    assert not sync_run(run_folder, 4, said.append)
+    assert all(configured.url in line and "clearml sync" in line for line in said)
+    assert "loopback-secret" not in "".join(said)
+    configured.reject_login = False
+    assert sync_run(run_folder, 60, said.append)
+    assert_everything_is_there(configured)
+
+
+def test_without_a_server_the_session_is_kept_offline(
+    unconfigured: None, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    said = tracked(run_folder, config())
+    assert "not configured" in said[0]
+    with zipfile.ZipFile(run_folder / "tracking" / "clearml_session.zip") as session:
+        task = json.loads(session.read("task.json"))
+        events = [
+            event
+            for line in session.read("metrics.jsonl").decode().splitlines()
+            for event in json.loads(line)
+        ]
+        names = session.namelist()
+    assert {"demo", "retriever"} <= set(task["tags"])
+    assert "short_answer" in json.dumps(task["hyperparams"])
+    assert "experiment_mode" in json.dumps(task["configuration"])
+    assert {a["key"] for a in task["execution"]["artifacts"]} >= {"results", "predictions"}
+    single = {e["variant"]: e["value"] for e in events if e.get("iter") == -(2**31)}
+    assert single["token_recall"] == pytest.approx(0.5)
+    assert any(e.get("metric") == "Token recall" for e in events)
+    assert any("results.json" in name for name in names)
+
+
+def test_tracking_can_be_turned_off(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    assert tracked(run_folder, config(), enabled=False) == []
+    assert tracked(run_folder, config("tracking.tracker=none")) == []
+    assert not (run_folder / SPOOL).exists() and not configured.calls
+
+
+def test_the_run_never_imports_clearml(run_folder: Path) -> None:
+    code = (
+        "import sys, slm_vllm.runs.session, slm_vllm.tracking.launch as l\n"
+        "from slm_vllm.config.schema import TrackingConfig\n"
+        "with l.open_tracking(TrackingConfig(), enabled=True, say=print) as t: pass\n"
+        "assert not [m for m in sys.modules if m.split('.')[0] == 'clearml'], 'imported'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=run_folder)
