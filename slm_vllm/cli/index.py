@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from slm_vllm.cli.s3_options import (
+    DRY_RUN_OPTION,
+    FORCE_OPTION,
+    PREFIX_OPTION,
+    connection_options,
+    prepare_transfers,
+)
+
 if TYPE_CHECKING:
-    from slm_vllm.config.schema import Config
+    from slm_vllm.config.schema import Config, DatasetConfig
     from slm_vllm.retrieval.base import BaseRetriever
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -140,6 +148,68 @@ def evaluate(as_json: bool, **given: Any) -> None:
         click.echo(f"  {name:<22} {shown:>7}  n={value['n']:,}")
 
 
+_STORE = click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    default=Path(".cache"),
+    show_default=True,
+    help="Where indexes are kept.",
+)
+
+
+@index.command("push")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_STORE
+@PREFIX_OPTION
+@FORCE_OPTION
+@DRY_RUN_OPTION
+@connection_options
+def push(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -> None:
+    """Upload stored indexes with the passages they search; all of them when none is named.
+
+    NAME is a name of `index info`, which ends in the index's fingerprint. An index that the bucket
+    has already is skipped.
+
+    \b
+    Example:
+      slm-vllm index push
+    """
+    from slm_vllm.retrieval.index_store import stored_indexes
+    from slm_vllm.storage.index_sync import push_index
+
+    bucket, options, report = prepare_transfers(given, as_json)
+    stored = [entry["name"] for entry in stored_indexes(cache_dir) if "damaged" not in entry]
+    try:
+        for name in names or [name for name in stored if not name.startswith("passages-")]:
+            push_index(bucket, cache_dir, name, given["prefix"], options, report)
+    finally:
+        report.finish()
+
+
+@index.command("pull")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_STORE
+@PREFIX_OPTION
+@DRY_RUN_OPTION
+@connection_options
+def pull(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -> None:
+    """Download indexes that were pushed; runs with the same documents and settings find them.
+
+    \b
+    Examples:
+      slm-vllm s3 ls indexes/
+      slm-vllm index pull bm25-0123456789abcdef
+    """
+    from slm_vllm.storage.index_sync import pull_index
+
+    bucket, options, report = prepare_transfers({**given, "force": False}, as_json)
+    try:
+        for name in names:
+            pull_index(bucket, cache_dir, name, given["prefix"], options, report)
+    finally:
+        report.finish()
+
+
 def _compose(given: dict[str, Any]) -> Config:
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.shorthand import choice_override, dataset_override
@@ -167,7 +237,7 @@ def _open(config: Config) -> BaseRetriever:
     from slm_vllm.retrieval.corpus import corpus_key, scan_documents
     from slm_vllm.retrieval.index_store import open_index
 
-    dataset = config.dataset
+    dataset = _local(config)
     source = open_dataset(dataset.kind, dataset.path, options=_options(config))
     return open_index(
         config.retriever,
@@ -176,6 +246,16 @@ def _open(config: Config) -> BaseRetriever:
         cache_dir=Path(config.cache_dir),
         progress=_progress if sys.stderr.isatty() else None,
     )
+
+
+def _local(config: Config) -> DatasetConfig:
+    """The dataset section with the path of a local copy where it names a URL."""
+    from slm_vllm.datasets.registry import fetched_path
+
+    if not config.dataset.path.startswith("s3://"):
+        return config.dataset
+    path = fetched_path(config.dataset.path, config.cache_dir)
+    return config.dataset.model_copy(update={"path": path})
 
 
 def _options(config: Config) -> dict[str, Any]:
@@ -189,7 +269,7 @@ def _evaluate(config: Config, retriever: BaseRetriever) -> dict[str, Any]:
 
     depth = max(config.retriever.top_k, NDCG_DEPTH)
     metrics = SearchMetrics(depth=depth, aliases=retriever.passages.aliases)
-    dataset = config.dataset
+    dataset = _local(config)
     n_questions, seconds, empty = 0, 0.0, 0
     for frame in open_dataset(dataset.kind, dataset.path, options=_options(config)).scan(BATCH):
         questions = frame["question"].to_list()

@@ -16,9 +16,16 @@ COMMANDS = {
         "slm_vllm.cli.eval:command",
         "Run an experiment: ask a model the questions of a dataset.",
     ),
+    "sweep": ("slm_vllm.cli.sweep:command", "Run a grid of models, datasets, modes, retrievers."),
     "data": ("slm_vllm.cli.data:data", "Convert, check and describe datasets."),
     "index": ("slm_vllm.cli.index:index", "Build, search and judge retrieval indexes."),
+    "s3": ("slm_vllm.cli.s3:command", "Look at a bucket; pull, push and convert datasets."),
+    "clearml": ("slm_vllm.cli.clearml:command", "Check ClearML; publish runs again."),
     "config": ("slm_vllm.cli.config:command", "List, show and validate configurations."),
+    "compare": ("slm_vllm.cli.compare:command", "Compare runs question by question."),
+    "report": ("slm_vllm.cli.report:command", "Write runs as one HTML page with plots."),
+    "bench": ("slm_vllm.cli.bench:command", "Measure how fast models answer here."),
+    "doctor": ("slm_vllm.cli.doctor:command", "Check this machine and say what to mend."),
     "runs": ("slm_vllm.cli.runs:command", "List, show, follow and stop runs."),
 }
 

@@ -27,6 +27,8 @@ KINDS: dict[str, str] = {
 }
 """A new dataset of this package is one line here."""
 
+DEFAULT_CACHE = ".cache"
+
 DEMO = "demo"
 """As a path: the dataset shipped with the package."""
 
@@ -70,20 +72,23 @@ def open_dataset(
     *,
     on_reject: Callable[[RejectedRow], None] | None = None,
     options: Mapping[str, Any] | None = None,
+    cache_dir: str | Path = DEFAULT_CACHE,
 ) -> BaseDataset:
     """Makes the dataset of a file; reading begins with `scan`.
 
     Args:
         kind: A kind of `dataset_kinds`, or None to find it from the file.
-        path: The file, or "demo" for the shipped one.
+        path: The file, an `s3://` URL, or "demo" for the shipped one.
         on_reject: Called for each row that is left out.
         options: Further arguments of the class, such as `split` or `columns`; nulls are left out.
+        cache_dir: Where the copy of a URL is kept.
 
     Raises:
         ConfigError: Unknown kind or option.
         DataError: No kind was given and the file is missing or of no known layout.
+        StorageError: A URL cannot be downloaded.
     """
-    path = local_path(path)
+    path = fetched_path(path, cache_dir)
     found = dataset_class(kind or sniff_kind(path))
     given = {key: value for key, value in (options or {}).items() if value is not None}
     accepted = [
@@ -103,6 +108,20 @@ def local_path(path: str | Path) -> str:
     if str(path) == DEMO and not Path(path).exists():
         return str(demo_path())
     return str(path)
+
+
+def fetched_path(path: str | Path, cache_dir: str | Path = DEFAULT_CACHE) -> str:
+    """Like `local_path`; an object in a bucket is downloaded, or found in the cache.
+
+    Raises:
+        StorageError: It cannot be downloaded.
+        ConfigError: The settings of the bucket cannot be used.
+    """
+    if not str(path).startswith("s3://"):
+        return local_path(path)
+    from slm_vllm.storage.dataset_cache import cached_dataset
+
+    return str(cached_dataset(str(path), Path(cache_dir)))
 
 
 def sniff_kind(path: str) -> str:

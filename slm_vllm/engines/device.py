@@ -68,7 +68,7 @@ def _gpu_from_nvml() -> Device | None:
     except pynvml.NVMLError:
         return None
     try:
-        handle = _nvml_handle(pynvml)
+        handle = first_gpu_handle(pynvml)
         name = pynvml.nvmlDeviceGetName(handle)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         try:
@@ -82,7 +82,8 @@ def _gpu_from_nvml() -> Device | None:
         pynvml.nvmlShutdown()
 
 
-def _nvml_handle(pynvml: Any) -> Any:
+def first_gpu_handle(pynvml: Any) -> Any:
+    """NVML's handle of the GPU that CUDA will call the first; NVML must be initialised."""
     first = _first_visible()
     if first.isdigit():
         return pynvml.nvmlDeviceGetHandleByIndex(int(first))

@@ -12,7 +12,7 @@ from typing import Any
 from slm_vllm.config.schema import Config, GenerationConfig, HardwareConfig
 from slm_vllm.engines.device import Device
 from slm_vllm.engines.quantization import choose_quantization
-from slm_vllm.engines.versions import fit_arguments, installed_vllm
+from slm_vllm.engines.versions import fit_arguments, installed_vllm, takes_kv_cache_bytes
 from slm_vllm.errors import ConfigError, EngineError
 
 GIB = 1 << 30
@@ -233,7 +233,7 @@ def engine_environment(settings: EngineSettings) -> dict[str, str]:
     if settings.device.kind == "cpu":
         cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
         wanted.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
-        # Older releases take whole GiB from the environment instead of an argument.
-        gib = max(1, -(-cpu_kv_cache_bytes(settings) // GIB))
-        wanted.setdefault("VLLM_CPU_KVCACHE_SPACE", str(gib))
+        if not takes_kv_cache_bytes(installed_vllm()):
+            gib = max(1, -(-cpu_kv_cache_bytes(settings) // GIB))
+            wanted.setdefault("VLLM_CPU_KVCACHE_SPACE", str(gib))
     return {name: value for name, value in wanted.items() if name not in os.environ}

@@ -25,7 +25,7 @@ RENAMED = {
 # Arguments that a release may lack without harm to a run, with the reason.
 MAY_BE_LEFT_OUT = {
     "swap_space": "from 0.18 on preempted requests are computed again and never swapped out",
-    "kv_cache_memory_bytes": "older releases read VLLM_CPU_KVCACHE_SPACE, which is set as well",
+    "kv_cache_memory_bytes": "VLLM_CPU_KVCACHE_SPACE is set for the releases that read it instead",
 }
 
 
@@ -53,6 +53,14 @@ def parse_release(text: str) -> Release:
     numbers = [int(part) for part in re.findall(r"\d+", text.partition("+")[0])[:3]]
     major, minor, patch = (*numbers, 0, 0, 0)[:3]
     return major, minor, patch
+
+
+def takes_kv_cache_bytes(release: str | None) -> bool:
+    """Whether the KV cache of a CPU is an argument in bytes (0.19.1 has it, 0.9.2 has not).
+
+    Where it is, VLLM_CPU_KVCACHE_SPACE must stay unset: it counts in whole GiB and wins.
+    """
+    return release is not None and parse_release(release) >= (0, 19, 0)
 
 
 def fit_arguments(

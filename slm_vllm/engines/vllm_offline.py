@@ -46,7 +46,7 @@ class VllmEngine(BaseEngine):
         """Imports vLLM and loads the model; takes seconds on a CPU, up to minutes on a GPU."""
         os.environ.update(engine_environment(self._settings))
         vllm = _import_vllm()
-        available = _engine_argument_names()
+        available = engine_argument_names()
         arguments, left_out = vllm_arguments(self._settings, available)
         if left_out:
             log.info("vLLM %s has no argument %s: left out", vllm.__version__, ", ".join(left_out))
@@ -164,7 +164,7 @@ def _import_vllm() -> Any:
     return vllm
 
 
-def _engine_argument_names() -> frozenset[str]:
+def engine_argument_names() -> frozenset[str]:
     """Names that `LLM(...)` takes in the installed version."""
     from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs

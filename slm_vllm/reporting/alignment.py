@@ -66,7 +66,7 @@ def align(
         dataset=str(runs[0].results["dataset"]),
         runs=tuple(runs),
         values=np.where(np.isfinite(values), values, np.nan),
-        hits=tuple(_hits(run, frame) for run, frame in zip(runs, frames, strict=True)),
+        hits=tuple(_hits(frame) for frame in frames),
         notes=tuple(notes),
     )
 
@@ -192,13 +192,8 @@ def _failures(runs: Sequence[RunData], frames: Sequence[pl.DataFrame]) -> list[s
     ]
 
 
-def _hits(run: RunData, frame: pl.DataFrame) -> Values | None:
+def _hits(frame: pl.DataFrame) -> Values | None:
     if not frame["search"].count():
         return None
-    try:
-        hits: Values = retrieval_hit(frame).cast(pl.Float64).to_numpy()
-    except pl.exceptions.PolarsError:
-        raise DataError(
-            f"{run.path}: column 'search' of the predictions holds no JSON objects"
-        ) from None
+    hits: Values = retrieval_hit(frame).cast(pl.Float64).to_numpy()
     return hits

@@ -176,9 +176,7 @@ def _spot_labels(spots: Sequence[Spot], x_axis: Axis, y_axis: Axis) -> list[Shap
     return labels
 
 
-def _overlap(
-    a: tuple[float, float, float, float], b: tuple[float, float, float, float]
-) -> bool:
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
@@ -292,7 +290,8 @@ def time_chart(
     highest = max(value for track in tracks for _, value in track.points)
     x_axis = Axis(0.0, max(max(seconds), 1e-3), left, WIDTH - 10)
     y_axis = Axis(0.0, highest * 1.08 or 1.0, begin + _PLOT_HEIGHT - 60, begin + 6)
-    shapes = [*legend, *_bands(phases, x_axis, y_axis), *_frame(x_axis, y_axis, f"seconds ({unit})")]
+    frame = _frame(x_axis, y_axis, f"seconds ({unit})")
+    shapes = [*legend, *_bands(phases, x_axis, y_axis), *frame]
     for track in tracks:
         points = tuple((x_axis.at(x), y_axis.at(y)) for x, y in track.points)
         shapes.append(Line(points, track.colour, 2.0, track.dashed, track.label))
@@ -300,9 +299,7 @@ def time_chart(
     return Drawing(WIDTH, y_axis.begin + 46, tuple(shapes), title, f"{peaks} {unit}")
 
 
-def _bands(
-    phases: Mapping[str, tuple[float, float]], x_axis: Axis, y_axis: Axis
-) -> list[Shape]:
+def _bands(phases: Mapping[str, tuple[float, float]], x_axis: Axis, y_axis: Axis) -> list[Shape]:
     shapes: list[Shape] = []
     free = -math.inf
     for i, (name, (first, last)) in enumerate(phases.items()):

@@ -127,9 +127,12 @@ def _dataset_json(dataset: DatasetComparison) -> dict[str, Any]:
 
 
 def _runs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
-    header = ("model", "mode", comparison.metric, "n", "questions/s", "tokens/s", "peak memory")
+    header = (
+        "run", "model", "mode", comparison.metric, "n", "questions/s", "tokens/s", "peak memory",
+    )  # fmt: skip
     rows = tuple(
         (
+            run.name,
             run.model,
             run.mode if run.retriever is None else f"{run.mode} ({run.retriever})",
             _estimate(run.mean),
@@ -223,7 +226,7 @@ def _drawn(grid: Grid) -> str:
         for line in lines
     ]
     drawn.insert(1, "  ".join("-" * width for width in widths))
-    note = [grid.note] if grid.note else []
+    note = [_plain(grid.note)] if grid.note else []
     return "\n".join([_plain(grid.title), *drawn, *note])
 
 
@@ -290,9 +293,10 @@ def _latex(comparison: Comparison) -> str:
             "\\toprule",
             " & ".join(_latex_cell(cell) for cell in grid.header) + " \\\\",
             "\\midrule",
-            *(" & ".join(_latex_cell(cell) for cell in row) + " \\\\" for row in grid.rows),
+            *(_latex_row(row) for row in grid.rows),
             "\\bottomrule",
             "\\end{tabular}",
+            *([f"\\par\\footnotesize {_latex_cell(grid.note)}"] if grid.note else []),
             "\\end{table}",
         ]
         parts.append("\n".join(lines))
@@ -318,6 +322,12 @@ _LATEX = {
 }  # fmt: skip
 
 
+def _latex_row(row: tuple[str, ...]) -> str:
+    text = " & ".join(_latex_cell(cell) for cell in row) + " \\\\"
+    # Behind the end of a row these would be taken for an argument of it.
+    return f"{{}}{text}" if text.startswith(("[", "*")) else text
+
+
 def _latex_cell(cell: str) -> str:
     return "".join(_LATEX.get(character, character) for character in _plain(cell))
 
@@ -329,9 +339,9 @@ def _markdown_cell(cell: str) -> str:
 def _csv_cell(cell: object) -> object:
     if isinstance(cell, float):
         return cell if math.isfinite(cell) else ""
-    # A spreadsheet takes text that begins so for a formula.
-    if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@"):
-        return "'" + cell
+    if isinstance(cell, str):
+        # A spreadsheet takes text that begins so for a formula.
+        return _plain(f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell)
     return "" if cell is None else cell
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from slm_vllm.errors import MissingExtraError
 from slm_vllm.reporting.plain_text import visible
@@ -242,7 +242,7 @@ def _paint(axes: object, shape: Shape, layer: int) -> None:
         )
     elif isinstance(shape, Line):
         xs, ys = zip(*shape.points, strict=True)
-        dash = (0, (5 / shape.width, 4 / shape.width)) if shape.dashed else "-"
+        dash: Any = (0, (5 / shape.width, 4 / shape.width)) if shape.dashed else "-"
         axes.add_line(
             Line2D(xs, ys, color=colour, linewidth=shape.width, linestyle=dash, zorder=layer)
         )
@@ -251,7 +251,12 @@ def _paint(axes: object, shape: Shape, layer: int) -> None:
             Polygon(shape.points, color=colour, alpha=shape.opacity, linewidth=0, zorder=layer)
         )
     else:
-        look = {"facecolor": colour, "edgecolor": PAPER["paper"], "linewidth": 1, "zorder": layer}
+        look: dict[str, Any] = {
+            "facecolor": colour,
+            "edgecolor": PAPER["paper"],
+            "linewidth": 1,
+            "zorder": layer,
+        }
         outline = shape.outline()
         at = (shape.x, shape.y)
         axes.add_patch(Polygon(outline, **look) if outline else Circle(at, shape.radius, **look))

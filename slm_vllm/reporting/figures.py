@@ -138,7 +138,9 @@ def _pareto_figures(views: Sequence[RunView]) -> Iterator[Figure]:
         if len(known) < 2:
             continue
         spots = [
-            Spot(view.label, float(values[view.label]), *_ends(view), view.colour, view.shape)
+            Spot(
+                view.label, float(values[view.label] or 0.0), *_ends(view), view.colour, view.shape
+            )
             for view in known
         ]
         front = pareto_front(spots, less_is_better=less)
@@ -297,9 +299,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "dataset"
 
 
-_BREAKDOWNS: tuple[
-    tuple[str, str, str, str, Bins, Callable[[pl.DataFrame], list[Group]]], ...
-] = (
+_BREAKDOWNS: tuple[tuple[str, str, str, str, Bins, Callable[[pl.DataFrame], list[Group]]], ...] = (
     (
         "answer-length",
         "Token recall by answer length",

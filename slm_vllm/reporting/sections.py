@@ -114,7 +114,9 @@ def _result_row(view: RunView) -> list[str]:
         view.dataset,
         f"{results['mode']} · {retriever}" if retriever else str(results["mode"]),
         *("-" if metric is None else _estimate(metric) for metric in metrics),
-        "-" if hit is None else f"{hit.partition('@')[1]}{hit.partition('@')[2]} "
+        "-"
+        if hit is None
+        else f"{hit.partition('@')[1]}{hit.partition('@')[2]} "
         f"{_estimate(results['retrieval'][hit])}",
         f"{results['counts']['scored']:,}",
         number(_rate(view) or 0) if _rate(view) else "-",

@@ -232,7 +232,8 @@ def _random_signs(generator: np.random.Generator, rows: int, columns: int) -> Va
     """Random -1.0 and 1.0, one bit drawn for each."""
     data = np.frombuffer(generator.bytes(rows * -(-columns // 8)), dtype=np.uint8)
     bits = np.unpackbits(data.reshape(rows, -1), axis=1, count=columns)
-    return bits * 2.0 - 1.0
+    signs: Values = bits.astype(np.float64) * 2.0 - 1.0
+    return signs
 
 
 def _blocks(resamples: int, width: int) -> list[int]:

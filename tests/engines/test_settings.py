@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from slm_vllm.config.compose import compose_config
+from slm_vllm.engines import settings as settings_module
 from slm_vllm.engines.device import Device
 from slm_vllm.engines.settings import (
     GIB,
@@ -181,9 +182,14 @@ def test_environment_of_a_cpu(model_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 2})
+    monkeypatch.setattr(settings_module, "installed_vllm", lambda: "0.32.0")
     found = engine_environment(sized(model_path))
     assert found["VLLM_CPU_OMP_THREADS_BIND"] == "2,5"
-    assert found["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in found  # it would win over the argument in bytes
+    monkeypatch.setattr(settings_module, "installed_vllm", lambda: "0.9.2")
+    assert engine_environment(sized(model_path))["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    large = engine_environment(sized(model_path, longest=8000))
+    assert large["VLLM_CPU_KVCACHE_SPACE"] == "4"
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0")
     assert "VLLM_CPU_OMP_THREADS_BIND" not in engine_environment(sized(model_path))
 

@@ -1,0 +1,61 @@
+"""What one measurement does, in a form that travels to the process that does it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from slm_vllm.errors import ConfigError
+
+ENGINES = ("slm-vllm", "vllm", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One model on one engine.
+
+    Attributes:
+        model: The model as the user named it.
+        words: Overrides that compose its configuration.
+        config_dir: A folder with configuration groups of the user.
+        engine: "slm-vllm", or a peer: "vllm" (`LLM.generate` with the same engine arguments) or
+            "transformers" (`generate` in left-padded batches of 8).
+        dummy: Random weights, made from the model's `config.json` alone.
+        questions: Prompts in one repeat.
+        repeats: Counted repeats; a warm-up goes before them.
+        input_len: Length of made-up prompts in tokens; None takes the questions of the dataset.
+        output_len: New tokens of each answer to a made-up prompt, whatever the model says.
+    """
+
+    model: str
+    words: tuple[str, ...]
+    config_dir: str | None = None
+    engine: str = "slm-vllm"
+    dummy: bool = False
+    questions: int = 200
+    repeats: int = 3
+    input_len: int | None = None
+    output_len: int | None = None
+
+    def to_json(self) -> str:
+        """Gives the plan as one JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Reads what `to_json` gave."""
+        values = json.loads(text)
+        return cls(**{**values, "words": tuple(values["words"])})
+
+
+def parse_baselines(text: str | None) -> tuple[str, ...]:
+    """The engines of a measurement: ours, then the peers asked for.
+
+    Raises:
+        ConfigError: There is no such peer.
+    """
+    wanted = [part.strip() for part in (text or "").split(",") if part.strip()]
+    for name in wanted:
+        if name not in ENGINES[1:]:
+            raise ConfigError(f"--baseline {name}: can be {', '.join(ENGINES[1:])}")
+    return ("slm-vllm", *dict.fromkeys(wanted))

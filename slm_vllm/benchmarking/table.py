@@ -1,0 +1,114 @@
+"""Results of `bench throughput` as a table, of one machine or several side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slm_vllm.errors import DataError
+
+_HEADER = (
+    "model",
+    "engine",
+    "dtype",
+    "questions/s",
+    "min-max",
+    "prompt tok/s",
+    "new tok/s",
+    "start s",
+    "first s",
+    "p50 s",
+    "p99 s",
+    "KV tokens",
+    "CPU MiB",
+    "GPU MiB",
+    "J/1000 q",
+)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A file that `bench throughput --json` was written to.
+
+    Raises:
+        DataError: It is not one.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as results ({error})") from None
+    if not isinstance(content, dict) or not {"machine", "rows"} <= set(content):
+        raise DataError(
+            f"{path}: holds no results. Make such a file with: "
+            "slm-vllm bench throughput --models demo --json > FILE"
+        )
+    return content
+
+
+def merge(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of several results, each with the name of its machine; by model, then machine.
+
+    Args:
+        results: Contents of results files.
+    """
+    rows = [{"machine": one["machine"]["name"], **row} for one in results for row in one["rows"]]
+    order = list(dict.fromkeys(row["model"] for row in rows))
+    return sorted(rows, key=lambda row: order.index(row["model"]))
+
+
+def throughput_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each model, engine and machine; the machine is named where there are several.
+
+    Args:
+        rows: What `merge` gives.
+    """
+    several = len({row["machine"] for row in rows}) > 1
+    header = ["machine", *_HEADER] if several else list(_HEADER)
+    lines = [header]
+    notes = []
+    for row in rows:
+        name = [str(row["machine"])] if several else []
+        if "error" in row:
+            notes.append(f"{row['model']} on {row['engine']} failed: {row['error']}")
+            continue
+        lines.append([*name, *_cells(row)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    drawn = [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
+    ]
+    drawn.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in [*drawn, *notes])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    rate = row["questions_per_second"]
+    latency = row["latency_seconds"] or {}
+    first = row["first_answer_seconds"]
+    return [
+        str(row["model"]),
+        str(row["engine"]),
+        str(row["dtype"]),
+        _number(rate["median"]),
+        f"{_number(rate['min'])}-{_number(rate['max'])}",
+        _number(row["prompt_tokens_per_second"]["median"]),
+        _number(row["new_tokens_per_second"]["median"]),
+        _number(row["startup_seconds"]["total"]),
+        _number(first["median"] if first else None),
+        _number(latency.get("p50")),
+        _number(latency.get("p99")),
+        _whole(row["kv_cache_tokens"]),
+        _whole(row["peak_rss_mib"]),
+        _whole(row["peak_gpu_mib"]),
+        _whole(row["joules_per_1000_questions"]),
+    ]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"

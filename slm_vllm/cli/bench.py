@@ -1,0 +1,122 @@
+"""`slm-vllm bench`: how fast models answer on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slm_vllm.errors import ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from slm_vllm.benchmarking.plan import Plan
+
+
+@click.group("bench")
+def command() -> None:
+    """Measure how fast models answer here, and put machines side by side.
+
+    \b
+    Example:
+      slm-vllm bench throughput --models demo --questions 50
+    """
+
+
+_EPILOG = """\b
+Examples:
+  slm-vllm bench throughput --models qwen_0.6b,qwen_1.7b --input-len 256 --output-len 32
+  slm-vllm bench throughput --models demo --dataset demo --baseline vllm,transformers
+  slm-vllm bench throughput --models ./shapes/qwen3-4b --load-format dummy --json > h200.json
+
+Each model runs in a process of its own: a warm-up, then the repeats, of which medians, smallest and
+largest are shown. Without --dataset the prompts are random tokens that share no prefix and every
+answer has --output-len tokens. "start" goes from the start of the process to the first answer,
+"first" from the first request of a repeat to its first answer, p50 and p99 from a request's handing
+over to its answer while as many as possible are in flight."""
+
+
+@command.command("throughput", epilog=_EPILOG)
+@click.option("--models", required=True, help="Configurations, folders or repositories: a,b,c.")
+@click.option("--input-len", type=click.IntRange(min=1), help="Tokens of each prompt.  [128]")
+@click.option("--output-len", type=click.IntRange(min=1), help="Tokens of each answer.  [32]")
+@click.option("--dataset", help="Ask the questions of a dataset instead of random tokens.")
+@click.option("--questions", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--baseline", help="Also measure peers: vllm, transformers, or both.")
+@click.option(
+    "--load-format",
+    type=click.Choice(["auto", "dummy"]),
+    default="auto",
+    show_default=True,
+    help="dummy: random weights, made from config.json alone.",
+)
+@click.option("--config-dir", type=click.Path(), help="Folder with configuration groups of yours.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def throughput(models: str, as_json: bool, **given: Any) -> None:
+    """Questions, prompt tokens and new tokens per second of each model."""
+    from slm_vllm.benchmarking.table import merge, throughput_table
+    from slm_vllm.benchmarking.throughput import measure_all
+
+    names = list(dict.fromkeys(part.strip() for part in models.split(",") if part.strip()))
+    if not names:
+        raise ConfigError("--models is empty: name at least one, such as --models demo")
+    plans = [plan for name in names for plan in _plans(name, given)]
+    results = measure_all(plans, lambda text: click.echo(text, err=True))
+    if as_json:
+        click.echo(json.dumps(results))
+    else:
+        click.echo(throughput_table(merge([results])))
+    failed = sum("error" in row for row in results["rows"])
+    if failed:
+        raise EngineError(f"{failed} of {len(plans)} measurements failed")
+
+
+@command.command("show")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def show(files: tuple[Path, ...], as_json: bool) -> None:
+    """Put results of several machines into one table.
+
+    \b
+    Example:
+      slm-vllm bench show v100.json h200.json
+    """
+    from slm_vllm.benchmarking.table import merge, read_results, throughput_table
+
+    rows = merge([read_results(path) for path in files])
+    click.echo(json.dumps({"rows": rows}) if as_json else throughput_table(rows))
+
+
+def _plans(model: str, given: dict[str, Any]) -> list[Plan]:
+    """One plan for each engine; a wrong word ends here, before anything is measured."""
+    from slm_vllm.benchmarking.plan import Plan, parse_baselines
+    from slm_vllm.config.compose import compose_config
+    from slm_vllm.config.shorthand import dataset_override, model_override
+
+    folder, dataset = given["config_dir"], given["dataset"]
+    if dataset and (given["input_len"] or given["output_len"]):
+        raise ConfigError(
+            "--dataset and --input-len or --output-len exclude one another; the answers to a "
+            "dataset are limited by generation.max_new_tokens=N"
+        )
+    words = model_override(model, folder)
+    words += dataset_override(dataset, folder) if dataset else []
+    words += given["overrides"]
+    compose_config(words, folder)
+    return [
+        Plan(
+            model=model,
+            words=tuple(words),
+            config_dir=folder,
+            engine=engine,
+            dummy=given["load_format"] == "dummy",
+            questions=given["questions"],
+            repeats=given["repeats"],
+            input_len=None if dataset else given["input_len"] or 128,
+            output_len=None if dataset else given["output_len"] or 32,
+        )
+        for engine in parse_baselines(given["baseline"])
+    ]

@@ -1,0 +1,42 @@
+"""`slm-vllm doctor`: what this machine looks like, with the fix for each problem."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+_EPILOG = """\b
+Examples:
+  slm-vllm doctor
+  slm-vllm doctor --deep --json
+
+Exit code 1 when a line says fail, else 0. Nothing is changed and, without --deep, nothing is
+connected to."""
+
+_COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command("doctor", epilog=_EPILOG)
+@click.option("--deep", is_flag=True, help="Also import torch and vLLM, and ask the bucket.")
+@click.option("--output-dir", default="outputs", show_default=True, help="Where runs are kept.")
+@click.option("--cache-dir", default=".cache", show_default=True, help="Where models are prepared.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def command(deep: bool, output_dir: str, cache_dir: str, as_json: bool) -> None:
+    """Check GPU, vLLM and torch builds, memory, disk, CPU, models, data, S3 and ClearML."""
+    from slm_vllm.doctor.checks import run_checks
+
+    findings = run_checks(deep=deep, output_dir=Path(output_dir), cache_dir=Path(cache_dir))
+    failed = any(finding.status == "fail" for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": not failed, "checks": [f.to_json() for f in findings]}))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            status = click.style(f"{finding.status:<4}", fg=_COLORS[finding.status])
+            click.echo(f"{status}  {finding.name:<{width}}  {finding.found}")
+            if finding.fix:
+                click.echo(f"{'':<{width + 8}}-> {finding.fix}")
+    if failed:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,313 @@
+"""`slm-vllm s3`: look at a bucket, and move datasets and files to and from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slm_vllm.cli.s3_options import (
+    DRY_RUN_OPTION,
+    FORCE_OPTION,
+    PREFIX_OPTION,
+    connection_options,
+    open_bucket,
+    prepare_transfers,
+)
+
+if TYPE_CHECKING:
+    from slm_vllm.storage.connection_test import Finding
+    from slm_vllm.storage.dataset_survey import FileState
+
+_WHICH = click.Choice(["nq", "simple_qa", "both"])
+_RAW = click.option("--raw", is_flag=True, help="Only the raw file.")
+_PROCESSED = click.option("--processed", is_flag=True, help="Only the converted files.")
+_DATA_DIR = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    show_default=True,
+    help="Where the dataset files lie here.",
+)
+
+
+@click.group("s3")
+def command() -> None:
+    """Look at a bucket (MinIO, Amazon S3), and move datasets and files to and from it.
+
+    Where it is and who you are comes from .env, the environment, an AWS profile and the options,
+    the later ones winning: CLEARML_S3_ENDPOINT, CLEARML_S3_BUCKET, CLEARML_S3_ACCESS_KEY,
+    CLEARML_S3_SECRET_KEY.
+
+    \b
+    Examples:
+      slm-vllm s3 test --test-operations
+      slm-vllm s3 pull nq --processed
+    """
+
+
+@command.command("test")
+@click.option("--test-operations", is_flag=True, help="Also write, read, list and delete a key.")
+@click.option("--check-datasets", is_flag=True, help="Also look for the known dataset files.")
+@PREFIX_OPTION
+@connection_options
+def check(
+    test_operations: bool, check_datasets: bool, prefix: str, as_json: bool, **given: Any
+) -> None:
+    """Try endpoint, credentials, clock, TLS and bucket, and say what to set where one fails.
+
+    \b
+    Example:
+      slm-vllm s3 test --test-operations --check-datasets
+    """
+    from slm_vllm.storage.connection_test import check_connection, check_operations
+    from slm_vllm.storage.dataset_survey import survey_known
+
+    bucket = open_bucket(given, attempts=2, read_timeout=20.0)
+    findings: list[Finding] = []
+
+    def report(finding: Finding) -> None:
+        findings.append(finding)
+        if not as_json:
+            mark = {True: "ok", False: "FAILED", None: "-"}[finding.ok]
+            click.echo(f"{finding.what:<12} {mark:<7} {finding.detail}".rstrip())
+
+    for finding in check_connection(bucket):
+        report(finding)
+    reached = all(finding.ok for finding in findings if finding.what != "clock")
+    if test_operations and reached:
+        for finding in check_operations(bucket):
+            report(finding)
+    states = survey_known(bucket, prefix) if check_datasets and reached else []
+    failed = [finding.what for finding in findings if finding.ok is False]
+    failed += [s.key for s in states if s.problem or (s.found is None and s.file.required)]
+    if as_json:
+        files = [state.to_json() for state in states]
+        found = [finding.to_json() for finding in findings]
+        click.echo(json.dumps({"ok": not failed, "checks": found, "datasets": files}))
+    else:
+        for state in states:
+            click.echo(_dataset_line(state))
+    _fail_if(failed, f"{len(failed)} of these failed: {', '.join(failed)}")
+
+
+@command.command("ls")
+@click.argument("prefix", default="")
+@connection_options
+def list_objects(prefix: str, as_json: bool, **given: Any) -> None:
+    """List the objects whose key begins with PREFIX: size, date, key.
+
+    \b
+    Examples:
+      slm-vllm s3 ls
+      slm-vllm s3 ls datasets/nq --json
+    """
+    from slm_vllm.storage.sizes import format_size
+
+    bucket = open_bucket(given)
+    total, listed = 0, []
+    count = 0
+    for item in bucket.objects(prefix):
+        count, total = count + 1, total + item.size
+        if as_json:
+            listed.append(item.to_json())
+        else:
+            date = f"{item.last_modified:%Y-%m-%d %H:%M}"
+            click.echo(f"{format_size(item.size):>10}  {date}  {_printable(item.key)}")
+    if as_json:
+        about = {"bucket": bucket.name, "prefix": prefix, "count": count, "bytes": total}
+        click.echo(json.dumps({**about, "objects": listed}))
+    else:
+        click.echo(f"{count:,} objects, {format_size(total)}")
+
+
+@command.command("pull")
+@click.argument("which", type=_WHICH, required=False)
+@_RAW
+@_PROCESSED
+@click.option("--key", help="One object instead of a dataset.")
+@click.option("--to", type=click.Path(path_type=Path), help="File or folder for --key.")
+@_DATA_DIR
+@PREFIX_OPTION
+@FORCE_OPTION
+@DRY_RUN_OPTION
+@connection_options
+def pull(which: str | None, as_json: bool, **given: Any) -> None:
+    """Download the files of a dataset, or one object.
+
+    What is there already and the same is skipped; an interrupted download goes on where it
+    stopped; every file is checked before it gets its name.
+
+    \b
+    Examples:
+      slm-vllm s3 pull both
+      slm-vllm s3 pull nq --processed --data-dir data
+      slm-vllm s3 pull --key datasets/qa_pairs.jsonl --to data/qa_pairs.jsonl
+    """
+    from slm_vllm.storage.dataset_sync import pull_known
+    from slm_vllm.storage.download import download
+    from slm_vllm.storage.known_files import known_files
+
+    _one_of(which, given["key"], "--key")
+    bucket, options, report = prepare_transfers(given, as_json)
+    try:
+        if which is not None:
+            raw, processed = _stages(given)
+            files = known_files(which, raw=raw, processed=processed)
+            pull_known(bucket, files, given["data_dir"], given["prefix"], options, report)
+        else:
+            target = _target(given["key"], given["to"])
+            report(download(bucket, given["key"], target, options))
+    finally:
+        report.finish()
+
+
+@command.command("push")
+@click.argument("which", type=_WHICH, required=False)
+@_RAW
+@_PROCESSED
+@click.option("--from", "source", type=click.Path(path_type=Path), help="One file instead.")
+@click.option("--key", help="Its key; its name when left out.")
+@_DATA_DIR
+@PREFIX_OPTION
+@FORCE_OPTION
+@DRY_RUN_OPTION
+@connection_options
+def push(which: str | None, as_json: bool, **given: Any) -> None:
+    """Upload the files of a dataset, or one file.
+
+    A file that is in the bucket already is skipped; one that is another there is overwritten only
+    with --force; an interrupted upload goes on with the parts already there.
+
+    \b
+    Examples:
+      slm-vllm s3 push nq --processed
+      slm-vllm s3 push --from data/qa_pairs.jsonl --key datasets/qa_pairs.jsonl
+    """
+    from slm_vllm.storage.dataset_sync import push_known
+    from slm_vllm.storage.known_files import known_files
+    from slm_vllm.storage.upload import upload
+
+    _one_of(which, given["source"], "--from")
+    bucket, options, report = prepare_transfers(given, as_json)
+    try:
+        if which is not None:
+            raw, processed = _stages(given)
+            files = known_files(which, raw=raw, processed=processed)
+            push_known(bucket, files, given["data_dir"], given["prefix"], options, report)
+        else:
+            source: Path = given["source"]
+            report(upload(bucket, source, given["key"] or given["prefix"] + source.name, options))
+    finally:
+        report.finish()
+
+
+@command.command("process")
+@click.argument("which", type=_WHICH)
+@click.option("--no-upload", is_flag=True, help="Keep the converted files here.")
+@_DATA_DIR
+@PREFIX_OPTION
+@FORCE_OPTION
+@DRY_RUN_OPTION
+@connection_options
+def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
+    """Download the raw file of a dataset, convert it, upload the converted files.
+
+    \b
+    Examples:
+      slm-vllm s3 process both
+      slm-vllm s3 process nq --no-upload --data-dir data
+    """
+    from slm_vllm.storage.dataset_sync import process as process_one
+    from slm_vllm.storage.known_files import KINDS
+
+    bucket, options, report = prepare_transfers(given, as_json)
+    try:
+        for kind in KINDS if which == "both" else (which,):
+            folder, prefix = given["data_dir"], given["prefix"]
+            done = process_one(bucket, kind, folder, prefix, options, report, send=not no_upload)
+            if done is not None:
+                report.converted(done)
+    finally:
+        report.finish()
+
+
+@command.command("artifacts")
+@click.argument("run")
+@click.option("--output-dir", default="outputs", show_default=True, help="Where runs are kept.")
+@click.option("--prefix", default="", help="Look only at keys that begin so.")
+@connection_options
+def artifacts(run: str, output_dir: str, prefix: str, as_json: bool, **given: Any) -> None:
+    """Show what RUN left in the artifact bucket, compared with its folder by size and hash.
+
+    RUN is a name under --output-dir, or the path of a run folder.
+
+    \b
+    Example:
+      slm-vllm s3 artifacts qwen_1.7b_nq_retriever --bucket clearml
+    """
+    from slm_vllm.runs.jobs import find_folder
+    from slm_vllm.storage.artifacts import find_artifacts
+    from slm_vllm.storage.sizes import format_size
+
+    bucket = open_bucket(given)
+    found = find_artifacts(bucket, find_folder(run, Path(output_dir)), prefix)
+    if as_json:
+        items = [item.to_json() for item in found.artifacts]
+        about = {"task": found.task, "earlier_tasks": list(found.earlier)}
+        click.echo(json.dumps({**about, "artifacts": items}))
+    else:
+        click.echo(f"task {found.task}")
+        for item in found.artifacts:
+            verdict = {True: f"same ({item.compared})", False: f"DIFFERS ({item.compared})"}
+            said = verdict[item.same] if item.same is not None else "only in the bucket"
+            click.echo(f"{format_size(item.remote.size):>10}  {said:<22}  {item.remote.key}")
+        if found.earlier:
+            click.echo(f"Earlier tasks of that name: {', '.join(found.earlier)}")
+    differing = [item.remote.key for item in found.artifacts if item.same is False]
+    _fail_if(differing, f"{len(differing)} objects differ from the files of the run")
+
+
+def _one_of(which: str | None, single: object, option: str) -> None:
+    if (which is None) == (single is None):
+        raise click.UsageError(f"Give a dataset (nq, simple_qa, both) or {option}, one of the two.")
+
+
+def _stages(given: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether raw and whether processed files are meant; neither flag means both."""
+    raw, processed = given["raw"], given["processed"]
+    return raw or not processed, processed or not raw
+
+
+def _target(key: str, to: Path | None) -> Path:
+    """The file for an object; a key never decides on a folder."""
+    name = key.rpartition("/")[2]
+    if to is not None and not to.is_dir():
+        return to
+    if name in ("", ".", ".."):
+        raise click.UsageError(f"The key {key!r} ends in no file name: give one with --to.")
+    return (to or Path()) / name
+
+
+def _fail_if(failed: list[str], message: str) -> None:
+    from slm_vllm.errors import StorageError
+
+    if failed:
+        raise StorageError(message)
+
+
+def _dataset_line(state: FileState) -> str:
+    from slm_vllm.storage.sizes import format_size
+
+    if state.found is None:
+        return f"{state.key}: {'MISSING' if state.file.required else 'not there (optional)'}"
+    about = f"{format_size(state.found.size)}, {state.found.last_modified:%Y-%m-%d %H:%M}"
+    verdict = f"NOT USABLE: {state.problem}" if state.problem else "first rows read"
+    return f"{state.key}: {about}, {verdict}"
+
+
+def _printable(key: str) -> str:
+    """A key on one line whatever characters it holds."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in key)

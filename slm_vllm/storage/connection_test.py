@@ -1,0 +1,194 @@
+"""What `s3 test` finds out, one thing after the other."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from slm_vllm.errors import StorageError
+from slm_vllm.storage.bucket import Bucket
+from slm_vllm.storage.download import download
+from slm_vllm.storage.faults import Fault, S3Error
+from slm_vllm.storage.parts import TransferOptions
+from slm_vllm.storage.upload import upload
+
+MULTIPART_SIZE = 5 << 20
+"""The smallest part that the protocol allows, but for the last."""
+
+_SKEW_SECONDS = 60.0
+
+# In the order in which a request meets them: what comes before the fault is in order.
+_ORDER = ("endpoint", "TLS", "clock", "credentials", "bucket", "permission")
+_BLAMED = {
+    Fault.ENDPOINT: "endpoint",
+    Fault.NETWORK: "endpoint",
+    Fault.SERVER: "endpoint",
+    Fault.TLS: "TLS",
+    Fault.CREDENTIALS: "credentials",
+    Fault.CLOCK: "clock",
+    Fault.PERMISSION: "permission",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        what: What was looked at.
+        ok: None where it was not reached.
+        detail: What was found, or what to do.
+    """
+
+    what: str
+    ok: bool | None
+    detail: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives the finding as plain values."""
+        return asdict(self)
+
+
+def check_connection(bucket: Bucket) -> list[Finding]:
+    """Asks for the bucket and lists it, and says which part is at fault if that fails."""
+    try:
+        headers = bucket.check()
+        first = next(bucket.objects(), None)
+    except S3Error as error:
+        return _blame(bucket, error)
+    region = headers.get("x-amz-bucket-region")
+    said = bucket.settings.region
+    return [
+        Finding("endpoint", True, bucket.settings.where),
+        _tls(bucket),
+        _clock(headers.get("date")),
+        Finding("credentials", True, _credentials(bucket)),
+        Finding("bucket", True, f"{bucket.name}, {'holds objects' if first else 'empty'}"),
+        Finding(
+            "region",
+            region in (None, said),
+            said
+            if region in (None, said)
+            else (f"the bucket is in {region}, CLEARML_S3_REGION is {said}: set it"),
+        ),
+        Finding("permission", True, "may list the bucket"),
+    ]
+
+
+def check_operations(bucket: Bucket) -> Iterator[Finding]:
+    """Writes, reads, lists and deletes a key of its own; nothing is left behind."""
+    key = f"slm-vllm-test/{uuid.uuid4().hex}/scratch file \u00e9"
+    content = uuid.uuid4().bytes * 64
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            yield _tried("put", lambda: _put(bucket, folder, key, content))
+            yield _tried("get", lambda: _get(bucket, folder, key, content))
+            yield _tried("range", lambda: _range(bucket, key, content))
+            yield _tried("list", lambda: _list(bucket, key))
+            yield _tried("multipart", lambda: _multipart(bucket, folder, key + " parts"))
+            yield _tried("delete", lambda: _delete(bucket, key, key + " parts"))
+        finally:
+            with suppress(StorageError):
+                _delete(bucket, key, key + " parts")
+
+
+def masked(access_key: str | None) -> str:
+    """Enough of an access key to tell it from others."""
+    return f"{access_key[:4]}..." if access_key else "none"
+
+
+def _blame(bucket: Bucket, error: S3Error) -> list[Finding]:
+    guilty = _BLAMED.get(error.fault, "bucket")
+    at = _ORDER.index(guilty)
+    shown = {"endpoint": bucket.settings.where, "credentials": _credentials(bucket)}
+    return [
+        Finding(what, True, shown.get(what, ""))
+        if number < at
+        else Finding(what, False, str(error))
+        if number == at
+        else Finding(what, None)
+        for number, what in enumerate(_ORDER)
+    ]
+
+
+def _credentials(bucket: Bucket) -> str:
+    settings = bucket.settings
+    return f"{masked(settings.access_key)} from {settings.credentials_from}"
+
+
+def _tls(bucket: Bucket) -> Finding:
+    endpoint, verify = bucket.settings.endpoint, bucket.settings.verify_ssl
+    if endpoint is not None and endpoint.startswith("http://"):
+        return Finding("TLS", True, "none: the endpoint is http://")
+    if verify is False:
+        return Finding("TLS", True, "certificate not checked (CLEARML_S3_VERIFY_SSL=false)")
+    return Finding("TLS", True, "certificate checked")
+
+
+def _clock(date: str | None) -> Finding:
+    if date is None:
+        return Finding("clock", True, "the server does not tell its time")
+    skew = time.time() - parsedate_to_datetime(date).timestamp()
+    if abs(skew) > _SKEW_SECONDS:
+        way = "ahead of" if skew > 0 else "behind"
+        return Finding(
+            "clock",
+            False,
+            f"this machine is {abs(skew):,.0f} s {way} the server; signatures stop being accepted "
+            "at 900 s. Set the clock, or have NTP set it",
+        )
+    return Finding("clock", True, f"{abs(skew):.0f} s apart")
+
+
+def _tried(what: str, operation: Any) -> Finding:
+    begin = time.monotonic()
+    try:
+        operation()
+    except StorageError as error:
+        return Finding(what, False, str(error))
+    return Finding(what, True, f"{(time.monotonic() - begin) * 1000:,.0f} ms")
+
+
+def _put(bucket: Bucket, folder: Path, key: str, content: bytes) -> None:
+    source = folder / "put"
+    source.write_bytes(content)
+    upload(bucket, source, key)
+
+
+def _get(bucket: Bucket, folder: Path, key: str, content: bytes) -> None:
+    download(bucket, key, folder / "get")
+    _same(bucket, key, (folder / "get").read_bytes(), content)
+
+
+def _range(bucket: Bucket, key: str, content: bytes) -> None:
+    _same(bucket, key, bucket.read_range(key, 10, 20), content[10:30])
+
+
+def _list(bucket: Bucket, key: str) -> None:
+    if key not in {item.key for item in bucket.objects(key.rpartition("/")[0] + "/")}:
+        raise S3Error(Fault.SERVER, f"{bucket.url(key)} was written and is not in the listing")
+
+
+def _multipart(bucket: Bucket, folder: Path, key: str) -> None:
+    source = folder / "parts"
+    source.write_bytes(bytes(MULTIPART_SIZE + 1))
+    upload(bucket, source, key, TransferOptions(part_size=MULTIPART_SIZE))
+
+
+def _delete(bucket: Bucket, *keys: str) -> None:
+    for key in keys:
+        with bucket.explained("deleting", key):
+            bucket.client.delete_object(Bucket=bucket.name, Key=key)
+
+
+def _same(bucket: Bucket, key: str, found: bytes, expected: bytes) -> None:
+    if found != expected:
+        raise S3Error(Fault.CHECKSUM, f"{bucket.url(key)} gave back other bytes than were written")

@@ -1,0 +1,245 @@
+"""Downloads: parts by range into a side file, checked, then renamed.
+
+boto3's managed download throws everything away when it fails, so it cannot be taken up again; here
+the side file stays, with a note of the parts that are whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from slm_vllm.errors import StorageError
+from slm_vllm.storage.bucket import Bucket, RemoteObject
+from slm_vllm.storage.checksums import compare, same_file
+from slm_vllm.storage.faults import Fault, S3Error
+from slm_vllm.storage.parts import PartRunner, TransferOptions
+from slm_vllm.storage.progress import ByteProgress
+from slm_vllm.storage.side_files import (
+    check_room,
+    part_file,
+    part_state,
+    publish,
+    read_state,
+    write_state,
+    writing,
+)
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """What became of one file.
+
+    Attributes:
+        status: "downloaded", "uploaded", "same" (nothing to do) or "planned" (`dry_run`).
+        url: The object.
+        path: The file.
+        bytes: Its size.
+        moved: Bytes sent over the wire now; less than `bytes` where an earlier attempt was
+            taken up.
+        seconds: Spent moving and checking.
+        verified: By what the two are known to be the same.
+    """
+
+    status: str
+    url: str
+    path: Path
+    bytes: int
+    moved: int = 0
+    seconds: float = 0.0
+    verified: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives the figures as plain values."""
+        return {**asdict(self), "path": str(self.path), "seconds": round(self.seconds, 3)}
+
+
+def download(
+    bucket: Bucket, key: str, target: Path, options: TransferOptions | None = None
+) -> Transferred:
+    """Brings an object to a file; the file is whole or not touched.
+
+    An interrupted download is taken up where it stopped, if the object is still the same.
+
+    Raises:
+        S3Error: The object cannot be had, or arrived damaged twice.
+        StorageError: The file cannot be written, or holds changes of its own and `force` is off.
+    """
+    options = options or TransferOptions()
+    begin = time.monotonic()
+    if target.is_dir():
+        raise StorageError(f"{target} is a folder. Give the name of a file")
+    remote = bucket.get(key)
+    if options.dry_run:
+        return _planned(bucket, remote, target, options)
+    with writing(target):
+        same = _check_target(bucket, remote, target, options)
+        if same is not None:
+            return Transferred("same", bucket.url(key), target, remote.size, verified=same)
+        for last in (False, True):
+            try:
+                moved, verified = _Download(bucket, remote, target, options).run()
+                break
+            except S3Error as error:
+                if last or error.fault not in (Fault.CHECKSUM, Fault.CHANGED):
+                    raise
+                logger.warning("%s; downloading it anew", error)
+                remote = bucket.get(key)
+    return Transferred(
+        "downloaded",
+        bucket.url(key),
+        target,
+        remote.size,
+        moved,
+        time.monotonic() - begin,
+        verified,
+    )
+
+
+def _planned(
+    bucket: Bucket, remote: RemoteObject, target: Path, options: TransferOptions
+) -> Transferred:
+    same = _check_target(bucket, remote, target, options)
+    status = "same" if same else "planned"
+    return Transferred(status, bucket.url(remote.key), target, remote.size, verified=same)
+
+
+def _check_target(
+    bucket: Bucket, remote: RemoteObject, target: Path, options: TransferOptions
+) -> str | None:
+    """Says by what the file is the object already; refuses one that was changed here."""
+    if not target.exists():
+        return None
+    same = same_file(target, remote, bucket)
+    # The time of a downloaded file is that of its object, so a later one means work done here.
+    newer = target.stat().st_mtime > remote.last_modified.timestamp() + 1
+    if same is None and newer and not options.force:
+        raise StorageError(
+            f"{target} differs from {bucket.url(remote.key)} and is newer: it may hold changes "
+            "of yours. Move it away, or overwrite it with --force"
+        )
+    return same
+
+
+class _Download:
+    """One attempt at an object of a known version."""
+
+    def __init__(
+        self, bucket: Bucket, remote: RemoteObject, target: Path, options: TransferOptions
+    ) -> None:
+        self._bucket, self._remote, self._target = bucket, remote, target
+        self._part, self._state = part_file(target), part_state(target)
+        self._part_size = options.part_size_for(remote.size)
+        self._version = {"url": bucket.url(remote.key), "etag": remote.etag, "size": remote.size}
+        self._version |= {"part_size": self._part_size}
+        self._done = self._taken_up()
+        before = sum(self._length(number) for number in self._done)
+        self._progress = ByteProgress(target.name, remote.size, before, options.progress)
+        self._runner = PartRunner(options, self._progress)
+        self._lock = threading.Lock()
+        self._moved = 0
+        check_room(target, remote.size - before)
+
+    def run(self) -> tuple[int, str]:
+        """Gives the bytes that were moved, and by what the file was checked."""
+        n_parts = -(-self._remote.size // self._part_size)
+        missing = [number for number in range(n_parts) if number not in self._done]
+        if self._done:
+            logger.info("%s: going on with what is there", self._target)
+        self._file = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            os.ftruncate(self._file, self._remote.size)
+            self._runner.run(self._fetch, missing)
+        finally:
+            os.close(self._file)
+        return self._moved, self._finish()
+
+    def _taken_up(self) -> set[int]:
+        state = read_state(self._state)
+        done = state.pop("done", None)
+        whole = self._part.is_file() and self._part.stat().st_size == self._remote.size
+        return set(done) if state == self._version and whole and done else set()
+
+    def _length(self, number: int) -> int:
+        return min(self._part_size, self._remote.size - number * self._part_size)
+
+    def _fetch(self, number: int) -> None:
+        position = number * self._part_size
+        end = position + self._length(number)
+
+        def attempt() -> bool:
+            nonlocal position
+            before = position
+            try:
+                for chunk in self._read(position, end):
+                    os.pwrite(self._file, chunk, position)
+                    position += len(chunk)
+                    self._progress.add(len(chunk))
+            except S3Error as error:
+                # Getting further counts: a slow line may break often and still arrive.
+                if position == before or not error.transient:
+                    raise
+                self._runner.pause(1)
+            return position == end
+
+        self._runner.retrying(attempt)
+        with self._lock:
+            self._done.add(number)
+            self._moved += self._length(number)
+            write_state(self._state, {**self._version, "done": sorted(self._done)})
+
+    def _read(self, start: int, end: int) -> Any:
+        """The bytes of a range, as they come."""
+        key, wanted = self._remote.key, end - start
+        with self._bucket.explained("reading", key):
+            answer = self._bucket.client.get_object(
+                Bucket=self._bucket.name,
+                Key=key,
+                Range=f"bytes={start}-{end - 1}",
+                IfMatch=f'"{self._remote.etag}"',
+            )
+            body = answer["Body"]
+            with contextlib.closing(body):
+                if answer["ContentLength"] != wanted:
+                    raise S3Error(
+                        Fault.NETWORK,
+                        f"reading {self._bucket.url(key)} failed: {wanted:,} bytes were asked "
+                        f"for, {answer['ContentLength']:,} were offered",
+                    )
+                while chunk := body.read(_CHUNK):
+                    self._runner.check()
+                    yield chunk
+
+    def _finish(self) -> str:
+        same, how = compare(self._part, self._remote, self._bucket)
+        if not same:
+            self._discard()
+            raise S3Error(
+                Fault.CHECKSUM,
+                f"{self._bucket.url(self._remote.key)} arrived damaged: its {how} is another. "
+                f"{self._target} was not touched",
+            )
+        if how == "size":
+            logger.warning(
+                "%s has no checksum that can be compared; only its size was checked",
+                self._bucket.url(self._remote.key),
+            )
+        changed = self._remote.last_modified.timestamp()
+        os.utime(self._part, (changed, changed))
+        publish(self._part, self._target)
+        self._state.unlink(missing_ok=True)
+        return how
+
+    def _discard(self) -> None:
+        self._part.unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)

@@ -1,0 +1,19 @@
+"""Amounts of data and spans of time as people read them."""
+
+from __future__ import annotations
+
+
+def format_size(n_bytes: float) -> str:
+    """Bytes with a unit, in steps of 1,000."""
+    for unit in ("B", "KB", "MB"):
+        if n_bytes < 999.95:
+            return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.1f} GB"
+
+
+def format_clock(seconds: float) -> str:
+    """A span as minutes and seconds, with hours where it has some."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
