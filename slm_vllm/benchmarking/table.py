@@ -13,6 +13,7 @@ _HEADER = (
     "model",
     "engine",
     "dtype",
+    "prompts",
     "questions/s",
     "min-max",
     "prompt tok/s",
@@ -89,6 +90,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         str(row["model"]),
         str(row["engine"]),
         str(row["dtype"]),
+        _workload(row),
         _number(rate["median"]),
         f"{_number(rate['min'])}-{_number(rate['max'])}",
         _number(row["prompt_tokens_per_second"]["median"]),
@@ -102,6 +104,13 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         _whole(row["peak_gpu_mib"]),
         _whole(row["joules_per_1000_questions"]),
     ]
+
+
+def _workload(row: Mapping[str, Any]) -> str:
+    """How many prompts, and their mean length with that of the answers."""
+    questions, rate = row["questions"], row["questions_per_second"]["median"]
+    new = row["new_tokens_per_second"]["median"] / rate if rate else 0
+    return f"{questions:,} x {row['prompt_tokens'] / questions:.0f}+{new:.0f}"
 
 
 def _number(value: float | None) -> str:

@@ -111,13 +111,8 @@ def show(run: str, output_dir: Path, as_json: bool) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run's process ends.")
 def tail(run: str, output_dir: Path, lines: int, follow: bool) -> None:
     """Print the end of RUN's log."""
-    from slm_vllm.runs.jobs import (
-        LogFollower,
-        find_folder,
-        find_job,
-        follow_log,
-        last_lines,
-    )
+    from slm_vllm.runs.jobs import find_folder, find_job
+    from slm_vllm.runs.log_tail import LogFollower, follow_log, last_lines
 
     folder = find_folder(run, output_dir)
     log = folder / "experiment.log"

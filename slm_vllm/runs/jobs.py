@@ -5,16 +5,13 @@ All is read from the run folder, so it works from another shell, and after the p
 
 from __future__ import annotations
 
-import codecs
 import json
-import os
 import shlex
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import psutil
 
@@ -25,7 +22,6 @@ _STATE, _RESULTS = "state.json", "results.json"
 _ENDED = ("finished", "interrupted", "failed")
 # psutil derives the start time from clock ticks (10 ms) and the time of boot.
 _SAME_START_SECONDS = 1.0
-_BLOCK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,7 @@ class Job:
 
 
 def list_jobs(output_dir: Path) -> list[Job]:
-    """Every run folder in `output_dir`, those with the latest sign of life first.
+    """Every run folder in `output_dir` and its sweeps, those with the latest sign of life first.
 
     A run whose state cannot be read is listed as "damaged".
 
@@ -82,7 +78,7 @@ def list_jobs(output_dir: Path) -> list[Job]:
         StorageError: It cannot be read.
     """
     try:
-        folders = [path for path in sorted(output_dir.iterdir()) if _is_run(path)]
+        folders = _run_folders(output_dir)
     except FileNotFoundError:
         raise ConfigError(
             f"{output_dir}: there is no such folder. Say with --output-dir where the runs are"
@@ -92,9 +88,20 @@ def list_jobs(output_dir: Path) -> list[Job]:
             f"{output_dir} is a file. Say with --output-dir which folder the runs are in"
         ) from None
     except OSError as error:
-        raise _unreadable(output_dir, error) from None
+        raise unreadable(output_dir, error) from None
     jobs = [_job_or_damage(path) for path in folders]
     return sorted(jobs, key=lambda job: (job.heartbeat_age is None, job.heartbeat_age or 0.0))
+
+
+def _run_folders(output_dir: Path) -> list[Path]:
+    """Run folders, and those one level deeper: a sweep's."""
+    found = []
+    for path in sorted(output_dir.iterdir()):
+        if _is_run(path):
+            found.append(path)
+        elif path.is_dir():
+            found += [inner for inner in sorted(path.iterdir()) if _is_run(inner)]
+    return found
 
 
 def find_job(run: str, output_dir: Path) -> Job:
@@ -146,7 +153,7 @@ def read_job(path: Path) -> Job:
         or pid <= 0
     ):
         raise _damaged(path / _STATE, "phase, pid or pid_started is missing or of another type")
-    alive = _process(pid, pid_started) is not None
+    alive = process_of(pid, pid_started) is not None
     if phase not in _ENDED and not alive:
         phase = "died"
     done, total = (_count(state.get(name)) for name in ("done", "total"))
@@ -210,7 +217,7 @@ def stop_job(job: Job, timeout: float) -> float:
     process = None
     # A mode that is finished belongs to a process that may work on another mode still.
     if job.pid is not None and job.pid_started is not None and job.phase not in _ENDED:
-        process = _process(job.pid, job.pid_started)
+        process = process_of(job.pid, job.pid_started)
     if process is None:
         raise ConfigError(f"{job.name} is not running (phase: {job.phase}); nothing to stop")
     started = time.monotonic()
@@ -233,110 +240,7 @@ def stop_job(job: Job, timeout: float) -> float:
     return time.monotonic() - started
 
 
-def last_lines(log: Path, count: int) -> list[str]:
-    """The last lines of a log file, read from its end.
-
-    Raises:
-        ConfigError: There is no log yet.
-        StorageError: It cannot be read.
-    """
-    with _open_log(log) as file:
-        file.seek(_start_of_last(file, count))
-        return file.read().decode("utf-8", errors="replace").splitlines()
-
-
-def _open_log(log: Path) -> BinaryIO:
-    try:
-        return log.open("rb")
-    except FileNotFoundError:
-        raise ConfigError(f"{log}: this run has written no log yet") from None
-    except OSError as error:
-        raise _unreadable(log, error) from None
-
-
-def _start_of_last(file: BinaryIO, count: int) -> int:
-    """Where the last `count` lines begin."""
-    start = end = file.seek(0, 2)
-    data = b""
-    # One line break more than lines: the one that ends the line before them.
-    while start > 0 and data.count(b"\n") <= count:
-        size = min(_BLOCK_BYTES, start)
-        start -= size
-        file.seek(start)
-        data = file.read(size) + data
-    kept = b"".join(data.splitlines(keepends=True)[-count:]) if count else b""
-    return end - len(kept)
-
-
-class LogFollower:
-    """Reads what is added to a log, across its rotation.
-
-    A log is rotated by renaming it and beginning a new file of the same name; or by cutting it.
-
-    Args:
-        log: The file.
-        lines: How many of its present lines to begin with.
-
-    Raises:
-        ConfigError: There is no log yet.
-        StorageError: It cannot be read.
-    """
-
-    def __init__(self, log: Path, lines: int = 0) -> None:
-        self._log = log
-        self._file = _open_log(log)
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._file.seek(_start_of_last(self._file, lines))
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-    def new_text(self) -> str:
-        """What was added since the last call."""
-        text = self._rest()
-        try:
-            status = self._log.stat()
-        except FileNotFoundError:
-            return text  # between the two steps of a rotation
-        if not self._is_open_file(status.st_dev, status.st_ino):
-            # The old file may have grown between the first look and its renaming.
-            text += self._rest()
-            self._file.close()
-            self._file = _open_log(self._log)
-            text += self._rest()
-        elif status.st_size < self._file.tell():
-            self._file.seek(0)
-            text += self._rest()
-        return text
-
-    def _rest(self) -> str:
-        # A character whose last bytes are not written yet is kept for the next look.
-        return self._decoder.decode(self._file.read())
-
-    def _is_open_file(self, device: int, inode: int) -> bool:
-        own = os.fstat(self._file.fileno())
-        return (own.st_dev, own.st_ino) == (device, inode)
-
-
-def follow_log(job: Job, follower: LogFollower, interval: float = 0.2) -> Iterator[str]:
-    """Yields what is added to a run's log until its process has ended."""
-    while True:
-        # Looked up first, so that what the process wrote last is read after its end.
-        alive = (
-            job.pid is not None
-            and job.pid_started is not None
-            and _process(job.pid, job.pid_started) is not None
-        )
-        text = follower.new_text()
-        if text:
-            yield text
-        if not alive:
-            return
-        time.sleep(interval)
-
-
-def _process(pid: int, started: float) -> psutil.Process | None:
+def process_of(pid: int, started: float) -> psutil.Process | None:
     """The process of that pid if it is the one that began then and has not ended."""
     try:
         process = psutil.Process(pid)
@@ -353,7 +257,7 @@ def _is_run(path: Path) -> bool:
     try:
         return path.is_dir() and any((path / name).exists() for name in (_STATE, "config.hash"))
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def _run_names(output_dir: Path) -> list[str]:
@@ -378,7 +282,7 @@ def _read_object(path: Path) -> dict[str, Any]:
             f"{path} is missing. The run ended before it wrote its state; give its command again"
         ) from None
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except ValueError as error:
         raise _damaged(path, str(error)) from None
     if not isinstance(content, dict):
@@ -393,7 +297,8 @@ def _damaged(path: Path, reason: str) -> StorageError:
     )
 
 
-def _unreadable(path: Path, error: OSError) -> StorageError:
+def unreadable(path: Path, error: OSError) -> StorageError:
+    """The error for a file that may not be read."""
     return StorageError(
         f"{path}: cannot be read ({error.strerror}). Look at its owner and permissions (ls -ld)"
     )

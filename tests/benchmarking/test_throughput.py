@@ -244,6 +244,8 @@ def results_file(path: Path, machine: str, rate: float, *models: str) -> Path:
     row = {
         "engine": "slm-vllm",
         "dtype": "bfloat16",
+        "questions": 100,
+        "prompt_tokens": 4200,
         "kv_cache_tokens": 23296,
         "peak_rss_mib": 1000.4,
         "peak_gpu_mib": None,
@@ -262,7 +264,8 @@ def test_machines_side_by_side(tmp_path: Path) -> None:
     done = CliRunner().invoke(command, ["show", str(first), str(second)])
     lines = [line.split() for line in done.output.splitlines()]
     assert lines[0][:3] == ["machine", "model", "engine"]
-    shown = [(line[0], line[1], line[4]) for line in lines[2:]]
+    shown = [(line[0], line[1], line[7]) for line in lines[2:]]
+    assert lines[2][4:7] == ["100", "x", "42+32"]
     assert shown == [("V100", "small", "50"), ("H200", "small", "400"), ("V100", "large", "50")]
     alone = CliRunner().invoke(command, ["show", str(first)]).output
     assert alone.split()[0] == "model" and "23,296" in alone

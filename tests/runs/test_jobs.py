@@ -17,7 +17,8 @@ from fake_engine import FakeEngine
 from slm_vllm.cli.runs import command
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, StorageError
-from slm_vllm.runs.jobs import LogFollower, find_job, last_lines, list_jobs, read_job, stop_job
+from slm_vllm.runs.jobs import find_job, list_jobs, read_job, stop_job
+from slm_vllm.runs.log_tail import LogFollower, last_lines
 from slm_vllm.runs.session import RunOptions, evaluate
 
 # Writes its state, says so, then does what it is told by lines on its standard input.
@@ -295,3 +296,9 @@ def test_a_real_run_is_shown_with_its_results(make_config: Callable[..., Config]
     content = json.loads(invoke("show", name, "--output-dir", output_dir, "--json").output)
     assert content["results"]["counts"]["total"] == 10
     assert f"{job.token_recall:.3f}" in invoke("list", "--output-dir", output_dir).output
+
+
+def test_the_runs_of_a_sweep_are_listed(make_config: Callable[..., Config], tmp_path: Path) -> None:
+    config = make_config(f"experiment.output_dir={tmp_path / 'out' / 'sweep'}")
+    evaluate([config], RunOptions(make_engine=FakeEngine().factory()))
+    assert [job.name for job in list_jobs(tmp_path / "out")] == [config.experiment.name]
