@@ -76,10 +76,14 @@ def sync(runs: tuple[str, ...], output_dir: Path, timeout: float) -> None:
     RUN is a name under --output-dir, or the path of a run folder. A finished run that was not
     tracked at all is published whole.
     """
-    from slm_vllm.runs.jobs import find_folder
+    from slm_vllm.errors import ConfigError
+    from slm_vllm.runs.jobs import find_job
     from slm_vllm.tracking.sync import sync_run
 
-    folders = [find_folder(run, output_dir) for run in runs]
-    delivered = [sync_run(folder, timeout, click.echo) for folder in folders]
+    jobs = [find_job(run, output_dir) for run in runs]
+    for job in jobs:
+        if job.alive and job.phase not in ("finished", "interrupted", "failed"):
+            raise ConfigError(f"{job.name} is running and publishes itself (pid {job.pid})")
+    delivered = [sync_run(job.path, timeout, click.echo) for job in jobs]
     if not all(delivered):
         raise click.exceptions.Exit(5)

@@ -41,7 +41,8 @@ class Progress:
 
     @property
     def running_recall(self) -> float | None:
-        """Mean token recall of what this process has answered and scored."""
+        """Mean token recall of what this process has answered."""
+        self._score()
         return self._recall_sum / self._recall_n if self._recall_n else None
 
     @property

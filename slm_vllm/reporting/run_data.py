@@ -191,12 +191,12 @@ def _children(output_dir: Path) -> list[Path]:
 
 def _read_predictions(path: Path, columns: Sequence[str] | None) -> pl.DataFrame:
     try:
-        schema = pl.read_parquet_schema(path)
+        schema = pl.scan_parquet(path, glob=False).collect_schema()
         for name, dtype in _REQUIRED_COLUMNS.items():
             if schema.get(name) != dtype:
                 found = schema.get(name, "missing")
                 raise _damaged(path, f"column '{name}' is {found}, not {dtype}")
-        return pl.read_parquet(path, columns=None if columns is None else list(columns))
+        return pl.read_parquet(path, glob=False, columns=None if columns is None else list(columns))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         # A damaged file makes polars panic in places; the panic is no exception of Python's kind.
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -131,7 +131,7 @@ def _write_json(path: Path, parquet: Path, config: Config, summary: RunSummary) 
     with path.open("w", encoding="utf-8", errors="replace") as file:
         file.write('{"predictions": [')
         separator = "\n"
-        for frame in pl.scan_parquet(parquet).collect_batches(chunk_size=1024):
+        for frame in pl.scan_parquet(parquet, glob=False).collect_batches(chunk_size=1024):
             for row in frame.iter_rows(named=True):
                 file.write(separator + encode(_json_row(row, config)))
                 separator = ",\n"

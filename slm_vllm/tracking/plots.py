@@ -60,7 +60,7 @@ def prediction_events(path: Path, limit: int) -> Iterator[Event]:
         path: `predictions.parquet`.
         limit: How many predictions.
     """
-    scan = pl.scan_parquet(path)
+    scan = pl.scan_parquet(path, glob=False)
     words = pl.col("answers").list.eval(pl.element().str.count_matches(r"\w+")).list.min()
     length = pl.when(words >= 6).then(pl.lit("6+")).otherwise(words.cast(pl.String))
     yield from _recall_by(scan.with_columns(length.alias("group")), "answer length in words")

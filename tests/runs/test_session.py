@@ -318,3 +318,8 @@ def test_a_dead_engine_ends_every_cell_even_when_going_on(make_config: MakeConfi
         evaluate(configs, options)
     for config in configs:
         assert json.loads((folder(config) / "state.json").read_text())["phase"] == "failed"
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name(make_config: MakeConfig) -> None:
+    config = make_config("experiment.name='a[b]*?'")
+    assert run(config, FakeEngine())["num_examples"] == 10

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import pytest
 from faulty_proxy import FaultyProxy
-from s3_servers import moto, serving, settings_for
+from s3_servers import PART, moto, serving, settings_for
 
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.parts import TransferOptions
-
-PART = 256 << 10
-"""The smallest part the server is told to accept; Amazon wants 5 MiB."""
 
 
 @pytest.fixture(autouse=True)

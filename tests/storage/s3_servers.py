@@ -13,6 +13,9 @@ from pathlib import Path
 
 from slm_vllm.storage.settings import S3Settings
 
+PART = 256 << 10
+"""The smallest part that moto is told to accept; Amazon wants 5 MiB."""
+
 ACCESS, SECRET = "tester-access", "tester-secret-5d1"
 
 

@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import PART
 from faulty_proxy import FaultyProxy
-from s3_servers import SECRET, settings_for
+from s3_servers import PART, SECRET, settings_for
 
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.connection_test import check_connection, check_operations

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PART
-from s3_servers import ACCESS, SECRET, nanio, serving, settings_for
+from s3_servers import ACCESS, PART, SECRET, nanio, serving, settings_for
 
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.client import make_client

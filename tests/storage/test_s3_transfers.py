@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import PART
 from faulty_proxy import FaultyProxy
+from s3_servers import PART
 
 from slm_vllm.errors import StorageError
 from slm_vllm.storage.bucket import Bucket, RemoteObject
@@ -166,6 +166,7 @@ def test_parts_of_another_version_are_not_used(
     make_file: MakeFile,
     options: TransferOptions,
     tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     upload(proxied, make_file(3 * PART, seed=1), "k", options)
     proxy.plan("GET", "answer", skip=1, times=99, status="403 Forbidden", code="AccessDenied")
@@ -176,6 +177,7 @@ def test_parts_of_another_version_are_not_used(
     upload(proxied, new, "k", replace(options, force=True))
     assert download(proxied, "k", tmp_path / "back", options).moved == 3 * PART
     assert (tmp_path / "back").read_bytes() == new.read_bytes()
+    assert "damaged" not in caplog.text
 
 
 def test_an_object_that_changes_on_the_way_is_taken_anew(
@@ -184,6 +186,7 @@ def test_an_object_that_changes_on_the_way_is_taken_anew(
     options: TransferOptions,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     new = b"n" * (2 * PART)
     bucket.client.put_object(Bucket=bucket.name, Key="k", Body=b"o" * (2 * PART))
@@ -200,6 +203,7 @@ def test_an_object_that_changes_on_the_way_is_taken_anew(
     assert download(bucket, "k", tmp_path / "back", options).status == "downloaded"
     assert (tmp_path / "back").read_bytes() == new
     assert len(asked) == 2
+    assert "somebody else wrote the object meanwhile" in caplog.text
 
 
 def test_upload_goes_on_with_the_parts_that_are_there(

@@ -141,10 +141,10 @@ def test_a_server_that_is_away_or_refuses_is_named(
     record(run_folder, config())
     said: list[str] = []
     configured.stop()
-    assert not sync_run(run_folder, 4, said.append)
+    assert not sync_run(run_folder, 15, said.append)
     configured.start()
     configured.reject_login = True
-    assert not sync_run(run_folder, 4, said.append)
+    assert not sync_run(run_folder, 15, said.append)
     assert all(configured.url in line and "clearml sync" in line for line in said)
     assert "loopback-secret" not in "".join(said)
     configured.reject_login = False
