@@ -11,10 +11,9 @@ from typing import Any, Literal
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
 from slm_vllm.config.shorthand import choice_override, dataset_override, model_override, quoted
-from slm_vllm.datasets.registry import local_path
-from slm_vllm.errors import ConfigError
+from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.runs.folder import RunFolder
-from slm_vllm.runs.survey import dataset_identity
+from slm_vllm.runs.question_set import QuestionSet
 
 Status = Literal["new", "begun", "done"]
 
@@ -185,12 +184,11 @@ def _still_valid(config: Config, folder: Path) -> bool:
     try:
         stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         before = Config.model_validate(stored).max_samples
-    except (OSError, ValueError, yaml.YAMLError):
-        return False
+        now = QuestionSet(config).identity
+    except (OSError, ValueError, yaml.YAMLError, SlmVllmError):
+        return False  # its own run will say what is wrong
     dataset = _object(folder / "manifest.json").get("dataset")
-    return before == config.max_samples and dataset == dataset_identity(
-        local_path(config.dataset.path)
-    )
+    return before == config.max_samples and dataset == now
 
 
 def _object(path: Path) -> Mapping[str, Any]:
