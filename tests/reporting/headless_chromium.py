@@ -42,9 +42,16 @@ class Browser:
 
         self._process = subprocess.Popen(
             [
-                binary, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
-                "--disable-background-networking", "--disable-dev-shm-usage",
-                "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank",
+                binary,
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-dev-shm-usage",
+                "--remote-debugging-pipe",
+                f"--user-data-dir={profile}",
+                "about:blank",
             ],  # fmt: skip
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -150,9 +157,11 @@ class Browser:
             )  # fmt: skip
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        picture = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **(
-            {"clip": {**self._whole(), "scale": 1}} if whole else {}
-        ))
+        picture = self.call(
+            "Page.captureScreenshot",
+            captureBeyondViewport=whole,
+            **({"clip": {**self._whole(), "scale": 1}} if whole else {}),
+        )
         path.write_bytes(base64.b64decode(picture["data"]))
 
     def pdf(self) -> bytes:
