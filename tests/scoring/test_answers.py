@@ -75,6 +75,15 @@ def test_rows_and_columns_keep_their_places() -> None:
     assert set(scored.select(METRICS).dtypes) == {pl.Float64}
 
 
+def test_threads_keep_the_order_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions = [f"w{n} v{n % 3}" for n in range(20)]
+    answers = [[f"w{n}", "v0"] if n % 4 else [] for n in range(20)]
+    frame = pl.DataFrame({"prediction": predictions, "answers": answers}, schema=SCHEMA)
+    monkeypatch.setattr("slm_vllm.scoring.answers._SLICE", 3)
+    expected = [scores(*row) for row in zip(predictions, answers, strict=True)]
+    assert score_answers(frame).select(METRICS).to_dicts() == expected
+
+
 def test_no_rows() -> None:
     scored = score_answers(pl.DataFrame(schema=SCHEMA))
     assert scored.height == 0
