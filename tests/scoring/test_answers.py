@@ -36,6 +36,7 @@ def scores(prediction: str | None, answers: list[str | None] | None) -> dict[str
         ("A", ["A"], 1, 1, 1, 1, 1),
         ("it's", ["its"], 0, 1, 1, 1, 1),
         ("no no no", ["no"], 1, 0, 0.5, 1, 1),  # tokens are a multiset in f1, a set in recall
+        ("no no", ["no no yes"], 0.5, 0, 0.8, 0, 0),  # the overlap of multisets is 2
         ("caf\u00e9", ["CAF\u00c9"], 1, 1, 1, 1, 1),
         ("", ["Paris"], 0, 0, 0, 0, 0),
         (None, ["Paris"], 0, 0, 0, 0, 0),
