@@ -70,12 +70,22 @@ class PromptTemplate:
             messages.append({"role": "user", "content": question})
             messages.append({"role": "assistant", "content": answer})
         messages.append({"role": "user", "content": _PLACEHOLDER})
-        text = tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=self._config.enable_thinking,
-        )
+        from jinja2 import TemplateError
+
+        try:
+            text = tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=self._config.enable_thinking,
+            )
+        except TemplateError as error:
+            # Some templates know no system turn and say so by failing.
+            turns = ", ".join(message["role"] for message in messages)
+            raise ConfigError(
+                f"The model's chat template refuses the turns {turns}: {error}. "
+                "Set prompt.system=null, or prompt.chat=false"
+            ) from None
         before, found, after = text.rpartition(_PLACEHOLDER)
         if not found:
             raise ConfigError(

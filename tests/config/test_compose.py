@@ -48,6 +48,12 @@ def own(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_number_may_be_a_name() -> None:
+    assert (
+        compose_config(["experiment.name=2024", "experiment.strict=true"]).experiment.name == "2024"
+    )
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_models(name: str) -> None:
     config = compose_config([f"model={name}"])
@@ -149,6 +155,9 @@ def test_own_folder_that_is_missing(tmp_path: Path) -> None:
         ("experiment.name.first=3", ["'experiment.name' is a value", "'first'"]),
         ("experiment.seed=soon", ["experiment.seed", "integer", "'soon'"]),
         ("generation.max_new_tokens=0", ["generation.max_new_tokens", "equal to 1", "found 0"]),
+        ("generation.max_new_tokens=true", ["generation.max_new_tokens", "number, found true"]),
+        ("dataset.path=", ["dataset.path", "must not be empty"]),
+        ("experiment.name=' '", ["experiment.name", "must not be empty"]),
         ("generation.top_p=1.5", ["generation.top_p", "equal to 1", "found 1.5"]),
         ("experiment_mode.context=orakel", ["experiment_mode.context", "'oracle'", "'orakel'"]),
         ("model.dtype=int4", ["model.dtype", "'bfloat16'", "'int4'"]),

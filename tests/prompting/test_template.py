@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from jinja2 import TemplateError
 
 from slm_vllm.config.schema import FewShotExample, PromptConfig
 from slm_vllm.errors import ConfigError
@@ -81,6 +82,18 @@ def test_chat_without_a_chat_template() -> None:
 def test_chat_template_that_hides_the_user() -> None:
     with pytest.raises(ConfigError, match="prompt.chat=false"):
         template(Chat("nothing"))
+
+
+def test_chat_template_that_refuses_a_system_turn() -> None:
+    class NoSystem(Chat):
+        def apply_chat_template(self, messages: list[dict[str, str]], **options: Any) -> str:
+            if messages[0]["role"] == "system":
+                raise TemplateError("System role not supported")
+            return super().apply_chat_template(messages, **options)
+
+    with pytest.raises(ConfigError, match="system, user: System role not.*prompt.system=null"):
+        template(NoSystem(), system="Be brief.")
+    assert template(NoSystem()).render("q", []) == "<user:q>"
 
 
 def test_passages_are_numbered_in_order() -> None:
