@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from slm_vllm.datasets.base import BaseDataset
@@ -23,6 +24,7 @@ DUPLICATE = "duplicate question_id"
 """How the reason of a row that is rejected as a duplicate begins."""
 
 _REASONS_SHOWN = 3
+_METADATA = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
 @dataclass(slots=True)
@@ -128,14 +130,35 @@ def to_frame(rows: list[SourceRow]) -> NumberedFrame:
         {
             "question_id": [row.question_id for row in rows],
             "question": [row.question for row in rows],
-            "answers": [row.answers for row in rows],
-            "contexts": [row.contexts for row in rows],
-            "documents": [row.documents for row in rows],
-            "metadata": [json.dumps(row.metadata, ensure_ascii=False, default=str) for row in rows],
+            "answers": _lists([row.answers for row in rows], "answers"),
+            "contexts": _lists([row.contexts for row in rows], "contexts"),
+            "documents": _lists([row.documents for row in rows], "documents"),
+            "metadata": [_METADATA.encode(row.metadata) for row in rows],
         },
         schema=CANONICAL_SCHEMA,
     )
     return NumberedFrame(frame, [row.line for row in rows])
+
+
+def _lists(values: Sequence[Sequence[Any]], column: str) -> pl.Series:
+    """A list column, built flat and then grouped: polars infers nested values one by one."""
+    dtype = CANONICAL_SCHEMA[column]
+    assert isinstance(dtype, pl.List)
+    flat = [item for items in values for item in items]
+    if not flat:
+        return pl.Series(column, [[]], dtype=dtype).new_from_index(0, len(values))
+    if isinstance(dtype.inner, pl.Struct):
+        fields = {field.name: [item[field.name] for item in flat] for field in dtype.inner.fields}
+        items = pl.DataFrame(fields, schema=dict(dtype.inner)).to_struct(column)
+    else:
+        items = pl.Series(column, flat, dtype=dtype.inner)
+    rows = np.repeat(np.arange(len(values)), [len(items) for items in values])
+    grouped = pl.DataFrame([pl.Series("row", rows), items]).group_by("row").agg(column)
+    return (
+        pl.DataFrame({"row": np.arange(len(values))})
+        .join(grouped, on="row", how="left", maintain_order="left")[column]
+        .fill_null(pl.Series([[]], dtype=dtype))
+    )
 
 
 def in_frames(

@@ -7,6 +7,7 @@ their argument lists and `scripts/update_vllm_arguments.py` makes them anew.
 from __future__ import annotations
 
 import difflib
+import gc
 import re
 from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -119,3 +120,16 @@ def shut_down(llm: Any) -> None:
     core = getattr(llm.llm_engine, "engine_core", None)
     if core is not None and hasattr(core, "shutdown"):
         core.shutdown()
+
+
+def free_device(kind: str) -> None:
+    """Gives back what an engine of this process held, so that another one can start.
+
+    Args:
+        kind: "cpu" or "cuda".
+    """
+    gc.collect()
+    if kind == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()

@@ -9,7 +9,6 @@ run on which.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import inspect
 import logging
 import os
@@ -17,6 +16,13 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.memory_shortage import (
+    MAX_RETRIES,
+    PrintedErrors,
+    is_memory_shortage,
+    shortage_advice,
+    with_less_memory,
+)
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.settings import (
     GIB,
@@ -26,11 +32,13 @@ from slm_vllm.engines.settings import (
     sampling_arguments,
     vllm_arguments,
 )
-from slm_vllm.engines.versions import kv_cache_tokens, shut_down
+from slm_vllm.engines.versions import free_device, kv_cache_tokens, shut_down
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
+
+_SEE_LOG = "experiment.log in the run folder has vLLM's own messages"
 
 
 class VllmEngine(BaseEngine):
@@ -46,16 +54,22 @@ class VllmEngine(BaseEngine):
         """Imports vLLM and loads the model; takes seconds on a CPU, up to minutes on a GPU."""
         os.environ.update(engine_environment(self._settings))
         vllm = _import_vllm()
-        available = engine_argument_names()
-        arguments, left_out = vllm_arguments(self._settings, available)
-        if left_out:
-            log.info("vLLM %s has no argument %s: left out", vllm.__version__, ", ".join(left_out))
-        log.info("starting vLLM %s with %s", vllm.__version__, arguments)
-        self._llm = self._load(vllm, arguments)
+        less: list[str] = []
+        while self._llm is None:
+            arguments, left_out = vllm_arguments(self._settings, engine_argument_names())
+            if left_out:
+                log.info("vLLM %s has no argument %s", vllm.__version__, ", ".join(left_out))
+            log.info("starting vLLM %s with %s", vllm.__version__, arguments)
+            try:
+                self._llm = self._load(vllm, arguments)
+            except _TooLittleMemory as error:
+                less.append(self._take_less(error, len(less)))
         self._tokenizer = self._llm.get_tokenizer()
         self._sampling = _sampling_parameters(self._settings)
         details = {"vllm": vllm.__version__, "arguments": arguments, "left_out": left_out}
         details["kv_cache_tokens"] = kv_cache_tokens(self._llm)
+        if less:
+            details["retried_with_less_memory"] = less
         return EngineInfo("vllm", self._settings.max_model_len, details)
 
     def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
@@ -81,11 +95,7 @@ class VllmEngine(BaseEngine):
         llm, self._llm, self._tokenizer = self._llm, None, None
         shut_down(llm)
         del llm
-        gc.collect()
-        if self._settings.device.kind == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
+        free_device(self._settings.device.kind)
 
     def _top_up(
         self, source: Prefetcher[GenerationRequest], in_flight: set[str]
@@ -137,10 +147,37 @@ class VllmEngine(BaseEngine):
 
     def _load(self, vllm: Any, arguments: dict[str, Any]) -> Any:
         _check_host_memory(self._settings)
-        try:
-            return vllm.LLM(**arguments)
-        except Exception as error:  # vLLM raises many types; all of them mean no engine
-            raise EngineError(_start_failure(error, self._settings)) from error
+        with PrintedErrors() as printed:
+            try:
+                return vllm.LLM(**arguments)
+            except Exception as error:  # vLLM raises many types; all of them mean no engine
+                message = _start_failure(error, self._settings)
+                reason = f"{error}\n{printed.read()}"
+                if is_memory_shortage(reason):
+                    raise _TooLittleMemory(message, reason) from error
+                raise EngineError(f"{message}\n{_SEE_LOG}") from error
+
+    def _take_less(self, error: _TooLittleMemory, tries: int) -> str:
+        """Lowers the settings for one more try and returns what was changed."""
+        lower = with_less_memory(self._settings, error.reason) if tries < MAX_RETRIES else None
+        if lower is None:
+            raise EngineError(f"{error}\n{shortage_advice(self._settings)}\n{_SEE_LOG}") from error
+        self._settings, changes = lower
+        log.warning("%s. Trying again with %s", error, changes)
+        free_device(self._settings.device.kind)
+        return changes
+
+
+class _TooLittleMemory(EngineError):
+    """The engine did not start for lack of memory.
+
+    Attributes:
+        reason: All that was said of it.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def import_ahead() -> None:
@@ -198,25 +235,15 @@ def _check_host_memory(settings: EngineSettings) -> None:
     cache = cpu_kv_cache_bytes(settings)
     free = psutil.virtual_memory().available
     if weights + cache > free:
-        raise EngineError(
+        reason = (
             f"Not enough memory for the engine: weights {weights / GIB:.1f} GiB and KV cache "
-            f"{cache / GIB:.1f} GiB, but {free / GIB:.1f} GiB are free. Lower "
-            f"hardware.engine_args.max_num_seqs ({settings.max_num_seqs}) or "
-            f"model.max_model_len ({settings.max_model_len}), or choose a smaller model"
+            f"{cache / GIB:.1f} GiB, but {free / GIB:.1f} GiB are free"
         )
+        raise _TooLittleMemory(reason, reason)
 
 
 def _start_failure(error: Exception, settings: EngineSettings) -> str:
     text = str(error).strip() or type(error).__name__
     # pydantic ends its messages with an address of its documentation.
     lines = [line.strip() for line in text.splitlines() if "errors.pydantic.dev" not in line]
-    message = f"vLLM could not load {settings.model_path}: {lines[-1] if lines else text}"
-    if any(sign in text.lower() for sign in ("out of memory", "kv cache", "gpu_memory_util")):
-        message += (
-            f"\nIt needs more memory than {settings.device.name} has free "
-            f"({settings.device.memory_bytes / GIB:.0f} GiB in all). Try "
-            "hardware.engine_args.max_num_seqs=32, a smaller model.max_model_len "
-            f"(now {settings.max_model_len}), or hardware.engine_args.gpu_memory_utilization=0.8 "
-            "when another process uses the GPU"
-        )
-    return message + "\nexperiment.log in the run folder has vLLM's own messages"
+    return f"vLLM could not load {settings.model_path}: {lines[-1] if lines else text}"

@@ -1,0 +1,200 @@
+"""Do the statistics of `compare` hold what they promise? Simulated, with the shipped functions.
+
+    python benchmarks/bench_statistics.py --simulations 2000 --markdown figures.md
+
+Draws pairs of runs whose true means are known and counts how often the permutation test and McNemar's
+test find a difference at 5 % that is not there, and how often the 95 % intervals hold the true mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from slm_vllm.scoring.intervals import estimate_mean
+from slm_vllm.scoring.paired import compare_pairs
+
+Values = npt.NDArray[np.float64]
+Pair = tuple[Values, Values]
+Draw = Callable[[np.random.Generator, int], Pair]
+
+LEVEL = 0.05
+SIZES = (50, 300, 3610)
+# Shares of answers of one word, two words and so on; about those of short answers.
+_LENGTHS = (0.42, 0.31, 0.14, 0.07, 0.03, 0.02, 0.005, 0.005)
+# For the true means; their error is under a thirtieth of the error of 3,610 rows.
+_LARGE = 4_000_000
+
+
+def _questions(draw: np.random.Generator, n: int, right: float) -> tuple[Values, Values]:
+    """Length of each answer, and the chance that a run has it right."""
+    length = draw.choice(np.arange(1.0, len(_LENGTHS) + 1), size=n, p=_LENGTHS)
+    return length, draw.beta(0.5 * right, 0.5 * (1 - right), n)
+
+
+def _recall(draw: np.random.Generator, length: Values, chance: Values) -> Values:
+    """Right, or wrong with a few of the words."""
+    words = draw.binomial((length - 1).astype(np.int64), 0.12)
+    return np.where(draw.random(len(chance)) < chance, 1.0, words / length)
+
+
+def recall_pair(draw: np.random.Generator, n: int) -> Pair:
+    """Token recall of two runs that are equally good; one answer in three is the very same."""
+    length, chance = _questions(draw, n, 0.3)
+    first, second = _recall(draw, length, chance), _recall(draw, length, chance)
+    return first, np.where(draw.random(n) < 1 / 3, first, second)
+
+
+def unequal_shapes(draw: np.random.Generator, n: int) -> Pair:
+    """Equal means, but one run is right or wrong where the other has some of the words.
+
+    Differences are not symmetric about 0, which the sign-flip test assumes of small samples.
+    """
+    length, chance = _questions(draw, n, 0.2)
+    return (draw.random(n) < chance) * 1.0, draw.binomial(length.astype(np.int64), chance) / length
+
+
+def rare_right(draw: np.random.Generator, n: int) -> Pair:
+    """A 0/1 metric of two weak runs: one answer in ten is right."""
+    _, chance = _questions(draw, n, 0.1)
+    return (draw.random(n) < chance) * 1.0, (draw.random(n) < chance) * 1.0
+
+
+def half_right(draw: np.random.Generator, n: int) -> Pair:
+    """A 0/1 metric, one answer in two is right."""
+    _, chance = _questions(draw, n, 0.5)
+    return (draw.random(n) < chance) * 1.0, (draw.random(n) < chance) * 1.0
+
+
+def with_context(draw: np.random.Generator, n: int) -> Pair:
+    """Token recall with and without context: a true difference."""
+    length, chance = _questions(draw, n, 0.3)
+    return _recall(draw, length, chance + (1 - chance) * 0.3), _recall(draw, length, chance)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A way to draw two runs; `null`: their true means are equal."""
+
+    name: str
+    draw: Draw
+    null: bool
+
+
+CASES = (
+    Case("token recall, equal runs", recall_pair, null=True),
+    Case("equal means, unequal shapes", unequal_shapes, null=True),
+    Case("0/1 metric, half right", half_right, null=True),
+    Case("0/1 metric, a tenth right", rare_right, null=True),
+    Case("token recall, context helps", with_context, null=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Shares of the simulations.
+
+    Attributes:
+        case: What was drawn.
+        n: Questions.
+        permutation: Rejected at 5 % by the permutation test.
+        mcnemar: By McNemar's test; None where it does not apply.
+        difference: Intervals of the difference that hold the true one.
+        mean: Intervals of the first run's mean that hold the true one.
+    """
+
+    case: str
+    n: int
+    permutation: float
+    mcnemar: float | None
+    difference: float
+    mean: float
+
+
+def simulate(case: Case, n: int, simulations: int, resamples: int, seed: int = 0) -> Figures:
+    """Counts over `simulations` pairs of runs."""
+    first, second = case.draw(np.random.default_rng((seed, 99)), _LARGE)
+    true_mean = float(first.mean())
+    true_difference = 0.0 if case.null else float((first - second).mean())
+    rejected, exact, covered, mean_covered = 0, [], 0, 0
+    for trial in range(simulations):
+        values, baseline = case.draw(np.random.default_rng((seed, n, trial)), n)
+        found = compare_pairs(values, baseline, seed=trial, resamples=resamples)
+        rejected += found.p_value <= LEVEL
+        # A metric of 0 and 1 is one by design, not by what a sample happened to hold.
+        if case.draw in (rare_right, half_right) and found.mcnemar is not None:
+            exact.append(found.mcnemar.p_value <= LEVEL)
+        interval = found.difference
+        covered += interval.low <= true_difference <= interval.high
+        mean = estimate_mean(pl.Series(values), seed=trial, resamples=resamples)
+        mean_covered += mean.low <= true_mean <= mean.high
+    return Figures(
+        case.name,
+        n,
+        rejected / simulations,
+        sum(exact) / simulations if exact else None,
+        covered / simulations,
+        mean_covered / simulations,
+    )
+
+
+def markdown(figures: list[Figures], simulations: int) -> str:
+    """The figures as a table; null cases and others differ in what a rejection means."""
+    null = {case.name: case.null for case in CASES}
+    lines = [
+        "| data | n | permutation | McNemar | difference covered | mean covered |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in figures:
+        permutation = _percent(one.permutation)
+        lines.append(
+            f"| {one.case} | {one.n:,} | {permutation if null[one.case] else f'({permutation})'} | "
+            f"{'-' if one.mcnemar is None else _percent(one.mcnemar)} | "
+            f"{_percent(one.difference)} | {_percent(one.mean)} |"
+        )
+    errors = [100 * math.sqrt(p * (1 - p) / simulations) for p in (0.05,)]
+    lines.append("")
+    lines.append(
+        f"{simulations:,} simulations each: a share of 5 or 95 % has a standard error of "
+        f"{errors[0]:.2f} points."
+    )
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--simulations", type=int, default=2000)
+    parser.add_argument("--resamples", type=int, default=1999)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    arguments = parser.parse_args()
+    figures = []
+    for case in CASES:
+        for n in arguments.sizes:
+            started = time.perf_counter()
+            figures.append(simulate(case, n, arguments.simulations, arguments.resamples))
+            print(f"{figures[-1]} {time.perf_counter() - started:.0f} s", flush=True)
+    text = markdown(figures, arguments.simulations)
+    print(text)
+    if arguments.markdown:
+        arguments.markdown.write_text(text + "\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
