@@ -49,10 +49,11 @@ def by_position(predictions: pl.DataFrame) -> list[Group]:
 
 def answer_length(predictions: pl.DataFrame) -> pl.Series:
     """Words of the shortest answer that has one; null where there is none."""
+    answers = predictions.select(
+        pl.int_range(pl.len()).alias("row"), pl.col("answers").alias("answer")
+    ).explode("answer", empty_as_null=True)
     lengths = (
-        predictions.select(pl.int_range(pl.len()).alias("row"), pl.col("answers").alias("answer"))
-        .explode("answer", empty_as_null=True)
-        .select("row", words(pl.col("answer")).list.len().alias("words"))
+        answers.with_columns(words(answers["answer"]).list.len().alias("words"))
         .group_by("row", maintain_order=True)
         .agg(pl.col("words").filter(pl.col("words") > 0).min())
     )
