@@ -3,8 +3,9 @@
     python benchmarks/bench_s3.py --megabytes 1024 --server moto
 
 Starts an S3 server on this machine in a process of its own. Each transfer runs in a fresh process,
-the two programs in turns. The file is new to the bucket each time. `slm-vllm` also hashes and
-checks every file, which plain boto3 (`upload_file`, `download_file`, defaults) does not.
+the two programs in turns. The file is new to the bucket each time; both pull what slm-vllm pushed.
+`slm-vllm` also hashes and checks every file, which plain boto3 (`upload_file`, `download_file`,
+defaults) does not.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ def transfer(program: str, direction: str, endpoint: str, path: Path) -> None:
             config=Config(s3={"addressing_style": "path"}),
         )
         run = {
-            "push": lambda: client.upload_file(str(path), "bench", "file"),
-            "pull": lambda: client.download_file("bench", "file", str(path)),
+            "push": lambda: client.upload_file(str(path), "bench", program),
+            "pull": lambda: client.download_file("bench", "slm-vllm", str(path)),
         }[direction]
     else:
         from slm_vllm.storage.download import download
         from slm_vllm.storage.upload import upload
 
         run = {
-            "push": lambda: upload(bucket, path, "file"),
-            "pull": lambda: download(bucket, "file", path),
+            "push": lambda: upload(bucket, path, program),
+            "pull": lambda: download(bucket, "slm-vllm", path),
         }[direction]
     bucket.check()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -104,12 +105,17 @@ def main() -> None:
                 for direction in ("push", "pull"):
                     for program in programs:
                         if direction == "push":
-                            client.delete_object(Bucket="bench", Key="file")
+                            client.delete_object(Bucket="bench", Key=program)
                         target.unlink(missing_ok=True)
                         path = source if direction == "push" else target
                         one = in_a_process(program, direction, endpoint, path)
                         found.setdefault((direction, program), []).append(one)
         print(f"load average {os.getloadavg()[0]:.1f} at the end, {args.rounds} rounds, medians")
+        for direction in ("pull", "push"):
+            pairs = zip(found[direction, "boto3"], found[direction, "slm-vllm"], strict=True)
+            ratios = sorted(theirs["s"] / ours["s"] for theirs, ours in pairs)
+            each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            print(f"{direction}: {statistics.median(ratios):.2f} times boto3's rate ({each})")
         print("| | program | MB/s | all rounds, MB/s | CPU s | peak RSS MiB | before MiB |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for (direction, program), rounds in sorted(found.items()):

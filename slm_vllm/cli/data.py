@@ -81,7 +81,8 @@ def check(path_or_name: str, kind: str | None, as_json: bool) -> None:
         click.echo(json.dumps(report.to_json(), ensure_ascii=False))
         return
     click.echo(f"{report.path}: usable, read as {report.kind}")
-    click.echo(f"  layout             {report.layout}")
+    if report.layout:
+        click.echo(f"  layout             {report.layout}")
     for label in ("rows", "rejected", "duplicates", "empty_answers"):
         click.echo(f"  {label.replace('_', ' '):<18} {getattr(report, label):,}")
     click.echo(f"  {'without contexts':<18} {report.without_contexts:,}")

@@ -175,7 +175,7 @@ def push(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
       slm-vllm index push
     """
     from slm_vllm.retrieval.index_store import stored_indexes
-    from slm_vllm.storage.index_sync import push_index
+    from slm_vllm.retrieval.index_sync import push_index
 
     bucket, options, report = prepare_transfers(given, as_json)
     stored = [entry["name"] for entry in stored_indexes(cache_dir) if "damaged" not in entry]
@@ -200,7 +200,7 @@ def pull(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
       slm-vllm s3 ls indexes/
       slm-vllm index pull bm25-0123456789abcdef
     """
-    from slm_vllm.storage.index_sync import pull_index
+    from slm_vllm.retrieval.index_sync import pull_index
 
     bucket, options, report = prepare_transfers({**given, "force": False}, as_json)
     try:

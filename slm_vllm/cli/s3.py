@@ -18,8 +18,8 @@ from slm_vllm.cli.s3_options import (
 )
 
 if TYPE_CHECKING:
+    from slm_vllm.datasets.bucket_survey import FileState
     from slm_vllm.storage.connection_test import Finding
-    from slm_vllm.storage.dataset_survey import FileState
 
 _WHICH = click.Choice(["nq", "simple_qa", "both"])
 _RAW = click.option("--raw", is_flag=True, help="Only the raw file.")
@@ -62,8 +62,8 @@ def check(
     Example:
       slm-vllm s3 test --test-operations --check-datasets
     """
+    from slm_vllm.datasets.bucket_survey import survey_known
     from slm_vllm.storage.connection_test import check_connection, check_operations
-    from slm_vllm.storage.dataset_survey import survey_known
 
     bucket = open_bucket(given, attempts=2, read_timeout=20.0)
     findings: list[Finding] = []
@@ -146,9 +146,9 @@ def pull(which: str | None, as_json: bool, **given: Any) -> None:
       slm-vllm s3 pull nq --processed --data-dir data
       slm-vllm s3 pull --key datasets/qa_pairs.jsonl --to data/qa_pairs.jsonl
     """
-    from slm_vllm.storage.dataset_sync import pull_known
+    from slm_vllm.datasets.bucket_sync import pull_known
+    from slm_vllm.datasets.known_files import known_files
     from slm_vllm.storage.download import download
-    from slm_vllm.storage.known_files import known_files
 
     _one_of(which, given["key"], "--key")
     bucket, options, report = prepare_transfers(given, as_json)
@@ -186,8 +186,8 @@ def push(which: str | None, as_json: bool, **given: Any) -> None:
       slm-vllm s3 push nq --processed
       slm-vllm s3 push --from data/qa_pairs.jsonl --key datasets/qa_pairs.jsonl
     """
-    from slm_vllm.storage.dataset_sync import push_known
-    from slm_vllm.storage.known_files import known_files
+    from slm_vllm.datasets.bucket_sync import push_known
+    from slm_vllm.datasets.known_files import known_files
     from slm_vllm.storage.upload import upload
 
     _one_of(which, given["source"], "--from")
@@ -220,8 +220,8 @@ def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
       slm-vllm s3 process both
       slm-vllm s3 process nq --no-upload --data-dir data
     """
-    from slm_vllm.storage.dataset_sync import process as process_one
-    from slm_vllm.storage.known_files import KINDS
+    from slm_vllm.datasets.bucket_sync import process as process_one
+    from slm_vllm.datasets.known_files import KINDS
 
     bucket, options, report = prepare_transfers(given, as_json)
     try:

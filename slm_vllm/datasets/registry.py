@@ -110,8 +110,12 @@ def local_path(path: str | Path) -> str:
     return str(path)
 
 
-def fetched_path(path: str | Path, cache_dir: str | Path = DEFAULT_CACHE) -> str:
+def fetched_path(
+    path: str | Path, cache_dir: str | Path = DEFAULT_CACHE, notices: list[str] | None = None
+) -> str:
     """Like `local_path`; an object in a bucket is downloaded, or found in the cache.
+
+    `notices` gets a line where the object has changed or nobody could be asked.
 
     Raises:
         StorageError: It cannot be downloaded.
@@ -121,7 +125,7 @@ def fetched_path(path: str | Path, cache_dir: str | Path = DEFAULT_CACHE) -> str
         return local_path(path)
     from slm_vllm.storage.dataset_cache import cached_dataset
 
-    return str(cached_dataset(str(path), Path(cache_dir)))
+    return str(cached_dataset(str(path), Path(cache_dir), notices=notices))
 
 
 def sniff_kind(path: str) -> str:

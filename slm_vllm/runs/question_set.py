@@ -26,6 +26,7 @@ class QuestionSet:
 
     Attributes:
         rejected: Rows that cannot be used, known after `look_over`.
+        notices: What the user should know about the file, such as that a copy may be old.
     """
 
     def __init__(self, config: Config) -> None:
@@ -37,6 +38,7 @@ class QuestionSet:
         self._identity: dict[str, Any] | None = None
         self._found: Survey | None = None
         self.rejected = 0
+        self.notices: list[str] = []
 
     @staticmethod
     def key(config: Config) -> str:
@@ -52,7 +54,7 @@ class QuestionSet:
     def file(self) -> str:
         """Where its rows are read; a URL is fetched once, so all cells read the same version."""
         if self._file is None:
-            self._file = fetched_path(self._section.path, self._cache_dir)
+            self._file = fetched_path(self._section.path, self._cache_dir, self.notices)
         return self._file
 
     @property

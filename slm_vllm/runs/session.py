@@ -247,6 +247,8 @@ class _Session:
             questions.look_over([cell.folder.rejected for cell in cells])
         except SlmVllmError as error:
             self._fail(cells, error)
+        for notice in questions.notices:
+            self._capture.console.say(notice)
         if questions.rejected:
             self._capture.console.say(
                 f"{questions.rejected} rows of {questions.path} cannot be used; "

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from slm_vllm.storage.bucket import Bucket, RemoteObject
 
@@ -25,15 +26,65 @@ def compare(path: Path, remote: RemoteObject, bucket: Bucket) -> tuple[bool, str
     """
     if path.stat().st_size != remote.size:
         return False, "size"
+    checksum = checksum_of(remote, bucket)
+    if checksum is None:
+        return True, "size"
+    for block in blocks(path, 0, None):
+        checksum.update(block)
+    return checksum.matches(), checksum.name
+
+
+def checksum_of(remote: RemoteObject, bucket: Bucket) -> Checksum | None:
+    """The strongest checksum that an object offers, not fed yet; None where it has none."""
     if _MD5.fullmatch(remote.etag) and not remote.encrypted:
-        return _digest(path, "md5") == remote.etag, "MD5"
+        return Checksum("MD5", remote.etag)
     if remote.sha256:
-        return _digest(path, "sha256") == remote.sha256, "SHA-256"
+        return Checksum("SHA-256", remote.sha256)
     parts = _PARTS.fullmatch(remote.etag)
     part_size = _part_size(remote, bucket, int(parts[1])) if parts else None
     if part_size is not None and not remote.encrypted:
-        return parts_etag(part_md5s(path, part_size)) == remote.etag, "MD5 of parts"
-    return True, "size"
+        return Checksum("MD5 of parts", remote.etag, part_size)
+    return None
+
+
+class Checksum:
+    """A checksum that a file should have, fed with its bytes in order.
+
+    Args:
+        name: "MD5", "SHA-256" or "MD5 of parts".
+        expected: What the object says.
+        part_size: Of the object, where its checksum is one of parts.
+    """
+
+    def __init__(self, name: str, expected: str, part_size: int = 0) -> None:
+        self.name = name
+        self._expected, self._part_size = expected, part_size
+        self._digest = _new("sha256" if name == "SHA-256" else "md5")
+        self._md5s: list[bytes] = []
+        self._in_part = 0
+
+    def update(self, block: memoryview) -> None:
+        """Takes the next bytes of the file."""
+        while self._part_size and self._in_part + len(block) >= self._part_size:
+            rest = self._part_size - self._in_part
+            self._digest.update(block[:rest])
+            self._end_part()
+            block = block[rest:]
+        self._digest.update(block)
+        self._in_part += len(block)
+
+    def matches(self) -> bool:
+        """Whether the bytes so far are those of the object."""
+        if not self._part_size:
+            return str(self._digest.hexdigest()) == self._expected
+        if self._in_part:
+            self._end_part()
+        return parts_etag(self._md5s) == self._expected
+
+    def _end_part(self) -> None:
+        self._md5s.append(self._digest.digest())
+        self._digest = _new("md5")
+        self._in_part = 0
 
 
 def same_file(path: Path, remote: RemoteObject, bucket: Bucket) -> str | None:
@@ -52,21 +103,18 @@ def same_file(path: Path, remote: RemoteObject, bucket: Bucket) -> str | None:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    return _digest(path, "sha256")
+    sha256 = _new("sha256")
+    for block in blocks(path, 0, None):
+        sha256.update(block)
+    return str(sha256.hexdigest())
 
 
 def md5_of(path: Path, start: int, length: int) -> bytes:
     """The MD5 of one stretch of a file."""
-    md5 = hashlib.md5(usedforsecurity=False)
-    for block in _blocks(path, start, length):
+    md5 = _new("md5")
+    for block in blocks(path, start, length):
         md5.update(block)
-    return md5.digest()
-
-
-def part_md5s(path: Path, part_size: int) -> list[bytes]:
-    """The MD5 of each part of a file."""
-    size = path.stat().st_size
-    return [md5_of(path, at, min(part_size, size - at)) for at in range(0, size, part_size)]
+    return bytes(md5.digest())
 
 
 def parts_etag(md5s: list[bytes]) -> str:
@@ -88,14 +136,12 @@ def _part_size(remote: RemoteObject, bucket: Bucket, n_parts: int) -> int | None
     return size
 
 
-def _digest(path: Path, name: str) -> str:
-    digest = hashlib.new(name, usedforsecurity=False)
-    for block in _blocks(path, 0, None):
-        digest.update(block)
-    return digest.hexdigest()
+def _new(name: str) -> Any:
+    return hashlib.new(name, usedforsecurity=False)
 
 
-def _blocks(path: Path, start: int, length: int | None) -> Iterator[memoryview]:
+def blocks(path: Path, start: int, length: int | None) -> Iterator[memoryview]:
+    """A stretch of a file in blocks, to the end without `length`; each is good until the next."""
     buffer = memoryview(bytearray(_BUFFER))
     left = path.stat().st_size - start if length is None else length
     descriptor = os.open(path, os.O_RDONLY)

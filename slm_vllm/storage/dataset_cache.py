@@ -31,6 +31,7 @@ def cached_dataset(
     cache_dir: Path,
     settings: S3Settings | None = None,
     options: TransferOptions | None = None,
+    notices: list[str] | None = None,
     **client: Any,
 ) -> Path:
     """Gives the local copy of an object, downloaded unless it is there and current.
@@ -40,6 +41,7 @@ def cached_dataset(
         cache_dir: The `cache_dir` of runs.
         settings: Those of the environment when left out.
         options: For the download.
+        notices: Also gets the warnings: the object has changed, or nobody answered.
         **client: See `make_client`.
 
     Raises:
@@ -62,24 +64,21 @@ def cached_dataset(
             raise
         if not error.unreachable:
             raise S3Error(error.fault, f"{error}. A copy of earlier is at {copy}") from error
-        logger.warning(
-            "%s. Using the copy of %s without knowing whether it is current: %s",
-            error,
-            known.get("last_modified"),
-            copy,
+        _warn(
+            f"{error}. Using the copy of {known.get('last_modified')} without knowing whether it "
+            f"is current: {copy}",
+            notices,
         )
         return copy
     version = _version(url, remote)
     if copy is not None and known == version:
         return copy
     if copy is not None:
-        logger.warning(
-            "%s has changed in the bucket (copy: %s, %s; now: %s, %s); downloading it again",
-            url,
-            known.get("last_modified"),
-            format_size(known.get("size", 0)),
-            version["last_modified"],
-            format_size(remote.size),
+        _warn(
+            f"{url} has changed in the bucket (copy: {known.get('last_modified')}, "
+            f"{format_size(known.get('size', 0))}; now: {version['last_modified']}, "
+            f"{format_size(remote.size)}); downloading it again",
+            notices,
         )
     target = folder / _version_name(version) / _file_name(key)
     logger.info("downloading %s (%s) to %s", url, format_size(remote.size), target)
@@ -88,6 +87,12 @@ def cached_dataset(
         # It may have changed again between the question and the download.
         write_state(record, version if done.bytes == remote.size else {})
     return target
+
+
+def _warn(text: str, notices: list[str] | None) -> None:
+    logger.warning("%s", text)
+    if notices is not None:
+        notices.append(text)
 
 
 def _version(url: str, remote: RemoteObject) -> dict[str, Any]:

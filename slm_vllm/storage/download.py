@@ -17,8 +17,9 @@ from typing import Any
 
 from slm_vllm.errors import StorageError
 from slm_vllm.storage.bucket import Bucket, RemoteObject
-from slm_vllm.storage.checksums import compare, same_file
+from slm_vllm.storage.checksums import checksum_of, same_file
 from slm_vllm.storage.faults import Fault, S3Error
+from slm_vllm.storage.following import FollowingChecksum
 from slm_vllm.storage.parts import PartRunner, TransferOptions
 from slm_vllm.storage.progress import ByteProgress
 from slm_vllm.storage.side_files import (
@@ -34,6 +35,7 @@ from slm_vllm.storage.side_files import (
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
+_NOTE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,9 @@ class _Download:
         self._progress = ByteProgress(target.name, remote.size, before, options.progress)
         self._runner = PartRunner(options, self._progress)
         self._lock = threading.Lock()
+        self._noted_at = 0.0
         self._moved = 0
+        self._checksum = checksum_of(remote, bucket)
         check_room(target, remote.size - before)
 
     def run(self) -> tuple[int, str]:
@@ -159,10 +163,32 @@ class _Download:
         self._file = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             os.ftruncate(self._file, self._remote.size)
-            self._runner.run(self._fetch, missing)
+            same = self._gather(missing)
         finally:
             os.close(self._file)
-        return self._moved, self._finish()
+        return self._moved, self._finish(same)
+
+    def _gather(self, missing: list[int]) -> bool:
+        """Fetches what is missing, and says whether all of it is the object."""
+        follower = None
+        if self._checksum is not None:
+            sizes = self._remote.size, self._part_size
+            follower = FollowingChecksum(self._part, *sizes, self._checksum, self._done)
+
+        def fetch(number: int) -> None:
+            self._fetch(number)
+            if follower is not None:
+                follower.arrived(number)
+
+        try:
+            self._runner.run(fetch, missing)
+        except BaseException:
+            if follower is not None:
+                follower.stop()
+            raise
+        finally:
+            self._note()
+        return follower is None or follower.matches()
 
     def _taken_up(self) -> set[int]:
         state = read_state(self._state)
@@ -196,6 +222,13 @@ class _Download:
         with self._lock:
             self._done.add(number)
             self._moved += self._length(number)
+            if time.monotonic() - self._noted_at >= _NOTE_SECONDS:
+                self._note()
+
+    def _note(self) -> None:
+        """Leaves word of the parts that are there, for a later attempt."""
+        self._noted_at = time.monotonic()
+        if self._done:
             write_state(self._state, {**self._version, "done": sorted(self._done)})
 
     def _read(self, start: int, end: int) -> Any:
@@ -220,8 +253,8 @@ class _Download:
                     self._runner.check()
                     yield chunk
 
-    def _finish(self) -> str:
-        same, how = compare(self._part, self._remote, self._bucket)
+    def _finish(self, same: bool) -> str:
+        how = self._checksum.name if self._checksum is not None else "size"
         if not same:
             self._discard()
             raise S3Error(

@@ -38,7 +38,7 @@ class TransferOptions:
     force: bool = False
     dry_run: bool = False
     part_size: int = 16 << 20
-    workers: int = 8
+    workers: int = 4
     attempts: int = 5
     pause: float = 0.5
     progress: TextIO | None = None

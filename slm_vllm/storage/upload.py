@@ -26,6 +26,8 @@ from slm_vllm.storage.side_files import read_state, upload_state, write_state
 
 logger = logging.getLogger(__name__)
 
+_BLOCK = 256 << 10
+
 
 def upload(
     bucket: Bucket, source: Path, key: str, options: TransferOptions | None = None
@@ -246,9 +248,14 @@ class _Upload:
             self._progress.add(bytes_transferred)
             self._runner.check()
 
-        with ReadFileChunk.from_filename(
-            str(self._source), start, length, callbacks=[sent]
-        ) as body:
+        class Blocks(ReadFileChunk):
+            """Gives more than urllib3's 16 KiB at a time, each of which costs a turn of the GIL."""
+
+            def read(self, amount: int | None = None) -> bytes:
+                data: bytes = super().read(amount and max(amount, _BLOCK))
+                return data
+
+        with Blocks.from_filename(str(self._source), start, length, callbacks=[sent]) as body:
             yield body
 
     def _complete(self, upload_id: str, md5s: list[bytes]) -> None:

@@ -27,9 +27,20 @@ def no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_loader() -> Iterator[None]:
+    """Each boto3 session reads the description of S3 anew, which takes longer than most tests."""
+    from botocore.loaders import Loader
+
+    loader = Loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", lambda *args: loader)
+        yield
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    smaller = {"S3_UPLOAD_PART_MIN_SIZE": str(PART), "MOTO_S3_DEFAULT_MAX_KEYS": "100"}
+    smaller = {"S3_UPLOAD_PART_MIN_SIZE": str(PART), "MOTO_S3_DEFAULT_MAX_KEYS": "30"}
     with serving(moto(), {**os.environ, **smaller}) as url:
         yield url
 

@@ -19,9 +19,10 @@ from s3_servers import ACCESS, SECRET
 
 from slm_vllm.cli import main as entry
 from slm_vllm.config.compose import compose_config
+from slm_vllm.datasets.bucket_survey import closed_json
+from slm_vllm.monitoring.console import Console
 from slm_vllm.runs.session import RunOptions, evaluate
 from slm_vllm.storage.bucket import Bucket
-from slm_vllm.storage.dataset_survey import closed_json
 
 RUNS_TESTS = Path(__file__).resolve().parents[1] / "runs"
 sys.path.insert(0, str(RUNS_TESTS))
@@ -109,7 +110,19 @@ def write_raw_simple_qa(folder: Path, rows: int = 5) -> Path:
     return path
 
 
-def test_the_whole_cycle(slm: Slm, bucket: Bucket, tmp_path: Path, tiny_model: Path) -> None:
+def plain_tokenizer(folder: Path, **_: object) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+
+
+def test_the_whole_cycle(
+    slm: Slm,
+    bucket: Bucket,
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Raw up; converted in the bucket; converted down; a run on the URL."""
     write_raw_nq(tmp_path / "here")
     done = slm("s3", "push", "nq", "--raw", "--data-dir", "here")
@@ -134,21 +147,22 @@ def test_the_whole_cycle(slm: Slm, bucket: Bucket, tmp_path: Path, tiny_model: P
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "work" / name).read_bytes()
 
     url = bucket.url("nq_full_dataset.parquet")
-    config = compose_config(
-        [
-            "model=custom",
-            "model.name=tiny",
-            f"model.path={tiny_model}",
-            "dataset=custom",
-            "dataset.name=nq",
-            f"dataset.path={url}",
-            f"cache_dir={tmp_path / 'cache'}",
-            "experiment_mode=oracle",
-            "hardware=cpu",
-        ]
-    )
+    words = [
+        "model=custom",
+        "model.name=tiny",
+        f"model.path={tiny_model}",
+        "dataset=custom",
+        "dataset.name=nq",
+        f"dataset.path={url}",
+        f"cache_dir={tmp_path / 'cache'}",
+        "experiment_mode=oracle",
+        "hardware=cpu",
+    ]
+    config = compose_config(words)
     engine = FakeEngine()
-    options = RunOptions(make_engine=engine.factory(), import_engine=lambda: None)
+    # transformers' own way to a tokenizer imports torch and all models first.
+    monkeypatch.setattr("slm_vllm.runs.session.load_tokenizer", plain_tokenizer)
+    options = RunOptions(make_engine=engine.factory(), import_engine=lambda: None, track=False)
     (result,) = evaluate([config], options)
     assert result["counts"]["total"] == 10
     predictions = pl.read_parquet(
@@ -157,8 +171,24 @@ def test_the_whole_cycle(slm: Slm, bucket: Bucket, tmp_path: Path, tiny_model: P
     assert predictions["question"].to_list() == [f"where is isle {n}" for n in range(10)]
     cached = list((tmp_path / "cache" / "datasets").rglob("*.parquet"))
     assert len(cached) == 1
+
+    # Another version under the same key: the run says so where the user looks.
+    checked = slm("data", "check", url)
+    assert checked.code == 0 and "usable" in checked.out and "layout" not in checked.out
+    changed = (tmp_path / "work" / "nq_full_dataset.parquet").read_bytes()
+    pl.read_parquet(io.BytesIO(changed)).head(4).write_parquet(tmp_path / "fewer.parquet")
+    key = "nq_full_dataset.parquet"
+    assert slm("s3", "push", "--from", "fewer.parquet", "--key", key, "--force").code == 0
+    said: list[str] = []
+    monkeypatch.setattr(Console, "say", lambda self, text: said.append(text))
+    again_config = compose_config([*words, "experiment.name=again"])
+    (result,) = evaluate([again_config], options)
+    assert result["counts"]["total"] == 4
+    assert [line for line in said if "has changed in the bucket" in line]
+    log = Path(config.experiment.output_dir) / "again" / "experiment.log"
+    assert "has changed in the bucket" in log.read_text()
     cleaned = slm("data", "clean-cache", "--cache-dir", "cache", "--yes", "--json")
-    assert json.loads(cleaned.out)["files"] == 2 and not cached[0].exists()
+    assert json.loads(cleaned.out)["files"] == 3 and not cached[0].exists()
 
 
 def test_both_datasets_and_what_is_missing(slm: Slm, bucket: Bucket, tmp_path: Path) -> None:
@@ -201,7 +231,7 @@ def test_connection_report(slm: Slm, bucket: Bucket, tmp_path: Path) -> None:
 def test_the_beginning_of_a_large_file_is_enough_to_check_it(
     slm: Slm, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slm_vllm.storage.dataset_survey._HEAD_BYTES", 3000)
+    monkeypatch.setattr("slm_vllm.datasets.bucket_survey._HEAD_BYTES", 3000)
     write_raw_nq(tmp_path / "data", rows=40)
     write_raw_simple_qa(tmp_path / "data", rows=40)
     for kind in ("nq", "simple_qa"):
@@ -303,12 +333,12 @@ def test_ten_thousand_keys(slm: Slm, bucket: Bucket, monkeypatch: pytest.MonkeyP
 
 
 def test_pages_are_followed(slm: Slm, bucket: Bucket) -> None:
-    """The server of these tests gives pages of 100."""
-    for number in range(203):
+    """The server of these tests gives pages of 30."""
+    for number in range(63):
         bucket.client.put_object(Bucket=bucket.name, Key=f"k/{number:04}", Body=b"x")
     told = json.loads(slm("s3", "ls", "k/", "--json").out)
-    assert (told["count"], told["bytes"]) == (203, 203)
-    assert [item["key"] for item in told["objects"]] == [f"k/{n:04}" for n in range(203)]
+    assert (told["count"], told["bytes"]) == (63, 63)
+    assert [item["key"] for item in told["objects"]] == [f"k/{n:04}" for n in range(63)]
 
 
 def test_artifacts_of_a_run(slm: Slm, bucket: Bucket, tmp_path: Path) -> None:

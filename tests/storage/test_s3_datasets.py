@@ -50,8 +50,10 @@ def test_a_changed_object_is_noticed_and_the_old_copy_left_alone(
     old = cached_dataset(url, tmp_path, bucket.settings)
     assert "has changed" not in caplog.text
     put(bucket, "qa.jsonl", "two")
-    new = cached_dataset(url, tmp_path, bucket.settings)
+    said: list[str] = []
+    new = cached_dataset(url, tmp_path, bucket.settings, notices=said)
     assert "has changed in the bucket" in caplog.text
+    assert len(said) == 1 and said[0] in caplog.text
     assert (old.read_text(), new.read_text()) == ("one", "two")
     assert cached_dataset(url, tmp_path, bucket.settings) == new
 
@@ -65,8 +67,11 @@ def test_offline_the_copy_is_used_and_said_so(
         proxy.faults.clear()
         caplog.clear()
         proxy.plan("HEAD", kind, times=99)
-        assert cached_dataset(url, tmp_path, proxied.settings, attempts=1) == copy
+        said: list[str] = []
+        again = cached_dataset(url, tmp_path, proxied.settings, notices=said, attempts=1)
+        assert again == copy
         assert "without knowing whether it is current" in caplog.text
+        assert len(said) == 1 and said[0] in caplog.text
 
 
 def test_offline_without_a_copy_fails(bucket: Bucket, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.datasets.known_files import KNOWN_FILES, KnownFile
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.storage.bucket import Bucket, RemoteObject
-from slm_vllm.storage.known_files import KNOWN_FILES, KnownFile
 
 _HEAD_BYTES = 4 << 20
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}"]')

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.datasets.known_files import KNOWN_FILES, KnownFile, raw_file
 from slm_vllm.errors import StorageError
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.download import Transferred, download
-from slm_vllm.storage.known_files import KNOWN_FILES, KnownFile, raw_file
 from slm_vllm.storage.parts import TransferOptions
 from slm_vllm.storage.upload import upload
 
