@@ -20,6 +20,8 @@ Examples:
       generation.max_new_tokens=64 prompt=few_shot
   slm-vllm eval --model Qwen/Qwen3-1.7B --dataset nq --mode oracle \\
       --engine openai --base-url http://localhost:8000/v1
+  slm-vllm eval --model Qwen/Qwen3-1.7B --dataset nq --mode retriever \\
+      --engine ray --replicas 8
 
 The same command given again goes on where an interrupted run stopped. Exit codes: 0 done,
 2 usage or configuration, 3 data, 4 engine, 5 storage, 128 + n stopped by signal n."""
@@ -32,11 +34,16 @@ The same command given again goes on where an interrupted run stopped. Exit code
     "--mode", help="no_context, oracle, retriever; several, separated by commas, share one load."
 )
 @click.option("--retriever", help="Retriever configuration: bm25, rank_bm25, dense, hybrid.")
-@click.option("--engine", help="vllm: in this process (the default); openai: a running server.")
+@click.option(
+    "--engine", help="vllm: in this process (the default); openai: a running server; ray: many."
+)
 @click.option(
     "--base-url", multiple=True, help="Server of --engine openai; several share the load."
 )
 @click.option("--api-key-env", help="Environment variable that holds the key of the servers.")
+@click.option("--ray-address", help="Ray cluster of --engine ray: auto or HOST:PORT.")
+@click.option("--replicas", type=click.IntRange(min=1), help="Engines of --engine ray.")
+@click.option("--gpus-per-replica", type=float, help="GPUs of each of them (default: 1).")
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows.")
 @click.option("--name", help="Name of the run and of its folder.")
 @click.option("--output-dir", type=click.Path(), help="Where run folders are kept.")
@@ -55,6 +62,9 @@ def command(
     engine: str | None,
     base_url: tuple[str, ...],
     api_key_env: str | None,
+    ray_address: str | None,
+    replicas: int | None,
+    gpus_per_replica: float | None,
     samples: int | None,
     name: str | None,
     output_dir: str | None,
@@ -92,6 +102,12 @@ def command(
         words.append(f"engine.base_url={quoted(','.join(base_url))}")
     if api_key_env is not None:
         words.append(f"engine.api_key_env={quoted(api_key_env)}")
+    if ray_address is not None:
+        words.append(f"engine.ray_address={quoted(ray_address)}")
+    if replicas is not None:
+        words.append(f"engine.replicas={replicas}")
+    if gpus_per_replica is not None:
+        words.append(f"engine.gpus_per_replica={gpus_per_replica}")
     if samples is not None:
         words.append(f"experiment.max_samples={samples}")
     if output_dir is not None:

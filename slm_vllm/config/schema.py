@@ -179,7 +179,7 @@ class EngineConfig(Section):
     """Which engine generates and how far requests run ahead of it."""
 
     name: str = "vllm"
-    """`vllm` (in this process) or `openai` (running servers)."""
+    """`vllm` (in this process), `openai` (running servers) or `ray` (many engines)."""
     max_in_flight: int | None = Field(default=None, ge=1)
     """Requests handed to the engine and not yet finished; null: twice `max_num_seqs`. openai: of
     each server; null: 512."""
@@ -193,6 +193,13 @@ class EngineConfig(Section):
     """openai: seconds that one request may take."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """openai: further fields of each request, as the server names them."""
+
+    ray_address: str | None = None
+    """ray: `auto` or HOST:PORT of a cluster; null: Ray on this machine, for this run."""
+    replicas: int | None = Field(default=None, ge=1)
+    """ray: how many engines; null: as many as the GPUs are enough for, one without GPUs."""
+    gpus_per_replica: float = Field(default=1.0, gt=0)
+    """ray: GPUs of each engine; two and more are used with tensor parallelism."""
 
     @field_validator("base_url", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
 from types import TracebackType
+from typing import Any
 
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
@@ -35,6 +36,10 @@ class BaseEngine(ABC):
         Raises:
             EngineError: The engine itself died.
         """
+
+    def memory_usage(self) -> dict[str, Any]:
+        """Memory of what runs elsewhere, by name, in MiB; empty where all is on this machine."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:

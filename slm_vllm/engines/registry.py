@@ -10,7 +10,7 @@ from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError
 
-ENGINES = ("vllm", "openai")
+ENGINES = ("vllm", "openai", "ray")
 
 EngineFactory = Callable[[EngineSettings], BaseEngine]
 
@@ -37,6 +37,16 @@ def engine_factory(config: Config) -> EngineFactory:
             f"engine.base_url is set, but engine.name is {section.name}, which asks no server. "
             "Use --engine openai"
         )
+    if section.name == "ray":
+        from slm_vllm.engines.ray_engine import RayEngine
+        from slm_vllm.engines.vllm_offline import VllmEngine
+
+        return lambda settings: RayEngine(settings, section, VllmEngine)
+    if section.ray_address is not None or section.replicas is not None:
+        raise ConfigError(
+            f"engine.ray_address and engine.replicas are for Ray, but engine.name is "
+            f"{section.name}. Use --engine ray"
+        )
     if section.name == "vllm":
         from slm_vllm.engines.vllm_offline import VllmEngine
 
@@ -52,4 +62,8 @@ def engine_import(config: Config) -> Callable[[], None]:
         from slm_vllm.engines.vllm_offline import import_ahead
 
         return import_ahead
+    if config.engine.name == "ray":
+        from slm_vllm.engines.ray_cluster import import_ahead as import_ray_ahead
+
+        return import_ray_ahead
     return lambda: None

@@ -411,7 +411,10 @@ class _Session:
             _generate_phase(other): None for other in self._cells if other is not cell
         }
         names[_generate_phase(cell)] = "generate"
-        folder.write_json("memory_usage.json", self._memory.report(names))
+        memory = self._memory.report(names)
+        if self._engine is not None and (elsewhere := self._engine.memory_usage()):
+            memory["replicas"] = elsewhere
+        folder.write_json("memory_usage.json", memory)
         folder.write_json("results.json", result)
         return result
 

@@ -1,0 +1,61 @@
+"""An engine for Ray actors: answers with its pid, and dies or fails where a test says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.prefetch import Prefetcher
+from slm_vllm.engines.settings import EngineSettings
+from slm_vllm.errors import EngineError
+from slm_vllm.types import Completion, EngineInfo, GenerationRequest
+
+KILLED_BY = 666
+"""A token that kills the process that is asked it."""
+
+
+@dataclass(frozen=True)
+class CountingEngine(BaseEngine):
+    """Echoes the first token of each prompt.
+
+    Attributes:
+        settings: As for real engines.
+        folder: Where each process leaves a file named by its pid.
+        die_after: The first process to answer so many requests kills itself; None for none.
+        broken: Replicas cannot start.
+    """
+
+    settings: EngineSettings
+    folder: Path
+    die_after: int | None = None
+    broken: bool = False
+
+    def start(self) -> EngineInfo:
+        if self.broken:
+            raise EngineError("no weights here")
+        (self.folder / str(os.getpid())).touch()
+        return EngineInfo("counting", self.settings.max_model_len, {"counted": True})
+
+    def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
+        source = Prefetcher(requests, 4)
+        answered = 0
+        while (request := source.take(wait=True)) is not None:
+            token = request.prompt_token_ids[0]
+            if token == KILLED_BY or (answered == self.die_after and self._first_to_die()):
+                os.kill(os.getpid(), signal.SIGKILL)
+            answered += 1
+            yield Completion(request.request_id, f"{token} by {os.getpid()}", "stop", 1, 1)
+
+    def _first_to_die(self) -> bool:
+        try:
+            (self.folder / "dead").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,189 @@
+"""The Ray engine with real actors, each in its own process, around an engine of the tests."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import counting_engine
+import psutil
+import pytest
+from counting_engine import KILLED_BY, CountingEngine
+
+from slm_vllm.config.compose import compose_config
+from slm_vllm.config.schema import EngineConfig, GenerationConfig
+from slm_vllm.engines import ray_engine
+from slm_vllm.engines.device import Device
+from slm_vllm.engines.ray_engine import RayEngine
+from slm_vllm.engines.registry import engine_factory
+from slm_vllm.engines.settings import EngineSettings
+from slm_vllm.errors import ConfigError, EngineDiedError, EngineError, MissingExtraError
+from slm_vllm.types import GenerationRequest
+
+ray = pytest.importorskip("ray")
+
+# Workers do not have this folder on their path.
+ray.cloudpickle.register_pickle_by_value(counting_engine)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of one cluster, each with its own Ray processes."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"include_dashboard": False})
+    found.add_node()
+    yield found
+    found.shutdown()
+
+
+@pytest.fixture
+def engine_for(cluster: Any, tmp_path: Path) -> Callable[..., RayEngine]:
+    def make(*, fake: dict[str, Any] | None = None, **section: Any) -> RayEngine:
+        config = compose_config(["hardware=cpu"])
+        hardware = config.hardware.model_copy(update={"engine_args": {"max_num_seqs": 4}})
+        settings = EngineSettings(
+            model_path=tmp_path,
+            device=Device("cpu", "CPU"),
+            hardware=hardware,
+            generation=GenerationConfig(),
+            dtype="float32",
+            max_model_len=128,
+        )
+        section.setdefault("ray_address", cluster.address)
+        engine = partial(CountingEngine, folder=tmp_path, **(fake or {}))
+        return RayEngine(settings, EngineConfig(name="ray", **section), engine)
+
+    return make
+
+
+def asked(n: int) -> Iterator[GenerationRequest]:
+    return (GenerationRequest(f"r{i}", [i]) for i in range(n))
+
+
+def test_replicas_share_the_work_in_bounded_flight(engine_for: Any, tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    taken = answered = most = 0
+
+    def counted() -> Iterator[GenerationRequest]:
+        nonlocal taken
+        for request in asked(400):
+            taken += 1
+            yield request
+
+    with engine_for(replicas=2) as engine:
+        info = engine.start()
+        assert signal.getsignal(signal.SIGTERM) is handler
+        texts = {}
+        for completion in engine.stream(counted()):
+            texts[completion.request_id] = completion.text.split(" by ")
+            answered += 1
+            most = max(most, taken - answered)
+        memory = engine.memory_usage()
+    assert (info.engine, info.max_model_len, info.details["replicas"]) == ("ray", 128, 2)
+    assert {name: token for name, (token, _) in texts.items()} == {
+        f"r{i}": str(i) for i in range(400)
+    }
+    assert {pid for _, pid in texts.values()} == {path.name for path in tmp_path.iterdir()}
+    assert len(list(tmp_path.iterdir())) == 2
+    # Two windows of 16 in flight, as much again read ahead, and what is between.
+    assert most <= 2 * 16 + 2 * 16 + 2
+    assert len(memory) == 2 and all(found["peak_rss"] > 10 for found in memory.values())
+
+
+def test_a_replica_that_is_killed_loses_nothing(engine_for: Any, tmp_path: Path) -> None:
+    with engine_for(replicas=2, fake={"die_after": 30}) as engine:
+        engine.start()
+        first = [completion.request_id for completion in engine.stream(asked(300))]
+        second = [completion.request_id for completion in engine.stream(asked(50))]
+    assert (tmp_path / "dead").exists()
+    assert sorted(first) == sorted(request.request_id for request in asked(300))
+    assert sorted(second) == sorted(request.request_id for request in asked(50))
+
+
+def test_a_prompt_that_kills_is_an_error_and_then_the_engine_is_lost(
+    engine_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "_MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(ray_engine, "_MOST_REPLACEMENTS", 2)
+    with engine_for() as engine:
+        engine.start()
+        (bad,) = engine.stream([GenerationRequest("bad", [KILLED_BY])])
+        assert bad.error is not None and "2 replicas were lost with it" in bad.error
+        assert [completion.error for completion in engine.stream(asked(3))] == [None] * 3
+        with pytest.raises(EngineDiedError, match="the same command goes on"):
+            list(engine.stream([GenerationRequest("worse", [KILLED_BY])]))
+
+
+def test_a_stream_that_is_given_up_leaves_nothing_to_the_next(
+    engine_for: Any, tmp_path: Path
+) -> None:
+    with engine_for() as engine:
+        engine.start()
+        stream = engine.stream(asked(1000))
+        next(stream)
+        stream.close()
+        later = [GenerationRequest(f"later{i}", [i]) for i in range(20)]
+        names = [completion.request_id for completion in engine.stream(later)]
+    assert sorted(names) == sorted(request.request_id for request in later)
+
+
+def test_why_no_replica_could_start(engine_for: Any, tmp_path: Path) -> None:
+    with engine_for(fake={"broken": True}) as engine:
+        with pytest.raises(EngineError, match="replica 0 on .*no weights here"):
+            engine.start()
+
+
+def test_other_versions_are_refused(engine_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"slm-vllm": "9.9.9", "vllm": None, "python": "3.0"}
+    monkeypatch.setattr(ray_engine, "versions", lambda: own)
+    with engine_for() as engine:
+        with pytest.raises(EngineError, match=r"slm-vllm .*\(here 9.9.9\).*Install the same"):
+            engine.start()
+
+
+def test_a_node_that_dies_loses_nothing(engine_for: Any, cluster: Any) -> None:
+    node = cluster.add_node()
+    names = []
+    with engine_for(replicas=3) as engine:
+        engine.start()
+        for completion in engine.stream(asked(2000)):
+            names.append(completion.request_id)
+            if len(names) == 100:
+                cluster.remove_node(node, allow_graceful=False)
+    assert sorted(names) == sorted(request.request_id for request in asked(2000))
+
+
+def test_ray_of_its_own_ends_with_the_engine(engine_for: Any) -> None:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with engine_for(ray_address=None) as engine:
+        engine.start()
+        own = [c for c in psutil.Process().children(recursive=True) if c.pid not in before]
+        assert own
+        assert len(list(engine.stream(asked(40)))) == 40
+    assert not psutil.wait_procs(own, timeout=20)[1]
+
+
+def test_a_cluster_that_is_not_there(engine_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> None:
+        raise ConnectionError("Could not find any running Ray instance")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with engine_for(ray_address="auto") as engine:
+        with pytest.raises(EngineError, match="the Ray cluster at auto could not be used: Could"):
+            engine.start()
+
+
+def test_ray_that_is_not_installed(engine_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"slm-vllm\[ray\]"):
+        engine_for().start()
+
+
+def test_settings_of_ray_need_the_engine() -> None:
+    with pytest.raises(ConfigError, match="Use --engine ray"):
+        engine_factory(compose_config(["engine.replicas=2"]))
