@@ -34,7 +34,9 @@ MakeEngine = Callable[[EngineSettings], BaseEngine]
 # was the cause cannot be told; `--retry-errors` asks those again that become errors.
 _MOST_ATTEMPTS = 3
 _MOST_REPLACEMENTS = 3  # of one replica; Ray may put some on a node it does not know to be dead
-_WAIT_SECONDS = 1.0  # of one exchange for a first answer
+_WAIT_SECONDS = 1.0  # of one exchange for a first answer, once the replica has its fill
+_FILL_SECONDS = 0.05  # and before
+_CHUNKS = 8  # that a full batch is handed over in, so that few rows are shared by all replicas
 _POLL_SECONDS = 1.0  # signals are handled between two polls
 _SAY_SECONDS = 60.0
 
@@ -101,15 +103,14 @@ class RayEngine(BaseEngine):
         """See `BaseEngine.stream`."""
         if self._ray is None or not self._members:
             raise EngineError("The engine is not started")
-        window = 2 * self._settings.window
-        source = Prefetcher(requests, window * len(self._members))
+        source = Prefetcher(requests, self._settings.window * len(self._members))
         again: deque[GenerationRequest] = deque()
         for member in self._members:
             member.pending.clear()  # of a stream that was given up
         try:
             while True:
                 for member in self._members:
-                    self._hand_over(member, source, again, window)
+                    self._hand_over(member, source, again)
                 calls = {m.call: m for m in self._members if m.call is not None}
                 if not calls:
                     if source.exhausted and not again:
@@ -233,20 +234,23 @@ class RayEngine(BaseEngine):
         member: _Member,
         source: Prefetcher[GenerationRequest],
         again: deque[GenerationRequest],
-        window: int,
     ) -> None:
-        """Fills an idle replica up to its window and waits for its next answers."""
+        """Gives an idle replica some more, up to its window, and waits for its next answers."""
         if member.call is not None:
             return
+        room = self._settings.window - len(member.pending)
+        chunk = max(1, self._settings.max_num_seqs // _CHUNKS)
         batch: list[GenerationRequest] = []
-        while len(member.pending) + len(batch) < window:
+        while len(batch) < min(room, chunk):
             request = again.popleft() if again else source.take(wait=False)
             if request is None:
                 break
             batch.append(request)
         member.pending |= {request.request_id: request for request in batch}
         if member.pending:
-            member.call = member.actor.exchange.remote(batch, _WAIT_SECONDS)
+            hungry = len(batch) < room and not source.exhausted
+            wait = _FILL_SECONDS if hungry else _WAIT_SECONDS
+            member.call = member.actor.exchange.remote(batch, wait)
 
     def _collect(
         self, member: _Member, again: deque[GenerationRequest]

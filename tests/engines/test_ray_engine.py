@@ -90,8 +90,8 @@ def test_replicas_share_the_work_in_bounded_flight(engine_for: Any, tmp_path: Pa
     }
     assert {pid for _, pid in texts.values()} == {path.name for path in tmp_path.iterdir()}
     assert len(list(tmp_path.iterdir())) == 2
-    # Two windows of 16 in flight, as much again read ahead, and what is between.
-    assert most <= 2 * 16 + 2 * 16 + 2
+    # Two windows of 8 in flight, as much again read ahead, and what is between.
+    assert most <= 2 * 8 + 2 * 8 + 2
     assert len(memory) == 2 and all(found["peak_rss"] > 10 for found in memory.values())
 
 
