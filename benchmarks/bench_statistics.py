@@ -2,8 +2,9 @@
 
     python benchmarks/bench_statistics.py --simulations 2000 --markdown figures.md
 
-Draws pairs of runs whose true means are known and counts how often the permutation test and McNemar's
-test find a difference at 5 % that is not there, and how often the 95 % intervals hold the true mean.
+Draws pairs of runs whose true means are known and counts how often the permutation test and
+McNemar's test find a difference at 5 % that is not there, and how often the 95 % intervals hold
+the true mean.
 """
 
 from __future__ import annotations

@@ -174,13 +174,17 @@ def push(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
     Example:
       slm-vllm index push
     """
+    from slm_vllm.errors import ConfigError
     from slm_vllm.retrieval.index_store import stored_indexes
     from slm_vllm.retrieval.index_sync import push_index
 
-    bucket, options, report = prepare_transfers(given, as_json)
     stored = [entry["name"] for entry in stored_indexes(cache_dir) if "damaged" not in entry]
+    pushed = names or [name for name in stored if not name.startswith("passages-")]
+    if not pushed:
+        raise ConfigError(f"{cache_dir} holds no index to push; `slm-vllm index build` makes one")
+    bucket, options, report = prepare_transfers(given, as_json)
     try:
-        for name in names or [name for name in stored if not name.startswith("passages-")]:
+        for name in pushed:
             push_index(bucket, cache_dir, name, given["prefix"], options, report)
     finally:
         report.finish()

@@ -88,3 +88,8 @@ def test_changed_file_is_read_again(dataset: Path, tmp_path: Path) -> None:
     assert json.loads(run("build", *where).stdout)["n_passages"] == 2
     dataset.write_text(dataset.read_text("utf-8").splitlines()[0], "utf-8")
     assert json.loads(run("build", *where).stdout)["n_passages"] == 1
+
+
+def test_no_index_to_push(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no index to push"):
+        run("push", "--bucket", "b", "--cache-dir", str(tmp_path))
