@@ -290,7 +290,7 @@ def time_chart(
     highest = max(value for track in tracks for _, value in track.points)
     x_axis = Axis(0.0, max(max(seconds), 1e-3), left, WIDTH - 10)
     y_axis = Axis(0.0, highest * 1.08 or 1.0, begin + _PLOT_HEIGHT - 60, begin + 6)
-    frame = _frame(x_axis, y_axis, f"seconds ({unit})")
+    frame = _frame(x_axis, y_axis, f"{unit} over seconds")
     shapes = [*legend, *_bands(phases, x_axis, y_axis), *frame]
     for track in tracks:
         points = tuple((x_axis.at(x), y_axis.at(y)) for x, y in track.points)

@@ -276,7 +276,7 @@ def _estimate(metric: Mapping[str, Any]) -> str:
     if metric["mean"] is None:
         return "-"
     low, high = metric["ci95"]
-    return f"{metric['mean']:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{metric['mean']:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"
 
 
 def _mean(view: RunView) -> float | None:
