@@ -62,20 +62,29 @@ class RenderedPrompt:
         n_passages_used: How many of the offered passages are in it, the best ones first.
         truncated: Whether a passage was left out or cut to fit the context budget.
         error: Why the question cannot be asked (it alone is over the budget), or None.
+        user_turn: What of it is the user's turn, as text.
     """
 
     token_ids: list[int]
     n_passages_used: int = 0
     truncated: bool = False
     error: str | None = None
+    user_turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One prompt for an engine, named by an id unique within the stream."""
+    """One prompt for an engine, named by an id unique within the stream.
+
+    Attributes:
+        request_id: The name.
+        prompt_token_ids: The whole prompt.
+        user_turn: Its last turn as text, for servers that put the turns together themselves.
+    """
 
     request_id: str
     prompt_token_ids: list[int]
+    user_turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)

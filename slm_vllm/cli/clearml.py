@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,40 +16,24 @@ def command() -> None:
 @command.command(epilog="Example: slm-vllm clearml check")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check(as_json: bool) -> None:
-    """Log in, make a task and delete it."""
-    import os
+    """Log in, make and delete a task, store and delete an artifact.
 
-    from slm_vllm.errors import ConfigError
-    from slm_vllm.tracking.clearml_api import ClearMLApi
-    from slm_vllm.tracking.clearml_server import check_task
-    from slm_vllm.tracking.clearml_settings import find_clearml
+    Ends within a minute, whatever the server does; with exit code 5 when a step fails.
+    """
+    from slm_vllm.config.schema import TrackingConfig
+    from slm_vllm.tracking.clearml_check import check_clearml
 
-    settings = find_clearml()
-    if settings.source is None:
-        why = f" ({settings.problem})" if settings.problem else ""
-        raise ConfigError(
-            f"ClearML is not configured{why}. Set CLEARML_API_HOST, CLEARML_API_ACCESS_KEY and "
-            "CLEARML_API_SECRET_KEY in the environment or in .env, or name a file with "
-            "CLEARML_CONFIG_FILE"
-        )
-    os.environ.update(settings.environment)
-    api = ClearMLApi()
-    facts: dict[str, Any] = {
-        "configured_by": settings.source,
-        "server": api.host,
-        "web": api.web,
-        "server_version": api.server_version,
-        "api_version": api.api_version,
-        "files_server": api.files_server,
-    }
-    task = check_task(api, "slm-experiments")
-    facts["task_made_and_deleted"] = task
+    settings = TrackingConfig()
+    steps = check_clearml(settings.project, settings.output_uri)
+    passed = all(step.passed for step in steps)
     if as_json:
-        click.echo(json.dumps(facts))
-        return
-    for name, value in facts.items():
-        click.echo(f"{name.replace('_', ' ').ljust(22)} {value}")
-    click.echo("ClearML works.")
+        content = {"passed": passed, "steps": [step.to_json() for step in steps]}
+        click.echo(json.dumps(content, ensure_ascii=False))
+    else:
+        for step in steps:
+            click.echo(f"{'ok  ' if step.passed else 'FAIL'}  {step.name.ljust(24)}  {step.detail}")
+    if not passed:
+        raise click.exceptions.Exit(5)
 
 
 @command.command(

@@ -185,6 +185,9 @@ class EngineConfig(Section):
     each server; null: 512."""
     base_url: tuple[str, ...] = ()
     """openai: addresses of the servers, such as `http://localhost:8000/v1`."""
+    endpoint: Literal["completions", "chat"] = "completions"
+    """openai: `completions` gets whole prompts; `chat` gets turns, which the server puts together
+    with its own chat template."""
     served_model: str | None = None
     """openai: the name under which the servers know the model; null: found by its path."""
     api_key_env: str | None = None

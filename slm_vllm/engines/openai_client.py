@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -116,19 +116,33 @@ class Server:
     async def ask(
         self, request: GenerationRequest, prompt: Any, body: dict[str, Any]
     ) -> Completion:
-        """Sends one request.
+        """Sends one whole prompt.
 
         Raises:
             Failed: There is no answer; says what kind of trouble it was.
         """
+        asked = self.client.completions.create(model=self._name, prompt=prompt, **body)
+        return await self._answer(request, asked, lambda choice: choice.text)
+
+    async def ask_chat(
+        self, request: GenerationRequest, turns: list[dict[str, str]], body: dict[str, Any]
+    ) -> Completion:
+        """Sends the turns of a chat; see `ask`."""
+        asked = self.client.chat.completions.create(model=self._name, messages=turns, **body)
+        return await self._answer(request, asked, lambda choice: choice.message.content)
+
+    @property
+    def _name(self) -> str:
+        assert self.served is not None
+        return self.served.name
+
+    async def _answer(
+        self, request: GenerationRequest, asked: Awaitable[Any], text_of: Callable[[Any], Any]
+    ) -> Completion:
         import openai
 
-        assert self.served is not None
         try:
-            answer = await self.client.completions.create(
-                model=self.served.name, prompt=prompt, **body
-            )
-            return _completion(request, answer)
+            return _completion(request, await asked, text_of)
         except openai.APITimeoutError:
             raise Failed("timeout", "no answer in time (engine.timeout)") from None
         except openai.APIConnectionError as error:
@@ -215,14 +229,17 @@ def request_body(settings: EngineSettings, served: Served, extra: dict[str, Any]
     return {**body, "extra_body": {**more, **extra}}
 
 
-def _completion(request: GenerationRequest, answer: Any) -> Completion:
+def _completion(
+    request: GenerationRequest, answer: Any, text_of: Callable[[Any], Any]
+) -> Completion:
     choice = answer.choices[0]
-    if not isinstance(choice.text, str):
-        raise TypeError("choices[0].text is not a text")
+    text = text_of(choice)
+    if not isinstance(text, str):
+        raise TypeError("choices[0] has no text")
     usage = answer.usage
     return Completion(
         request_id=request.request_id,
-        text=choice.text,
+        text=text,
         finish_reason=choice.finish_reason or "stop",
         n_prompt_tokens=int(usage.prompt_tokens) if usage else len(request.prompt_token_ids),
         n_completion_tokens=int(usage.completion_tokens) if usage else 0,

@@ -16,7 +16,7 @@ from collections.abc import Collection, Coroutine, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from slm_vllm.config.schema import EngineConfig
+from slm_vllm.config.schema import EngineConfig, PromptConfig
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.openai_client import (
@@ -32,6 +32,7 @@ from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.server_pool import RetryPolicy, ServerPool
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineError
+from slm_vllm.prompting.template import turns_before
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class OpenAIEngine(BaseEngine):
         config: The `engine` section.
         model_names: What the model may be called on the server.
         policy: How long to keep trying.
+        prompt: The `prompt` section, for the turns in front of the question (endpoint "chat").
     """
 
     def __init__(
@@ -61,9 +63,12 @@ class OpenAIEngine(BaseEngine):
         config: EngineConfig,
         model_names: Collection[str] = (),
         policy: RetryPolicy | None = None,
+        prompt: PromptConfig | None = None,
     ) -> None:
         self._settings = settings
         self._config = config
+        self._turns = turns_before(prompt) if prompt is not None else []
+        self._thinking = prompt is not None and prompt.enable_thinking
         self._names = (*model_names, str(settings.model_path))
         self._policy = policy or RetryPolicy()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -95,7 +100,9 @@ class OpenAIEngine(BaseEngine):
         details = {
             "servers": [server.url for server in self._servers],
             "served_model": sorted({found.name for found in served.values()}),
-            "prompts": sorted(
+            "prompts": ["turns"]
+            if self._config.endpoint == "chat"
+            else sorted(
                 {"token ids" if found.takes_token_ids else "text" for found in served.values()}
             ),
         }
@@ -142,8 +149,14 @@ class OpenAIEngine(BaseEngine):
         """One request to one server; raises `Failed`."""
         served = server.served
         assert served is not None
-        prompt = request.prompt_token_ids if served.takes_token_ids else self._text_of(request)
         body = request_body(self._settings, served, self._config.extra_body)
+        if self._config.endpoint == "chat":
+            if served.takes_token_ids:  # it is vLLM
+                thinking = {"enable_thinking": self._thinking}
+                body["extra_body"] = {"chat_template_kwargs": thinking} | body["extra_body"]
+            turns = [*self._turns, {"role": "user", "content": request.user_turn}]
+            return await server.ask_chat(request, turns, body)
+        prompt = request.prompt_token_ids if served.takes_token_ids else self._text_of(request)
         return await server.ask(request, prompt, body)
 
     @property

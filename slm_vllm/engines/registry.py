@@ -31,7 +31,7 @@ def engine_factory(config: Config) -> EngineFactory:
                 "engine.name=openai needs the address of a server: --base-url "
                 "http://localhost:8000/v1 (engine.base_url in the configuration)"
             )
-        return lambda settings: OpenAIEngine(settings, section, model_names=names)
+        return lambda settings: OpenAIEngine(settings, section, names, prompt=config.prompt)
     if section.base_url:
         raise ConfigError(
             f"engine.base_url is set, but engine.name is {section.name}, which asks no server. "

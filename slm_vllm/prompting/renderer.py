@@ -40,10 +40,13 @@ class PromptRenderer:
         """
         if not inputs:
             return []
-        texts = [self._template.render(item.question, item.passages) for item in inputs]
+        turns = [self._template.user_turn(item.question, item.passages) for item in inputs]
+        tokenized = self._tokenize([self._template.surround(turn) for turn in turns])
         return [
-            RenderedPrompt(ids, len(item.passages)) if len(ids) <= self._budget else self._fit(item)
-            for item, ids in zip(inputs, self._tokenize(texts), strict=True)
+            RenderedPrompt(ids, len(item.passages), user_turn=turn)
+            if len(ids) <= self._budget
+            else self._fit(item)
+            for item, turn, ids in zip(inputs, turns, tokenized, strict=True)
         ]
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -86,18 +89,21 @@ class PromptRenderer:
         # Tokens merge differently next to other text, so the sum can be off by a few.
         while room > 0:
             cut = replace(passage, text=passage.text[: offsets[room - 1][1]])
-            ids = self._ids(item, (cut,))
-            if len(ids) <= self._budget:
-                return RenderedPrompt(ids, 1, truncated=True)
-            room -= len(ids) - self._budget
+            prompt = self._prompt(item, (cut,))
+            over = len(prompt.token_ids) - self._budget
+            if over <= 0:
+                return replace(prompt, truncated=True)
+            room -= over
         return None
 
     def _try(self, item: PromptInput, passages: tuple[Passage, ...]) -> RenderedPrompt | None:
-        ids = self._ids(item, passages)
-        return RenderedPrompt(ids, len(passages)) if len(ids) <= self._budget else None
+        prompt = self._prompt(item, passages)
+        return prompt if len(prompt.token_ids) <= self._budget else None
 
     def _length(self, item: PromptInput, passages: tuple[Passage, ...]) -> int:
-        return len(self._ids(item, passages))
+        return len(self._prompt(item, passages).token_ids)
 
-    def _ids(self, item: PromptInput, passages: tuple[Passage, ...]) -> list[int]:
-        return self._tokenize([self._template.render(item.question, passages)])[0]
+    def _prompt(self, item: PromptInput, passages: tuple[Passage, ...]) -> RenderedPrompt:
+        turn = self._template.user_turn(item.question, passages)
+        ids = self._tokenize([self._template.surround(turn)])[0]
+        return RenderedPrompt(ids, len(passages), user_turn=turn)

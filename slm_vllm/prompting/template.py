@@ -44,32 +44,18 @@ class PromptTemplate:
 
     def render(self, question: str, passages: Sequence[Passage]) -> str:
         """The whole prompt as text; passages are numbered in the order given."""
-        return f"{self._before}{self._user_turn(question, passages)}{self._after}"
+        return self.surround(user_turn(self._config, question, passages))
 
-    def _user_turn(self, question: str, passages: Sequence[Passage]) -> str:
-        asked = self._config.question_template.format(question=question)
-        if not passages:
-            return asked.strip()
-        context = self._config.passage_separator.join(
-            self._passage(rank, passage) for rank, passage in enumerate(passages, start=1)
-        )
-        return self._config.context_template.format(context=context, question=question).strip()
+    def user_turn(self, question: str, passages: Sequence[Passage]) -> str:
+        """The user's turn alone."""
+        return user_turn(self._config, question, passages)
 
-    def _passage(self, rank: int, passage: Passage) -> str:
-        text = self._config.passage_template.format(
-            rank=rank, title=passage.title, text=passage.text
-        )
-        # A passage without a title leaves a blank behind its number.
-        return "\n".join(line.rstrip() for line in text.splitlines())
+    def surround(self, turn: str) -> str:
+        """The whole prompt around a user's turn."""
+        return f"{self._before}{turn}{self._after}"
 
     def _chat_surround(self, tokenizer: Any) -> tuple[str, str]:
-        messages = []
-        if self._config.system:
-            messages.append({"role": "system", "content": self._config.system})
-        for question, answer in self._examples():
-            messages.append({"role": "user", "content": question})
-            messages.append({"role": "assistant", "content": answer})
-        messages.append({"role": "user", "content": _PLACEHOLDER})
+        messages = [*turns_before(self._config), {"role": "user", "content": _PLACEHOLDER}]
         from jinja2 import TemplateError
 
         try:
@@ -95,15 +81,42 @@ class PromptTemplate:
 
     def _plain_surround(self) -> tuple[str, str]:
         parts = [self._config.system] if self._config.system else []
-        parts += [f"{question} {answer}" for question, answer in self._examples()]
+        parts += [f"{question} {answer}" for question, answer in _examples(self._config)]
         return "".join(f"{part}\n\n" for part in parts), ""
 
-    def _examples(self) -> list[tuple[str, str]]:
-        examples = []
-        for example in self._config.few_shot:
-            passages = [Passage("", "", "", example.context)] if example.context else []
-            examples.append((self._user_turn(example.question, passages), example.answer))
-        return examples
+
+def turns_before(config: PromptConfig) -> list[dict[str, str]]:
+    """The turns in front of the user's last one, as a chat: instruction and examples."""
+    turns = [{"role": "system", "content": config.system}] if config.system else []
+    for question, answer in _examples(config):
+        turns.append({"role": "user", "content": question})
+        turns.append({"role": "assistant", "content": answer})
+    return turns
+
+
+def user_turn(config: PromptConfig, question: str, passages: Sequence[Passage]) -> str:
+    """What the user says: the question, behind the passages where there are any."""
+    asked = config.question_template.format(question=question)
+    if not passages:
+        return asked.strip()
+    context = config.passage_separator.join(
+        _passage(config, rank, passage) for rank, passage in enumerate(passages, start=1)
+    )
+    return config.context_template.format(context=context, question=question).strip()
+
+
+def _passage(config: PromptConfig, rank: int, passage: Passage) -> str:
+    text = config.passage_template.format(rank=rank, title=passage.title, text=passage.text)
+    # A passage without a title leaves a blank behind its number.
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _examples(config: PromptConfig) -> list[tuple[str, str]]:
+    examples = []
+    for example in config.few_shot:
+        passages = [Passage("", "", "", example.context)] if example.context else []
+        examples.append((user_turn(config, example.question, passages), example.answer))
+    return examples
 
 
 def _check_templates(config: PromptConfig) -> None:

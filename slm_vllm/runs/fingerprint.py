@@ -46,6 +46,8 @@ def config_hash(config: Config) -> str:
     if config.engine.name == "openai":
         # What it runs, and how, is the server's own affair; where it is changes no answer.
         content["served"] = config.engine.model_dump(include={"served_model", "extra_body"})
+        if config.engine.endpoint == "chat":
+            content["endpoint"] = "chat"
     if config.generation.temperature > 0:
         content["seed"] = config.experiment.seed
     return digest(content)

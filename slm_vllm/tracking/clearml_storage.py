@@ -107,3 +107,25 @@ def _use_credentials(settings: S3Settings, place: str) -> None:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^\w.\- ]+", "_", text) or "_"
+
+
+def check_storage(place: str) -> None:
+    """Stores a small file, reads its size back and deletes it.
+
+    Raises:
+        TrackerError: One of these failed.
+    """
+    import tempfile
+
+    from clearml.storage.helper import StorageHelper
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "check.txt"
+        path.write_text("slm-vllm clearml check\n")
+        stored = upload(path, f"{place}/slm-vllm-check/{path.name}")
+    try:
+        StorageHelper.get(stored).delete(stored)
+    except Exception as error:
+        raise TrackerError(
+            f"{stored} was stored and cannot be deleted ({type(error).__name__}: {error})"
+        ) from None

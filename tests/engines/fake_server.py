@@ -125,6 +125,17 @@ class FakeServer:
 
 
 def usual(body: dict[str, Any]) -> dict[str, Any]:
+    if "messages" in body:
+        said = answer_to(body["messages"][-1]["content"])
+        choice = {"index": 0, "finish_reason": "stop"}
+        return {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [{**choice, "message": {"role": "assistant", "content": said}}],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
+        }
     prompt = body["prompt"]
     return {
         "id": "x",

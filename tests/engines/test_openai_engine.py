@@ -17,7 +17,13 @@ from fake_server import CARD, FakeServer, Reply, answer_to, usual
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_vllm.config.schema import EngineConfig, GenerationConfig, HardwareConfig
+from slm_vllm.config.schema import (
+    EngineConfig,
+    FewShotExample,
+    GenerationConfig,
+    HardwareConfig,
+    PromptConfig,
+)
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
 from slm_vllm.engines.device import Device
 from slm_vllm.engines.openai_client import api_url
@@ -96,6 +102,48 @@ def test_sampling_stops_and_extra_fields_reach_the_server() -> None:
     assert (sent["temperature"], sent["top_p"], sent["top_k"]) == (0.5, 0.9, 5)
     assert sent["repetition_penalty"] == 1.1
     assert {name: sent[name] for name in extra} == extra
+
+
+@pytest.mark.parametrize("is_vllm", [True, False])
+def test_chat_sends_turns(is_vllm: bool) -> None:
+    card = CARD if is_vllm else {"id": "tiny", "object": "model", "owned_by": "me"}
+    prompt = PromptConfig(
+        name="p", system="Be brief.", few_shot=(FewShotExample(question="1+1", answer="2"),)
+    )
+    asked = GenerationRequest("a", [1, 2, 3], user_turn="2+2")
+    with FakeServer(cards=[card]) as server:
+        engine = OpenAIEngine(
+            SETTINGS, config(server, endpoint="chat"), ["tiny"], QUICK, prompt=prompt
+        )
+        with engine:
+            details = engine.start().details
+            (answer,) = engine.stream([asked])
+    assert (answer.text, answer.n_prompt_tokens, answer.error) == (answer_to("2+2"), 9, None)
+    (body,) = server.bodies
+    assert body["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "1+1"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": "2+2"},
+    ]
+    assert "prompt" not in body and body["max_tokens"] == 8
+    thinking = {"enable_thinking": False} if is_vllm else None
+    assert body.get("chat_template_kwargs") == thinking
+    assert details["prompts"] == ["turns"]
+
+
+def test_a_chat_answer_without_text_is_an_error() -> None:
+    def empty(number: int, body: dict[str, Any]) -> Reply:
+        answer = usual(body)
+        answer["choices"][0]["message"]["content"] = None
+        return 200, {}, answer
+
+    with FakeServer(empty) as server:
+        engine = OpenAIEngine(SETTINGS, config(server, endpoint="chat"), ["tiny"], QUICK)
+        with engine:
+            engine.start()
+            (answer,) = engine.stream([GenerationRequest("a", [1], user_turn="x")])
+    assert answer.error is not None and "another form" in answer.error
 
 
 def test_a_server_that_is_not_vllm_gets_text_and_no_fields_of_vllm(demo_model_path: Path) -> None:

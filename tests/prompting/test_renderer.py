@@ -200,3 +200,11 @@ def test_budget_is_kept(question: str, texts: list[str], budget: int, chat: bool
         assert prompt.truncated
     if not prompt.truncated:
         assert prompt == render(10**6, PromptInput(question, offered), chat=chat)
+
+
+@pytest.mark.parametrize("budget", [10**6, 150, 60])
+def test_the_users_turn_is_what_the_prompt_says(budget: int) -> None:
+    prompt = render(budget, PromptInput("who wrote the play", THREE), system="Be brief.")
+    assert prompt.error is None and prompt.user_turn.endswith("who wrote the play")
+    assert prompt.user_turn.count("Title") == prompt.n_passages_used
+    assert f"<|im_start|>user\n{prompt.user_turn}<|im_end|>" in text_of(prompt)

@@ -1,0 +1,98 @@
+"""Tries everything a run will need of ClearML, one step after the other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from slm_vllm.errors import SlmVllmError
+from slm_vllm.tracking.clearml_settings import clearml_installed, find_clearml
+
+BOUND_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was tried."""
+
+    name: str
+    passed: bool
+    detail: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def check_clearml(project: str, output_uri: str | None, bound: float = BOUND_SECONDS) -> list[Step]:
+    """Tries configuration, login, a task and an artifact, until a step fails.
+
+    The SDK runs in a process of its own, which is killed when it hangs.
+
+    Args:
+        project: Where the task is made.
+        output_uri: `tracking.output_uri`, if it is set.
+        bound: Longest wait for all of it, in seconds.
+    """
+    settings = find_clearml()
+    if settings.source is None:
+        detail = settings.problem or (
+            "nothing names a server: neither CLEARML_CONFIG_FILE, CLEARML_API_ACCESS_KEY and "
+            "CLEARML_API_SECRET_KEY, .env nor ~/clearml.conf"
+        )
+        return [Step("configuration", False, detail)]
+    steps = [Step("configuration", True, settings.source)]
+    if not clearml_installed():
+        detail = "not installed: pip install 'slm-vllm[clearml]'"
+        return [*steps, Step("package", False, detail)]
+    command = [sys.executable, "-m", "slm_vllm.tracking.clearml_check", project, output_uri or ""]
+    said = ""
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(settings.environment),
+            capture_output=True,
+            text=True,
+            timeout=bound,
+            check=False,
+        )
+        output, said = done.stdout, done.stderr.strip()[-300:]
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+        output += json.dumps(["answer", False, f"none within {bound:.0f} s"]) + "\n"
+    found = [Step(*json.loads(line)) for line in output.splitlines() if line.startswith("[")]
+    return steps + (found or [Step("answer", False, said or "none")])
+
+
+def _steps(project: str, output_uri: str | None) -> None:
+    """What the process does; each step is a line of JSON."""
+    from slm_vllm.tracking.clearml_api import ClearMLApi
+    from slm_vllm.tracking.clearml_server import check_task
+    from slm_vllm.tracking.clearml_storage import check_storage, output_place
+
+    name = "server and credentials"
+    try:
+        api = ClearMLApi()
+        from clearml import __version__
+
+        _say(name, True, f"{api.host}, server {api.server_version}, API {api.api_version}")
+        _say("versions", True, f"clearml {__version__}, API {api.api_version}")
+        name = "task"
+        _say(name, True, f"{check_task(api, project)} made and deleted")
+        name = "artifacts"
+        place = output_place(output_uri, api.files_server)
+        check_storage(place)
+        _say(name, True, f"{place}: stored, read back, deleted")
+    except SlmVllmError as error:
+        _say(name, False, str(error))
+
+
+def _say(name: str, passed: bool, detail: str) -> None:
+    print(json.dumps([name, passed, detail]), flush=True)
+
+
+if __name__ == "__main__":
+    _steps(sys.argv[1], sys.argv[2] or None)

@@ -1,0 +1,186 @@
+"""The report in a real browser: what is found, filtered, compared and marked, and nothing run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from headless_chromium import Browser, chromium_path
+from run_folders import make_run
+
+from slm_vllm.cli.report import command
+
+pytestmark = pytest.mark.skipif(
+    chromium_path() is None, reason="Debian's package chromium is not installed"
+)
+
+HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>\x00\u202e"
+LONG = "many words " * 100_000
+PASSAGE = {
+    "passage_id": "d1#0",
+    "document_id": "d1",
+    "title": "Silver",
+    "text": "Silver, not SILVERWARE, has the number 47.",
+    "score": 7.5,
+    "rank": 1,
+}
+
+
+def rows(mode: str) -> list[dict[str, Any]]:
+    """60 questions: closed book every second is right, with passages every third."""
+    step = 2 if mode == "no_context" else 3
+    made: list[dict[str, Any]] = [
+        {"question": f"What is item {n}?", "token_recall": float(n % step == 0)} for n in range(60)
+    ]
+    made[1] |= {"token_recall": 0.5}
+    made[3] |= {"prediction": HOSTILE}
+    made[4] |= {"prediction": LONG}
+    made[5] |= {"prediction": "", "error": "too long", "token_recall": 0.0}
+    made[6] |= {"token_recall": None, "answers": []}
+    made[7] |= {"answers": ["silver"]}
+    if mode == "retriever":
+        for n, row in enumerate(made):
+            row["search"] = {"answer_mrr": float(n < 20)}
+            row["contexts"] = [PASSAGE] if n < 20 else []
+        made[7] |= {"prediction": "It is Silver."}
+    return made
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    folder = tmp_path_factory.mktemp("report")
+    for name, mode in (("closed", "no_context"), ("searched", "retriever")):
+        make_run(folder / "grid" / name, mode=mode, rows=rows(mode))
+    done = CliRunner().invoke(command, [str(folder / "grid")], standalone_mode=False)
+    assert done.exception is None, done.output
+    with Browser(folder / "profile") as opened:
+        opened.size(1400, 900)
+        opened.open((folder / "grid" / "report.html").as_uri())
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def fresh(browser: Browser) -> None:
+    browser.run("document.getElementById('filters').reset()")
+    browser.wait_for("document.getElementById('status').textContent === '120 predictions'")
+
+
+def choose(browser: Browser, name: str, value: str) -> str:
+    """Sets one filter as a user does and returns the line that says how many are left."""
+    event = "input" if name == "search" else "change"
+    browser.run(
+        f"(() => {{ const field = document.getElementById('{name}'); const before ="
+        " document.getElementById('list').firstChild;"
+        f"field.value = {value!r}; field.dispatchEvent(new Event('{event}', {{bubbles: true}}));"
+        "window.before = before; })()"
+    )
+    # The list is made anew each time.
+    browser.wait_for("document.getElementById('list').firstChild !== window.before")
+    return str(browser.run("document.getElementById('status').textContent"))
+
+
+def index_of(browser: Browser, name: str, run: str) -> str:
+    """The value of the option that names a run."""
+    return str(
+        browser.run(
+            f"[...document.getElementById('{name}').options]"
+            f".find((option) => option.text.includes('{run}')).value"
+        )
+    )
+
+
+def open_first(browser: Browser) -> None:
+    browser.run("document.querySelector('#list details').open = true")
+    browser.wait_for("document.querySelector('#list .sides') !== null")
+
+
+def test_search_finds_all_words_in_any_order(browser: Browser) -> None:
+    assert choose(browser, "search", "ITEM 37?") == "2 of 120 predictions"
+    assert choose(browser, "search", "37 nowhere") == "0 of 120 predictions"
+    # q5 failed in both runs, and its reason is searched as well.
+    assert choose(browser, "search", "too LONG") == "2 of 120 predictions"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "n"),
+    [
+        ("mode", "retriever", "60"),
+        # Even numbers but 6 in one run, multiples of three but 6 in the other.
+        ("verdict", "right", "48 of 120"),
+        ("verdict", "part", "2 of 120"),
+        ("verdict", "error", "2 of 120"),
+        ("verdict", "unscored", "2 of 120"),
+        ("hit", "hit", "20 of 120"),
+        ("hit", "miss", "40 of 120"),
+    ],
+)
+def test_filters(browser: Browser, name: str, value: str, n: str) -> None:
+    assert choose(browser, name, value) == f"{n} predictions"
+
+
+def test_two_runs_side_by_side(browser: Browser) -> None:
+    closed, searched = index_of(browser, "run", "closed"), index_of(browser, "other", "searched")
+    assert browser.run("document.getElementById('change-label').hidden")
+    choose(browser, "run", closed)
+    assert choose(browser, "other", searched) == "60 questions that both runs have"
+    assert not browser.run("document.getElementById('change-label').hidden")
+    assert "none" not in browser.run(
+        "getComputedStyle(document.getElementById('change-label')).display"
+    )
+    # Better with passages: odd multiples of three. q3, q9, ..., q57.
+    assert choose(browser, "change", "better").startswith("10 of 60")
+    open_first(browser)
+    assert browser.run("document.querySelectorAll('#list details[open] .side').length") == 2
+
+
+def test_pages(browser: Browser) -> None:
+    assert browser.run("document.getElementById('list').children.length") == 50
+    browser.run("document.getElementById('next').click()")
+    browser.run("document.getElementById('next').click()")
+    assert browser.run("document.getElementById('list').children.length") == 20
+    assert browser.run("document.getElementById('next').disabled")
+
+
+def test_the_answer_is_marked_in_prediction_and_passage(browser: Browser) -> None:
+    choose(browser, "mode", "retriever")
+    choose(browser, "search", "silver")
+    open_first(browser)
+    marks = browser.run("[...document.querySelectorAll('#list mark')].map((m) => m.textContent)")
+    assert marks == ["Silver", "Silver"]
+    assert "score 7.5" in browser.run("document.querySelector('#list .passage').textContent")
+
+
+def test_what_a_model_wrote_is_text(browser: Browser) -> None:
+    choose(browser, "search", "document.title")
+    open_first(browser)
+    shown = browser.run("document.querySelector('#list .side .text').textContent")
+    assert shown.startswith("</script><script>document.title='taken'</script><img src=x")
+    assert "\u2400" in shown  # a sign for the character that nobody sees
+    assert browser.run("document.querySelectorAll('#list img, #list script').length") == 0
+    assert browser.run("document.title") != "taken"
+
+
+def test_a_long_prediction_is_cut_and_can_be_seen_whole(browser: Browser) -> None:
+    choose(browser, "search", "many words")
+    open_first(browser)
+    length = "document.querySelector('#list .side .text').textContent.length"
+    assert browser.run(length) < 4000
+    browser.run("document.querySelector('#list .side .more').click()")
+    assert browser.run(length) == len(LONG)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1400])
+def test_nothing_is_wider_than_the_window(browser: Browser, width: int, dark: bool) -> None:
+    browser.size(width, 900, dark=dark)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    colour = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+    assert (sum(browser.run(colour)) < 380) is dark
+    browser.size(1400, 900)
+
+
+def test_the_page_asked_for_nothing_and_complained_of_nothing(browser: Browser) -> None:
+    assert browser.console == []
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
