@@ -81,14 +81,15 @@ def _use_credentials(settings: S3Settings, place: str) -> None:
     """Hands the keys of the S3 settings to the SDK, unless clearml.conf has some for the place."""
     if not settings.access_key:
         return
-    from clearml.config import ConfigWrapper
+    from clearml.backend_config.bucket_config import S3BucketConfig
+    from clearml.storage.helper import StorageHelper
 
     parts = urlsplit(place)
     with_host = parts.port is not None
     bucket = parts.path.split("/")[1] if with_host else parts.netloc
-    listed = ConfigWrapper.get("sdk.aws.s3.credentials")
-    name, value = ("host", parts.netloc) if with_host else ("bucket", bucket)
-    if any(entry.get(name) == value for entry in listed):
+    # The SDK's own list; what its configuration gives is a copy.
+    known = StorageHelper._s3_configurations
+    if known.get_config_by_uri(place).key:
         return
     entry = {
         "bucket": bucket,
@@ -102,7 +103,7 @@ def _use_credentials(settings: S3Settings, place: str) -> None:
         entry["host"] = parts.netloc
     if settings.session_token:
         entry["token"] = settings.session_token
-    listed.append(entry)
+    known.add_config(S3BucketConfig(**entry))
 
 
 def _slug(text: str) -> str:
