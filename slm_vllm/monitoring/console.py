@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from slm_vllm.monitoring.log_rotation import LOG_BYTES, rotate
+
 
 class Console:
     """Lines for the user, and one line at the bottom that is redrawn on a terminal."""
@@ -74,6 +76,8 @@ class OutputCapture:
         self.console: Console
         self._real: tuple[int, int]
         self._stream: TextIO
+        self._path: Path | None = None
+        self._rotate_at = LOG_BYTES
         self._handler: logging.Handler | None = None
         self._level = logging.NOTSET
 
@@ -99,6 +103,7 @@ class OutputCapture:
     def lead_to(self, path: Path) -> None:
         """Sends everything to the end of this file from now on."""
         _flush()
+        self._path, self._rotate_at = path, LOG_BYTES
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(target, 1)
         os.dup2(target, 2)
@@ -109,6 +114,18 @@ class OutputCapture:
             logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
         )
         _LOGGER.addHandler(self._handler)
+        self.keep_small()
+
+    def keep_small(self) -> None:
+        """Rotates the log if it has grown large."""
+        if self._path is None or os.fstat(1).st_size < self._rotate_at:
+            return
+        try:
+            rotate(self._path)
+        except OSError as error:
+            # The disk may be full; the journal is what the room is needed for.
+            self._rotate_at *= 2
+            _LOGGER.warning("%s: cannot be rotated (%s)", self._path, error.strerror)
 
     def _drop_handler(self) -> None:
         if self._handler is not None:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, StorageError
+from slm_vllm.monitoring.log_rotation import LOGS_KEPT, rotated
 from slm_vllm.runs.fingerprint import config_hash
 
 
@@ -134,7 +135,8 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Removes the earlier run, which `--overwrite` asks for; foreign files stay."""
-        for name in _OWN_FILES:
+        logs = [rotated(self.log, age).name for age in range(1, LOGS_KEPT + 1)]
+        for name in (*_OWN_FILES, *logs):
             path = self.path / name
             if path.is_dir():
                 shutil.rmtree(path)

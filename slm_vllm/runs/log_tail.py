@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slm_vllm.errors import ConfigError
+from slm_vllm.monitoring.log_rotation import rotated
 from slm_vllm.runs.jobs import Job, process_of, unreadable
 
 _BLOCK_BYTES = 1 << 16
@@ -53,7 +54,7 @@ def _start_of_last(file: BinaryIO, count: int) -> int:
 class LogFollower:
     """Reads what is added to a log, across its rotation.
 
-    A log is rotated by renaming it and beginning a new file of the same name; or by cutting it.
+    A rotated log was copied to `<log>.1` and emptied; a run with `--overwrite` makes a new file.
 
     Args:
         log: The file.
@@ -80,17 +81,24 @@ class LogFollower:
         try:
             status = self._log.stat()
         except FileNotFoundError:
-            return text  # between the two steps of a rotation
+            return text  # `--overwrite` has removed it and made no new one yet
         if not self._is_open_file(status.st_dev, status.st_ino):
-            # The old file may have grown between the first look and its renaming.
-            text += self._rest()
             self._file.close()
             self._file = _open_log(self._log)
             text += self._rest()
         elif status.st_size < self._file.tell():
+            text += self._rest_of_rotated(self._file.tell())
             self._file.seek(0)
             text += self._rest()
         return text
+
+    def _rest_of_rotated(self, start: int) -> str:
+        try:
+            with rotated(self._log).open("rb") as file:
+                file.seek(start)
+                return self._decoder.decode(file.read())
+        except OSError:
+            return ""  # it was cut by somebody else
 
     def _rest(self) -> str:
         # A character whose last bytes are not written yet is kept for the next look.

@@ -374,6 +374,7 @@ class _Session:
         with closing(run.answers(self._engine, dataset, renderer, progress)) as answers:
             for _ in answers:
                 cell.state.beat(done=progress.total_done)
+                self._capture.keep_small()
                 cell.recorder.progress(progress, self._memory.sample)
                 if self._signals.received is None:
                     continue

@@ -168,8 +168,10 @@ class Delivery:
         """Where the next stretch of the log ends: at the end of a line, if there is one."""
         path = self.folder / LOG
         size = path.stat().st_size if path.exists() else 0
+        if size < self.cursor.log:
+            self.cursor.log = 0  # it was rotated
         start = self.cursor.log
-        if size <= start:
+        if size == start:
             return start
         data = _read(path, start, min(size, start + self._most_bytes))
         whole = data.rfind(b"\n") + 1

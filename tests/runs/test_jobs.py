@@ -26,6 +26,7 @@ _CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 import psutil
+from slm_vllm.monitoring.log_rotation import rotate
 
 folder, deaf = Path(sys.argv[1]), sys.argv[2] == "deaf"
 
@@ -48,7 +49,7 @@ for line in sys.stdin:
         with (folder / "experiment.log").open("a") as log:
             log.write(words[1] + "\\n")
     elif words[0] == "rotate":
-        (folder / "experiment.log").rename(folder / "experiment.log.1")
+        rotate(folder / "experiment.log")
     elif words[0] == "finish":
         write("finished")
         break
@@ -254,9 +255,11 @@ def test_following_loses_nothing_across_a_rotation(
     assert follower.new_text() == "second\nthird\n"
     tell(child, "log before")
     tell(child, "rotate")
-    assert follower.new_text() == "before\n"
     tell(child, "log after")
-    assert follower.new_text() == "after\n"
+    assert follower.new_text() == "before\nafter\n"
+    tell(child, "log later")
+    assert follower.new_text() == "later\n"
+    (tmp_path / "night" / "experiment.log").unlink()
     (tmp_path / "night" / "experiment.log").write_text("cut\n")
     assert follower.new_text() == "cut\n"
     follower.close()

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +110,20 @@ def test_a_finished_run_needs_no_engine(make_config: MakeConfig) -> None:
     assert after["metrics"] == before["metrics"]
 
 
+@pytest.fixture
+def signals_arrive() -> Iterator[None]:
+    """The tests may have been started under nohup or in the background of a script."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_drains_and_says_128_plus_its_number(
-    make_config: MakeConfig, signum: signal.Signals
+    make_config: MakeConfig, signum: signal.Signals, signals_arrive: None
 ) -> None:
     config = make_config()
 
