@@ -11,6 +11,7 @@ from slm_vllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
+    from slm_vllm.tracking.clearml_queue import QueuedRun
 
 _EPILOG = """\b
 Examples:
@@ -22,6 +23,7 @@ Examples:
       --engine openai --base-url http://localhost:8000/v1
   slm-vllm eval --model Qwen/Qwen3-1.7B --dataset nq --mode retriever \\
       --engine ray --replicas 8
+  slm-vllm eval --model demo --dataset demo --mode retriever --queue gpu
 
 The same command given again goes on where an interrupted run stopped. Exit codes: 0 done,
 2 usage or configuration, 3 data, 4 engine, 5 storage, 128 + n stopped by signal n."""
@@ -51,6 +53,8 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run of the same name.")
 @click.option("--retry-errors", is_flag=True, help="Ask again what failed in the earlier run.")
 @click.option("--strict", is_flag=True, help="End at the first bad row or failed request.")
+@click.option("--queue", help="Leave the run to a clearml-agent of this ClearML queue.")
+@click.option("--queued", is_flag=True, hidden=True, help="Set by --queue, for the agent.")
 @click.option("--no-clearml", is_flag=True, help="Keep the run out of ClearML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -72,6 +76,8 @@ def command(
     overwrite: bool,
     retry_errors: bool,
     strict: bool,
+    queue: str | None,
+    queued: bool,
     no_clearml: bool,
     as_json: bool,
     overrides: tuple[str, ...],
@@ -89,7 +95,7 @@ def command(
         quoted,
     )
 
-    words: list[str] = []
+    words: list[str] = _queued_words() if queued else []
     if model is not None:
         words += model_override(model, config_dir)
     if dataset is not None:
@@ -117,15 +123,49 @@ def command(
     modes = [part.strip() for part in mode.split(",") if part.strip()] if mode else [None]
     if len(set(modes)) != len(modes):
         raise ConfigError(f"--mode {mode}: the same mode twice")
-    configs = []
+    if queue is not None and (no_clearml or queued or config_dir is not None):
+        raise ConfigError(
+            "--queue goes with neither --no-clearml nor --config-dir: the agent has no such folder"
+        )
+    configs, given = [], []
     for one in modes:
         chosen = choice_override("experiment_mode", one, config_dir) if one else []
         named = []
         if name is not None:
             suffix = f"_{one}" if len(modes) > 1 else ""
             named = [f"experiment.name={quoted(name + suffix)}"]
-        configs.append(compose_config([*words, *chosen, *named, *overrides], config_dir))
+        given.append([*words, *chosen, *named, *overrides])
+        configs.append(compose_config(given[-1], config_dir))
+    if queue is not None:
+        from slm_vllm.tracking.clearml_queue import QueuedRun
+
+        flags = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors
+        runs = [QueuedRun(*pair) for pair in zip(configs, given, strict=True)]
+        _enqueue(runs, queue, flags, as_json=as_json)
+        return
     _run(configs, overwrite, retry_errors, track=not no_clearml, as_json=as_json)
+
+
+def _queued_words() -> list[str]:
+    """The settings of the agent's task; its run is published into that very task."""
+    import os
+
+    from slm_vllm.tracking.clearml_queue import TASK_VARIABLE, take_settings
+
+    task, words = take_settings()
+    os.environ[TASK_VARIABLE] = task
+    return words
+
+
+def _enqueue(runs: list[QueuedRun], queue: str, flags: list[str], *, as_json: bool) -> None:
+    from slm_vllm.tracking.clearml_queue import enqueue_runs
+
+    tasks = enqueue_runs(runs, queue, flags)
+    if as_json:
+        click.echo(json.dumps({"queue": queue, "tasks": tasks}, ensure_ascii=False))
+        return
+    for task in tasks:
+        click.echo(f"{task['name']} is task {task['task']} in queue {queue}: {task['url']}")
 
 
 def _run(

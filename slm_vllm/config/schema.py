@@ -236,6 +236,8 @@ class ExperimentConfig(Section):
     max_samples: int | None = Field(default=None, ge=1)
     strict: bool = False
     """A rejected row or a failed request ends the run."""
+    answer_cache: bool = False
+    """Share greedy answers with other runs, in `<cache_dir>/answers.sqlite`."""
 
 
 class TrackingConfig(Section):
@@ -270,6 +272,20 @@ class Config(Section):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     cache_dir: str = ".cache"
     """Where prepared models, indexes and downloaded datasets are kept."""
+
+    @model_validator(mode="after")
+    def _cached_answers_repeat(self) -> Config:
+        if self.experiment.answer_cache and self.generation.temperature > 0:
+            raise ValueError(
+                "experiment.answer_cache=true needs generation.temperature=0: sampled answers are "
+                "meant to differ"
+            )
+        if self.experiment.answer_cache and self.engine.name == "openai":
+            raise ValueError(
+                "experiment.answer_cache=true does not go with engine.name=openai: a server may "
+                "be given other weights under the same address"
+            )
+        return self
 
     @property
     def max_samples(self) -> int | None:

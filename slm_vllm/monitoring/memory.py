@@ -23,14 +23,16 @@ class MemorySample:
     Attributes:
         seconds: Since sampling began.
         phase: What the run was doing.
-        rss_bytes: Resident memory of this process and all its children.
+        rss_bytes: Resident memory of this process and its children, the publisher left out.
         gpu_bytes: Memory these processes hold on NVIDIA GPUs, None without one.
+        publisher_bytes: Resident memory of the publisher, None when there is none.
     """
 
     seconds: float
     phase: str
     rss_bytes: int
     gpu_bytes: int | None
+    publisher_bytes: int | None = None
 
 
 class MemorySampler:
@@ -52,6 +54,8 @@ class MemorySampler:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._gpu = _GpuMemory()
+        self._publisher: int | None = None
+        self._publisher_peak: int | None = None
         self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
 
     def __enter__(self) -> MemorySampler:
@@ -74,11 +78,15 @@ class MemorySampler:
             self.sample()
             self._phase = outer
 
+    def set_publisher(self, pid: int | None) -> None:
+        """Counts a child process apart from the run: the one that tells the tracker."""
+        self._publisher = pid
+
     def sample(self) -> MemorySample:
         """Takes a sample now."""
-        moment = MemorySample(
-            time.monotonic() - self._started, self._phase, _tree_rss(), self._gpu.used()
-        )
+        seconds = time.monotonic() - self._started
+        rss, publisher = _tree_rss(self._publisher)
+        moment = MemorySample(seconds, self._phase, rss, self._gpu.used(), publisher)
         with self._lock:
             self._samples.append(moment)
             if len(self._samples) > _MOST_SAMPLES:
@@ -87,6 +95,8 @@ class MemorySampler:
             rss, gpu = self._peaks.get(moment.phase, (0, None))
             gpu_peak = max((x for x in (gpu, moment.gpu_bytes) if x is not None), default=None)
             self._peaks[moment.phase] = (max(rss, moment.rss_bytes), gpu_peak)
+            if publisher is not None:
+                self._publisher_peak = max(self._publisher_peak or 0, publisher)
         return moment
 
     def report(self, names: Mapping[str, str | None] | None = None) -> dict[str, Any]:
@@ -113,6 +123,9 @@ class MemorySampler:
             "unit": "MiB",
             "peak_rss": _mib(max((rss for rss, _ in peaks.values()), default=0)),
             "peak_gpu": _mib(max(gpu_peaks)) if gpu_peaks else None,
+            "publisher": (
+                None if self._publisher_peak is None else {"peak_rss": _mib(self._publisher_peak)}
+            ),
             "phases": {
                 phase: {"peak_rss": _mib(rss), "peak_gpu": None if gpu is None else _mib(gpu)}
                 for phase, (rss, gpu) in peaks.items()
@@ -180,14 +193,19 @@ def _tree_pids() -> set[int]:
     return {process.pid for process in _tree()}
 
 
-def _tree_rss() -> int:
-    total = 0
+def _tree_rss(apart: int | None = None) -> tuple[int, int | None]:
+    """Memory of the process tree without the process `apart`, and of that one."""
+    total, other = 0, None
     for process in _tree():
         try:
-            total += process.memory_info().rss
+            size = process.memory_info().rss
         except psutil.NoSuchProcess:
             continue
-    return total
+        if process.pid == apart:
+            other = size
+        else:
+            total += size
+    return total, other
 
 
 def _mib(size: int) -> float:

@@ -25,6 +25,7 @@ _COUNTS = {
     "truncated": "prompts cut to fit the context",
     "unterminated_thinking": "answers that ended while thinking",
     "resumed": "answers kept from an earlier process",
+    "from_cache": "answers of other runs, from the answer cache",
 }
 
 

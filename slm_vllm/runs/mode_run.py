@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from slm_vllm.prompting.answer import extract_answer
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.evaluation import score_search, search_frame
+from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.fingerprint import row_keys
 from slm_vllm.runs.journal import Journal
 from slm_vllm.runs.survey import context_passages, limited_scan
@@ -32,6 +34,7 @@ from slm_vllm.types import Completion, GenerationRequest, RenderedPrompt, Retrie
 # nDCG@10 needs ten results, whether or not the prompt uses so many.
 _SEARCH_DEPTH = 10
 _CUT_OFFS = (1, 3, 5, 10)
+_CACHE_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class ModeRun:
         fingerprint: See `answer_fingerprint`.
         journal: Open for appending.
         retriever: For the retriever mode.
+        cache: Answers of other runs, and a place for those of this one.
         retry_errors: Ask again what had failed in an earlier run.
     """
 
@@ -62,6 +66,7 @@ class ModeRun:
         fingerprint: str,
         journal: Journal,
         retriever: BaseRetriever | None = None,
+        cache: AnswerCache | None = None,
         *,
         retry_errors: bool = False,
     ) -> None:
@@ -70,6 +75,7 @@ class ModeRun:
         self._fingerprint = fingerprint
         self._journal = journal
         self._retriever = retriever
+        self._cache = cache
         self._retry_errors = retry_errors
         self._answered = journal.keys(with_failed=not retry_errors)
         self._recorded = 0
@@ -79,6 +85,7 @@ class ModeRun:
         self._stop = threading.Event()
         self.retrieval_seconds = 0.0
         self.resumed = 0
+        self.from_cache = 0
 
     @property
     def keys(self) -> npt.NDArray[np.uint64]:
@@ -89,6 +96,23 @@ class ModeRun:
         """How many rows have no answer yet."""
         frames = limited_scan(dataset, self._config.max_samples)
         return sum(int((~self._has_answer(self._row_keys(frame))).sum()) for frame in frames)
+
+    def take_from_cache(self, dataset: BaseDataset, renderer: PromptRenderer) -> None:
+        """Journals the answers that other runs have given; the other rows stay pending.
+
+        The prompts are made here and, those that stay, once more for the engine: so a run whose
+        answers are all known needs no engine, and no queue grows while it waits for one.
+        """
+        if self._cache is None:
+            return
+        requests = self.requests(dataset, renderer)
+        while batch := list(islice(requests, _CACHE_BATCH)):
+            for completion in self._cache.find(batch):
+                self._record(completion)
+                self.from_cache += 1
+            self._asked.clear()
+            self._refused.clear()
+        self.start_over()
 
     def start_over(self) -> None:
         """Forgets what was in flight in a dead engine; what was answered stays answered."""
@@ -131,6 +155,9 @@ class ModeRun:
         """
         with closing(engine.stream(self.requests(dataset, renderer))) as completions:
             for completion in completions:
+                if self._cache is not None:
+                    prompt = self._asked[completion.request_id].prompt
+                    self._cache.add(prompt.token_ids, completion)
                 yield self._record(completion, progress)
                 yield from self._record_refused(progress)
         yield from self._record_refused(progress)
@@ -211,7 +238,7 @@ class ModeRun:
         while self._refused:
             yield self._record(self._refused.pop(), progress)
 
-    def _record(self, completion: Completion, progress: Progress) -> Completion:
+    def _record(self, completion: Completion, progress: Progress | None = None) -> Completion:
         asked = self._asked.pop(completion.request_id)
         if completion.error is not None and self._config.experiment.strict:
             raise EngineError(
@@ -242,5 +269,6 @@ class ModeRun:
         )
         if completion.error is None or not self._retry_errors:
             self._recorded += 1
-        progress.add(answer.text, asked.row["answers"], completion)
+        if progress is not None:
+            progress.add(answer.text, asked.row["answers"], completion)
         return completion

@@ -166,6 +166,7 @@ def build_results(
     timing: RunTiming,
     throughput: dict[str, Any],
     resumed: int,
+    from_cache: int,
 ) -> dict[str, Any]:
     """The content of `results.json`.
 
@@ -176,6 +177,7 @@ def build_results(
         timing: Seconds by phase.
         throughput: Rates of this process's own work.
         resumed: Answers that an earlier process had given.
+        from_cache: Answers of other runs.
     """
     estimates = {
         name: tally.estimate(seed=config.experiment.seed) for name, tally in summary.metrics.items()
@@ -203,6 +205,7 @@ def build_results(
             },
             "rejected": rejected,
             "resumed": resumed,
+            "from_cache": from_cache,
             "prompt_tokens": summary.counts["prompt_tokens"],
             "completion_tokens": summary.counts["completion_tokens"],
         },

@@ -32,6 +32,7 @@ from slm_vllm.monitoring.memory import MemorySampler
 from slm_vllm.monitoring.progress import Progress
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
+from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.fingerprint import answer_fingerprint
 from slm_vllm.runs.folder import RunFolder
@@ -131,6 +132,7 @@ class _Session:
         )
         for cell in self._cells:
             cell.recorder = tracking.recorder(cell.folder.path)
+        self._memory.set_publisher(tracking.pid)
         self._device = detect_device()
         self._timing: dict[str, float] = {}
         self._indexes = IndexPool()
@@ -181,7 +183,10 @@ class _Session:
         )
         settings = engine_settings(self._config, model.path, self._device, longest)
         self._indexes.start(self._cells)
-        if any(not len(cell.journal) for cell in self._alive()):
+        if any(
+            not len(cell.journal) and not cell.config.experiment.answer_cache
+            for cell in self._alive()
+        ):
             # There is work for certain, so the engine starts while the index is made.
             self._start_engine(settings)
         results = []
@@ -291,11 +296,14 @@ class _Session:
         self._capture.lead_to(folder.log)
         waited: dict[str, float] = {}
         run = self._make_run(cell, model, waited)
+        budget = settings.max_model_len - config.generation.max_new_tokens
+        renderer = PromptRenderer(cell.template, tokenizer, budget)
+        run.take_from_cache(cell.questions.open(), renderer)
+        if run.from_cache:
+            self._capture.console.say(f"{cell.name}: {run.from_cache} answers of the answer cache")
         pending = run.pending(cell.questions.open()) if len(cell.journal) else total
         if pending:
             self._start_engine(settings)
-        budget = settings.max_model_len - config.generation.max_new_tokens
-        renderer = PromptRenderer(cell.template, tokenizer, budget)
         manifest = build_manifest(
             config, model, self._device, cell.questions.identity, self._engine_details
         )
@@ -320,15 +328,26 @@ class _Session:
         if cell.searches:
             with self._phase("index", waited):
                 retriever = self._indexes.loader(cell).wait()
+        revision = model.revision or str(model.path)
+        dtype = choose_dtype(config, self._device)
+        cache = None
+        if config.experiment.answer_cache:
+            path = Path(config.cache_dir) / "answers.sqlite"
+            cache = self._stack.enter_context(AnswerCache(path, config, revision, dtype))
         fingerprint = answer_fingerprint(
             config,
-            model.revision or str(model.path),
-            choose_dtype(config, self._device),
+            revision,
+            dtype,
             context_limit(config, read_model_config(model.path)),
             retriever.fingerprint if retriever is not None else None,
         )
         return ModeRun(
-            config, fingerprint, cell.journal, retriever, retry_errors=self._options.retry_errors
+            config,
+            fingerprint,
+            cell.journal,
+            retriever,
+            cache,
+            retry_errors=self._options.retry_errors,
         )
 
     def _generate(
@@ -407,6 +426,7 @@ class _Session:
             timing=timing,
             throughput=throughput,
             resumed=run.resumed,
+            from_cache=run.from_cache,
         )
         names: dict[str, str | None] = {
             _generate_phase(other): None for other in self._cells if other is not cell

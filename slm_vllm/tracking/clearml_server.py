@@ -59,8 +59,10 @@ class ClearMLServer(BaseTracker):
         *,
         api: ClearMLApi,
         output_uri: str | None = None,
+        given_task: str | None = None,
     ) -> None:
         super().__init__(folder, memory, remember)
+        self._given_task = given_task
         self._api, self._output_uri = api, output_uri
         self._images: dict[tuple[Any, ...], str] | None = None
 
@@ -75,11 +77,18 @@ class ClearMLServer(BaseTracker):
     def start(self, event: Started) -> None:
         """Makes the task or takes it up, and sets everything known at the beginning."""
         self.memory["place"] = {"project": event.project, "name": event.name}
+        if "task" not in self.memory and self._given_task is not None:
+            self.memory["task"], self.memory["given"] = self._given_task, True
+            self.memory["project"] = self._get_task().get("project")
+            self.remember()
         if "task" not in self.memory:
             self.memory["task"] = self._find_task() or self._make_task(event)
             self.remember()
         self._reopen()
-        self._api.call("tasks.edit", {"task": self._task, "force": True, **task_fields(event)})
+        fields = task_fields(event)
+        if self.memory.get("given"):
+            self._keep_given(fields)
+        self._api.call("tasks.edit", {"task": self._task, "force": True, **fields})
 
     def report(self, events: Sequence[Event], *, uncertain: bool) -> None:
         """Sends events; of uncertain ones only those the server does not have."""
@@ -183,7 +192,7 @@ class ClearMLServer(BaseTracker):
         return None
 
     def _make_task(self, event: Started) -> str:
-        self.memory["project"] = self._project(event.project)
+        self.memory["project"] = project_id(self._api, event.project)
         body = {
             "name": event.name,
             "project": self.memory["project"],
@@ -195,13 +204,12 @@ class ClearMLServer(BaseTracker):
         }
         return str(self._api.call("tasks.create", body)["id"])
 
-    def _project(self, name: str) -> str:
-        body = {"name": f"^{re.escape(name)}$", "only_fields": ["id", "name"]}
-        for project in self._api.call("projects.get_all", body).get("projects") or []:
-            if project["name"] == name:
-                return str(project["id"])
-        made = self._api.call("projects.create", {"name": name, "description": ""})
-        return str(made["id"])
+    def _keep_given(self, fields: dict[str, Any]) -> None:
+        """What a task of a queue came with is what its clones are run from."""
+        task = self._get_task()
+        del fields["script"]
+        fields["tags"] = sorted({*(task.get("tags") or []), *fields["tags"]})
+        fields["hyperparams"] = {**(task.get("hyperparams") or {}), **fields["hyperparams"]}
 
     def _get_task(self) -> dict[str, Any]:
         return dict(self._api.call("tasks.get_by_id", {"task": self._task})["task"])
@@ -280,6 +288,15 @@ class ClearMLServer(BaseTracker):
                 break
         arrived[artifact.name] = {"hash": digest, "uri": url}
         self.remember()
+
+
+def project_id(api: ClearMLApi, name: str) -> str:
+    """The project of a name, made if there is none."""
+    body = {"name": f"^{re.escape(name)}$", "only_fields": ["id", "name"]}
+    for project in api.call("projects.get_all", body).get("projects") or []:
+        if project["name"] == name:
+            return str(project["id"])
+    return str(api.call("projects.create", {"name": name, "description": ""})["id"])
 
 
 def check_task(api: ClearMLApi, project: str) -> str:

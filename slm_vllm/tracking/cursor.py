@@ -60,7 +60,11 @@ class Cursor:
 def load_cursor(path: Path, destination: str) -> Cursor:
     """Reads a cursor; a missing or damaged one, or one of another server, begins anew."""
     cursor = read_cursor(path)
-    if cursor is None or cursor.destination != destination:
+    if cursor is None:
+        return Cursor(destination=destination)
+    # A run of a queue belongs to its task, also when it is synced by hand (no task named) later.
+    server = cursor.destination.partition("#")[0]
+    if destination not in (cursor.destination, server):
         return Cursor(destination=destination)
     return cursor
 

@@ -14,6 +14,7 @@ from slm_vllm.tracking.clearml_settings import clearml_installed, find_clearml
 from slm_vllm.tracking.cursor import read_cursor
 from slm_vllm.tracking.recorder import SPOOL, NullRecorder, Recorder
 from slm_vllm.tracking.registry import tracker_class
+from slm_vllm.tracking.spool import read_spool
 
 OFFLINE_SECONDS = 10.0
 _INTERRUPTED_SECONDS = 10.0
@@ -27,6 +28,11 @@ class Tracking:
     def recorder(self, folder: Path) -> NullRecorder:
         """Where the run in a folder says what happens."""
         return NullRecorder()
+
+    @property
+    def pid(self) -> int | None:
+        """The publisher's process, None when there is none."""
+        return None
 
     def __enter__(self) -> Tracking:
         return self
@@ -67,6 +73,11 @@ class PublishedTracking(Tracking):
             self._folders.append(folder)
             self._announce(folder)
         return Recorder(folder)
+
+    @property
+    def pid(self) -> int | None:
+        """The publisher's process, None when it did not start."""
+        return None if self._process is None else self._process.pid
 
     def __exit__(
         self,
@@ -189,7 +200,12 @@ def wait_for(process: subprocess.Popen[str], bound: float) -> bool:
 def outcome(folder: Path, tracker: str) -> str:
     """One line on what became of a run's delivery."""
     cursor = read_cursor(folder / SPOOL.parent / f"{tracker}.json")
-    if cursor is not None and cursor.delivered:
+    # A run that went on has more to say than what an earlier publisher delivered.
+    if (
+        cursor is not None
+        and cursor.delivered
+        and not any(read_spool(folder / SPOOL, cursor.spool))
+    ):
         return f"{_TITLES.get(tracker, tracker)}: {cursor.url}"
     if tracker == "clearml_offline":
         return f"The offline session was not written: {folder / 'tracking' / 'publisher.log'}"

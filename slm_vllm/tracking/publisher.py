@@ -23,6 +23,7 @@ from typing import Any
 
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.tracking.base import BaseTracker, RejectedError, TrackerError
+from slm_vllm.tracking.clearml_queue import TASK_VARIABLE
 from slm_vllm.tracking.delivery import Delivery, MakeTracker
 from slm_vllm.tracking.registry import tracker_class
 
@@ -117,8 +118,7 @@ class Publisher:
             wait = min(2 * wait, 5.0)
 
     def _finish_one(self, delivery: Delivery) -> SlmVllmError | None:
-        if delivery.cursor.delivered:
-            return None
+        # Also where all is delivered: that may be from before the run went on.
         try:
             delivery.finish()
         except Exception as error:
@@ -160,12 +160,15 @@ class Publisher:
         if self._clearml is None:
             self._clearml = ClearMLApi()
         api = self._clearml
+        task = os.environ.get(TASK_VARIABLE)
 
         def make(folder: Path, memory: dict[str, Any], remember: Any) -> BaseTracker:
             output_uri = os.environ.get("SLM_VLLM_OUTPUT_URI")
-            return ClearMLServer(folder, memory, remember, api=api, output_uri=output_uri)
+            return ClearMLServer(
+                folder, memory, remember, api=api, output_uri=output_uri, given_task=task
+            )
 
-        return make, api.host
+        return make, f"{api.host}#{task}" if task else api.host
 
 
 def note_problem(folder: Path, tracker: str, problem: str) -> None:

@@ -1,0 +1,154 @@
+"""Greedy answers that several runs share: one SQLite file, keyed by what was asked of what.
+
+An answer is found again by the weights, their data type, the settings of generation and the token
+ids of the prompt; which dataset, mode or run the prompt came from does not matter. Sampled answers
+are never kept: asking again is meant to give another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+import time
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from slm_vllm.config.schema import Config
+from slm_vllm.errors import StorageError
+from slm_vllm.runs.fingerprint import digest
+from slm_vllm.types import Completion, GenerationRequest
+
+log = logging.getLogger(__name__)
+
+_COMMIT_SECONDS, _COMMIT_ROWS = 1.0, 64
+_BUSY_SECONDS = 30.0
+_TABLE = """
+CREATE TABLE IF NOT EXISTS answers (
+    key BLOB PRIMARY KEY,
+    text TEXT NOT NULL,
+    finish_reason TEXT NOT NULL,
+    n_prompt_tokens INTEGER NOT NULL,
+    n_completion_tokens INTEGER NOT NULL
+) WITHOUT ROWID
+"""
+
+
+class AnswerCache:
+    """Answers of one model under one set of generation settings.
+
+    A cache that cannot be written costs the run nothing but the cache: it says so in the log once.
+
+    Args:
+        path: The SQLite file; it is made if it does not exist. Any number of processes may use it.
+        config: The run's configuration.
+        model_revision: The commit or content hash of the weights.
+        dtype: The data type they are run in.
+
+    Raises:
+        StorageError: The file cannot be opened, or it is no answer cache.
+    """
+
+    def __init__(self, path: Path, config: Config, model_revision: str, dtype: str) -> None:
+        self._scope = hashlib.blake2b(_scope(config, model_revision, dtype).encode())
+        self._waiting: list[tuple[bytes, str, str, int, int]] = []
+        self._written_at = time.monotonic()
+        self._usable = True
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+            # Readers and one writer at once; a power cut may cost the last answers, never the file.
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(_TABLE)
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(
+                f"{path}: cannot be used as answer cache ({error}). Remove the file, or run "
+                "without experiment.answer_cache"
+            ) from None
+
+    def __enter__(self) -> AnswerCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def find(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
+        """Completions of those requests that were answered before."""
+        by_key = {self._key(request.prompt_token_ids): request for request in requests}
+        marks = ",".join("?" * len(by_key))
+        query = f"SELECT * FROM answers WHERE key IN ({marks})"
+        try:
+            found = {row[0]: row[1:] for row in self._database.execute(query, tuple(by_key))}
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return []
+        return [
+            Completion(request.request_id, *found[key])
+            for request in requests
+            if (key := self._key(request.prompt_token_ids)) in found
+        ]
+
+    def add(self, prompt_token_ids: Sequence[int], completion: Completion) -> None:
+        """Keeps the answer to a prompt; one with an error is not kept."""
+        if completion.error is not None or not self._usable:
+            return
+        self._waiting.append(
+            (
+                self._key(prompt_token_ids),
+                completion.text,
+                completion.finish_reason,
+                completion.n_prompt_tokens,
+                completion.n_completion_tokens,
+            )
+        )
+        late = time.monotonic() - self._written_at >= _COMMIT_SECONDS
+        if late or len(self._waiting) >= _COMMIT_ROWS:
+            self._write()
+
+    def close(self) -> None:
+        """Writes what waits; may be called more than once."""
+        if self._waiting:
+            self._write()
+        self._database.close()
+
+    def _write(self) -> None:
+        try:
+            with self._database:
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", self._waiting
+                )
+        except (sqlite3.Error, UnicodeEncodeError) as error:
+            self._give_up(error)
+        self._waiting = []
+        self._written_at = time.monotonic()
+
+    def _give_up(self, error: Exception) -> None:
+        if self._usable:
+            log.warning("the answer cache is not used any more: %s", error)
+        self._usable = False
+
+    def _key(self, prompt_token_ids: Sequence[int]) -> bytes:
+        key = self._scope.copy()
+        key.update(array("q", prompt_token_ids).tobytes())
+        return key.digest()
+
+
+def _scope(config: Config, model_revision: str, dtype: str) -> str:
+    """What an answer depends on beside its prompt."""
+    return digest(
+        {
+            "model": config.model.model_dump(include={"quantization", "load_in_8bit"}),
+            "revision": model_revision,
+            "dtype": dtype,
+            "generation": config.generation.model_dump(),
+            "stop": config.prompt.stop,
+        }
+    )
