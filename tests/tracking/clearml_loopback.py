@@ -42,6 +42,7 @@ class Loopback:
         self.projects: dict[str, dict[str, Any]] = {}
         self.tasks: dict[str, dict[str, Any]] = {}
         self.files: dict[str, bytes] = {}
+        self.queues: dict[str, list[str]] = {}
         self.calls: list[str] = []
         self.received: list[dict[str, Any]] = []
         self.reject_login = False
@@ -206,6 +207,44 @@ class Loopback:
         artifacts.update({entry["key"]: entry for entry in body["artifacts"]})
         task["execution"]["artifacts"] = list(artifacts.values())
         return {"updated": 1}
+
+    def _queues_get_all(self, body: dict[str, Any]) -> dict[str, Any]:
+        named = [q for q in self.queues if body.get("name", q) == q]
+        return {"queues": [{"id": f"id-{name}", "name": name} for name in named]}
+
+    def _queues_get_next_task(self, body: dict[str, Any]) -> dict[str, Any]:
+        waiting = self.queues[body["queue"].removeprefix("id-")]
+        return {"entry": {"task": waiting.pop(0)}} if waiting else {}
+
+    def _tasks_enqueue(self, body: dict[str, Any]) -> dict[str, Any]:
+        task = self._known(body)
+        name = body["queue"].removeprefix("id-")
+        if task["status"] != "created" or name not in self.queues:
+            raise Refusal(400, "Cannot enqueue", 110)
+        self.queues[name].append(task["id"])
+        task["status"] = "queued"
+        return {"queued": 1, "updated": 1}
+
+    def _tasks_dequeue(self, body: dict[str, Any]) -> dict[str, Any]:
+        task = self._known(body)
+        waiting = [ids for ids in self.queues.values() if task["id"] in ids]
+        for ids in waiting:
+            ids.remove(task["id"])
+        if waiting:
+            task["status"] = body.get("new_status", "created")
+        return {"updated": len(waiting)}
+
+    def _tasks_clone(self, body: dict[str, Any]) -> dict[str, Any]:
+        copied = json.loads(json.dumps(self._known(body)))
+        for name in ("id", "status", "status_reason", "execution"):
+            copied.pop(name, None)
+        return self._tasks_create(copied)
+
+    def _workers_register(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    _workers_unregister = _workers_status_report = _tasks_ping = _workers_register
+    _tasks_set_requirements = _workers_register
 
     def _tasks_started(self, body: dict[str, Any]) -> dict[str, Any]:
         return self._to_status(body, "in_progress")

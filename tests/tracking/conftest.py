@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,24 @@ from clearml_loopback import Loopback
 
 sys.path.append(str(Path(__file__).parents[1] / "runs"))
 sys.path.append(str(Path(__file__).parents[1] / "reporting"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that resolves as a model; nobody loads its weights."""
+    from tokenizers import Tokenizer, models
+
+    folder = tmp_path_factory.mktemp("model")
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "question": 1}, unk_token="[UNK]"))
+    words.save(str(folder / "tokenizer.json"))
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(kind))
+    sizes = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 16, "vocab_size": 8}
+    llama = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    config = {**llama, **sizes, "max_position_embeddings": 256}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    return folder
 
 
 @pytest.fixture

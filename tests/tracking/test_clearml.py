@@ -141,7 +141,7 @@ def test_a_server_that_is_away_or_refuses_is_named(
     record(run_folder, config())
     said: list[str] = []
     configured.stop()
-    assert not sync_run(run_folder, 15, said.append)
+    assert not sync_run(run_folder, 5, said.append)
     configured.start()
     configured.reject_login = True
     assert not sync_run(run_folder, 15, said.append)

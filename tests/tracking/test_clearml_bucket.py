@@ -104,7 +104,8 @@ def test_a_bucket_that_is_away_is_served_later(
         port = str(free.getsockname()[1])
     url = f"http://127.0.0.1:{port}"
     said: list[str] = []
-    play(run_folder, config(f"tracking.output_uri={keys(url)}"), said.append)
+    settings = config(f"tracking.output_uri={keys(url)}", "tracking.close_timeout=8")
+    play(run_folder, settings, said.append)
     assert "slm-vllm clearml sync" in said[-1]
     with serving([*moto()[:-1], port]):
         make_bucket(url)

@@ -1,0 +1,183 @@
+"""Servers that die and come back, publishers that are killed, runs that are stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clearml_loopback import Loopback
+from conftest import Memory, StepProgress
+from qa_files import write_rows
+from test_clearml import POINTS, assert_everything_is_there, record
+
+from slm_vllm.tracking.cursor import read_cursor
+from slm_vllm.tracking.launch import open_tracking, start_publisher, wait_for
+from slm_vllm.tracking.sync import sync_run
+
+MANIFEST = {"command": ["slm-vllm", "eval"], "packages": {}, "git": None}
+QUESTIONS = 10
+
+
+def die_at(server: Loopback, number: int, *, after: bool) -> threading.Event:
+    """Lets the server die at a request, before or after its work; the event says it is dead."""
+    dead, answered = threading.Event(), 0
+
+    def die(endpoint: str) -> None:
+        nonlocal answered
+        answered += 1
+        if answered == number:
+            server.stop()
+            dead.set()
+
+    if after:
+        server.after = die
+    else:
+        server.before = die
+    return dead
+
+
+def until_noted(folder: Path) -> str:
+    """Waits until the publisher has noticed."""
+    pause = threading.Event()
+    for _ in range(600):
+        cursor = read_cursor(folder / "tracking" / "clearml.json")
+        if cursor is not None and cursor.problem:
+            return cursor.problem
+        pause.wait(0.05)
+    raise AssertionError("the publisher noticed nothing")
+
+
+@pytest.mark.parametrize("number", random.Random(6).sample(range(2, 12), 2))
+def test_a_server_that_dies_and_comes_back_gets_everything_once(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any], number: int
+) -> None:
+    """The request is done and its answer lost; the next attempts are refused."""
+    record(run_folder, config())
+    dead = die_at(configured, number, after=True)
+    environment = os.environ | configured.environment()
+    process = start_publisher("clearml", 40, environment, run_folder / "log.txt")
+    assert process.stdin is not None
+    process.stdin.write(f"{run_folder}\n")
+    process.stdin.flush()
+    waiter = threading.Thread(target=wait_for, args=(process, 60))
+    waiter.start()
+    assert dead.wait(30)
+    assert configured.url in until_noted(run_folder)
+    configured.start()
+    waiter.join()
+    assert process.returncode == 0
+    assert_everything_is_there(configured)
+
+
+def test_a_run_outlives_its_server(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    """Dead from the middle of the run beyond its end: the rest arrives with `clearml sync`."""
+    settings = config("tracking.close_timeout=4")
+    moments = iter(range(0, 1000, 5))
+    said: list[str] = []
+    dead = die_at(configured, 7, after=False)
+    with open_tracking(settings.tracking, enabled=True, say=said.append) as tracking:
+        recorder: Any = tracking.recorder(run_folder)
+        recorder._clock = lambda: float(next(moments))
+        recorder.started(settings, MANIFEST, 150)
+        assert dead.wait(30)
+        for done, recall in POINTS:
+            recorder.progress(StepProgress(done, done * 5, recall), Memory)
+        recorder.finished()
+    assert "slm-vllm clearml sync" in said[-1] and configured.url in said[-1]
+    configured.start()
+    (run_folder / "config.yaml").write_text(json.dumps(config().model_dump(mode="json")))
+    assert sync_run(run_folder, 60, said.append)
+    task = configured.task
+    assert task["status"] == "completed" and "retriever" in task["tags"]
+    assert configured.repeated() == []
+    running = {k[2]: v for k, v in configured.scalars().items() if k[0] == "Token recall"}
+    assert running == dict(POINTS)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_publishers_killed_at_random_requests_tell_nothing_twice(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any], seed: int
+) -> None:
+    """Three in a row, each killed when its request was done and the answer not sent."""
+    record(run_folder, config())
+    draw = random.Random(seed)
+    for _ in range(3):
+        kill_publisher_at(configured, run_folder, draw.randint(2, 16))
+    assert sync_run(run_folder, 60, lambda line: None)
+    assert_everything_is_there(configured)
+
+
+def kill_publisher_at(server: Loopback, folder: Path, number: int) -> None:
+    environment = os.environ | server.environment()
+    process = start_publisher("clearml", 60, environment, folder / "log.txt")
+    answered = 0
+
+    def kill(endpoint: str) -> None:
+        nonlocal answered
+        answered += 1
+        if answered == number:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+    server.after = kill
+    assert process.stdin is not None
+    process.stdin.write(f"{folder}\n")
+    process.stdin.flush()
+    delivered = wait_for(process, 60)
+    server.after = lambda endpoint: None
+    # One that had less to say than the number was through before.
+    assert process.returncode == -signal.SIGKILL or delivered
+
+
+def test_sigterm_gives_143_and_the_resumed_run_goes_on_in_the_same_task(
+    configured: Loopback, tmp_path: Path, tiny_model: Path
+) -> None:
+    rows = [
+        {"question_id": f"q{n}", "question": "question", "answer": ["answer"], "contexts": ["c"]}
+        for n in range(QUESTIONS)
+    ]
+    words = [
+        "model=custom", "model.name=tiny", f"model.path={tiny_model}", "dataset=custom",
+        "dataset.name=qa", f"dataset.path={write_rows(tmp_path / 'qa.jsonl', rows)}",
+        f"experiment.output_dir={tmp_path / 'outputs'}", "experiment.name=stopped",
+        f"cache_dir={tmp_path / 'cache'}", "hardware=cpu",
+    ]  # fmt: skip
+    stopped = run_process(words, TERM_AT="3")
+    assert stopped.returncode == 143, stopped.stderr
+    folder = tmp_path / "outputs" / "stopped"
+    assert json.loads((folder / "state.json").read_text())["phase"] == "interrupted"
+    assert (configured.task["name"], configured.task["status"]) == ("stopped", "stopped")
+    kept = len((folder / "predictions.jsonl").read_text().splitlines())
+    assert 4 <= kept < QUESTIONS
+    resumed = run_process(words)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"asked {QUESTIONS - kept}\n" in resumed.stdout
+    assert configured.task["status"] == "completed"  # `task` fails where there are two
+    assert configured.repeated() == []
+    assert {"results", "predictions"} <= set(configured.artifacts())
+    assert configured.scalars()["Summary", "count_total", -(2**31)] == QUESTIONS
+    memory = json.loads((folder / "memory_usage.json").read_text())
+    assert memory["publisher"]["peak_rss"] > 10
+
+
+def run_process(words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).with_name("tracked_run.py")
+    return subprocess.run(
+        [sys.executable, str(script), *words],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

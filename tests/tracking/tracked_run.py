@@ -1,0 +1,41 @@
+"""A run of the fake engine with ClearML on, as a process: it exits as the command line does.
+
+python tracked_run.py OVERRIDE...
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "runs"))
+
+from fake_engine import FakeEngine
+
+from slm_vllm.config.compose import compose_config
+from slm_vllm.runs.session import RunOptions, evaluate
+from slm_vllm.runs.signals import Interrupted
+
+
+def main() -> None:
+    """Asks all questions; with TERM_AT in the environment gets a SIGTERM at that answer."""
+    term_at = int(os.environ.get("TERM_AT", "-1"))
+
+    def stop(number: int) -> None:
+        if number == term_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    engine = FakeEngine(on_answer=stop)
+    try:
+        evaluate([compose_config(sys.argv[1:])], RunOptions(make_engine=engine.factory()))
+    except Interrupted as stopped:
+        sys.exit(stopped.exit_code)
+    finally:
+        print("asked", len(engine.asked))
+        assert "clearml" not in sys.modules
+
+
+if __name__ == "__main__":
+    main()
