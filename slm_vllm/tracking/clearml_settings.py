@@ -50,6 +50,10 @@ def find_clearml(
     merged["CLEARML_SUPPRESS_UPDATE_MESSAGE"] = "1"
     merged.setdefault("AWS_MAX_ATTEMPTS", "2")
     named = merged.get("CLEARML_CONFIG_FILE")
+    if named == "None" and not Path(named).is_file():
+        # So a clearml-agent says to its tasks that it was configured by the environment alone.
+        named = None
+        del merged["CLEARML_CONFIG_FILE"]
     if named:
         path = Path(named).expanduser()
         if not path.is_file():

@@ -16,6 +16,7 @@ from test_clearml import record
 from slm_vllm.cli.eval import command
 from slm_vllm.errors import ConfigError
 from slm_vllm.tracking.clearml_queue import TASK_VARIABLE, take_settings
+from slm_vllm.tracking.clearml_settings import find_clearml
 from slm_vllm.tracking.cursor import Cursor, load_cursor, save_cursor
 from slm_vllm.tracking.sync import sync_run
 
@@ -154,3 +155,12 @@ def test_another_task_of_the_same_run_is_told_everything(tmp_path: Path) -> None
     assert load_cursor(path, "http://host").spool == 9
     assert load_cursor(path, "http://host#two").spool == 0
     assert load_cursor(path, "http://other").spool == 0
+
+
+def test_an_agent_without_a_file_leaves_the_environment_in_charge(tmp_path: Path) -> None:
+    keys = {"CLEARML_API_ACCESS_KEY": "a", "CLEARML_API_SECRET_KEY": "s"}
+    found = find_clearml({**keys, "CLEARML_CONFIG_FILE": "None"}, folder=tmp_path, home=tmp_path)
+    assert (found.source, found.problem) == ("environment", None)
+    assert "CLEARML_CONFIG_FILE" not in found.environment
+    wrong = find_clearml({**keys, "CLEARML_CONFIG_FILE": "gone"}, folder=tmp_path, home=tmp_path)
+    assert wrong.source is None and "no such file" in str(wrong.problem)
