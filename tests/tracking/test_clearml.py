@@ -191,3 +191,22 @@ def test_the_run_never_imports_clearml(run_folder: Path) -> None:
         "assert not [m for m in sys.modules if m.split('.')[0] == 'clearml'], 'imported'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=run_folder)
+
+
+def test_an_offline_session_can_be_imported(
+    unconfigured: None,
+    server: Loopback,
+    run_folder: Path,
+    config: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = config()
+    with open_tracking(settings.tracking, enabled=True, say=lambda _: None) as tracking:
+        tracking.recorder(run_folder)
+        record(run_folder, settings)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    session = run_folder / "tracking" / "clearml_session.zip"
+    code = f"from clearml import Task; Task.import_offline_session({str(session)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True)
+    assert_everything_is_there(server)
