@@ -113,10 +113,18 @@ def _locked(path: Path, target: Path) -> Iterator[None]:
                 logger.info("another process is downloading %s; waiting for it", target)
                 fcntl.flock(handle, fcntl.LOCK_EX)
             # Whoever held it before has removed the file: then this lock is on nothing.
-            if not path.exists() or os.fstat(handle.fileno()).st_ino != path.stat().st_ino:
+            if not _is_at(handle.fileno(), path):
                 continue
             try:
                 yield
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    # One question to the disk: between two, another process may remove the file.
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
