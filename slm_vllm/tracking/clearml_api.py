@@ -7,6 +7,7 @@ The SDK's own `Task` retries 240 times, reports success for what it lost and can
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -184,6 +185,9 @@ def _call_error(error: Exception, host: str, endpoint: str) -> TrackerError:
     text = f"{type(error).__name__} {error}"
     if "(error 401" in text or "(error 403" in text:
         return RejectedError(f"{host} does not accept the ClearML credentials any more")
+    status = re.search(r"too many (\d{3}) error responses", text)
+    if status:
+        return TrackerError(f"{host} answers {endpoint} with status {status[1]}")
     for sign, meaning in _SIGNS.items():
         if sign in text:
             return TrackerError(f"{host} {meaning} ({endpoint})")

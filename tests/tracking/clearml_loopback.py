@@ -35,7 +35,7 @@ class Loopback:
         received: Every event that was sent, repeated ones again.
         stalled: While set, requests are accepted and not answered.
         before, after: Called with the endpoint around the work on a request; `after` comes
-            before its answer is sent.
+            before its answer is sent. `before` may raise a `Refusal`.
     """
 
     def __init__(self) -> None:
@@ -310,8 +310,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         endpoint = path.rsplit("/", 1)[-1]
         self.content.calls.append(endpoint)
-        self.content.before(endpoint)
         try:
+            self.content.before(endpoint)
             data = self._data(endpoint, body)
             code, message, subcode = 200, "OK", 0
         except Refusal as refusal:

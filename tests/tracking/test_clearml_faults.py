@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clearml_loopback import Loopback
+from clearml_loopback import Loopback, Refusal
 from conftest import Memory, StepProgress
 from qa_files import write_rows
 from test_clearml import POINTS, assert_everything_is_there, record
@@ -103,6 +104,94 @@ def test_a_run_outlives_its_server(
     assert configured.repeated() == []
     running = {k[2]: v for k, v in configured.scalars().items() if k[0] == "Token recall"}
     assert running == dict(POINTS)
+
+
+def refuse_from(server: Loopback, number: int, refusals: Sequence[Refusal]) -> threading.Event:
+    """Lets the server answer so many requests and refuse the next ones; the event: the last is."""
+    refused, answered = threading.Event(), 0
+    left = list(refusals)
+
+    def refuse(endpoint: str) -> None:
+        nonlocal answered
+        answered += 1
+        if answered <= number or refused.is_set():
+            return
+        refusal = left.pop(0)
+        if not left:
+            refused.set()
+        raise refusal
+
+    server.before = refuse
+    return refused
+
+
+@pytest.mark.parametrize("number", [4, 7])
+def test_a_server_that_has_too_much_to_do_is_asked_again(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any], number: int
+) -> None:
+    record(run_folder, config())
+    busy = [Refusal(429, "Too Many Requests"), Refusal(503, "away"), Refusal(500, "no shards")]
+    refused = refuse_from(configured, number, busy)
+    assert sync_run(run_folder, 60, lambda line: None)
+    assert refused.is_set()
+    told = (run_folder / "tracking" / "publisher.log").read_text()
+    assert "status 429" in told and "status 503" in told and "no shards" in told
+    assert_everything_is_there(configured)
+
+
+def test_a_server_that_stalls_gets_everything_once(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    """It accepts requests and answers nothing, then does what it was asked all this time."""
+    record(run_folder, config())
+
+    def stall(endpoint: str) -> None:
+        if endpoint == "events.add_batch":
+            configured.before = lambda endpoint: None
+            configured.stall()
+            configured.wait_while_stalled()
+
+    configured.before = stall
+    process = start_publisher("clearml", 40, os.environ, run_folder / "log.txt")
+    assert process.stdin is not None
+    process.stdin.write(f"{run_folder}\n")
+    process.stdin.flush()
+    assert "does not answer" in until_noted(run_folder)
+    configured.go_on()
+    assert wait_for(process, 60)
+    assert_everything_is_there(configured)
+
+
+def test_credentials_revoked_in_mid_run_do_not_hold_it_up(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    """The run ends at once and says what to do; with new ones `clearml sync` sends the rest."""
+    record(run_folder, config())
+    configured.before = revoke_at(configured, 8)
+    said: list[str] = []
+    begun = time.monotonic()
+    assert not sync_run(run_folder, 60, said.append)
+    assert time.monotonic() - begun < 30
+    assert "does not accept the ClearML credentials" in said[-1] and "clearml sync" in said[-1]
+    assert "loopback-secret" not in (run_folder / "tracking" / "publisher.log").read_text()
+    configured.before = lambda endpoint: None
+    configured.reject_login = False
+    assert sync_run(run_folder, 60, said.append)
+    assert_everything_is_there(configured)
+
+
+def revoke_at(server: Loopback, number: int) -> Callable[[str], None]:
+    """From this request on, neither the token nor the credentials are good."""
+    answered = 0
+
+    def revoke(endpoint: str) -> None:
+        nonlocal answered
+        answered += 1
+        if answered >= number:
+            server.reject_login = True
+            raise Refusal(401, "Unauthorized (token revoked)", 20)
+
+    return revoke
 
 
 @pytest.mark.parametrize("seed", [1, 2])
