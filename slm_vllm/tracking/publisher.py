@@ -192,14 +192,24 @@ def main() -> None:
     # to the whole group would cut off what the run has still to say.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
-    # The run is what the machine is for.
-    os.nice(19)
+    _give_way()
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     delivered = Publisher(given.tracker, given.bound).run(lines)
     sys.stderr.flush()
     # The SDK's threads and exit handlers may wait for a server; everything is on the disk.
     os._exit(0 if delivered else 1)
+
+
+def _give_way() -> None:
+    """Leaves the processors to the run: it is what the machine is for."""
+    os.nice(19)
+    # A session of its own is scheduled as a group of its own where the kernel groups by session;
+    # the niceness of a process counts within its group only (sched(7), "The autogroup feature").
+    try:
+        Path("/proc/self/autogroup").write_text("19")
+    except OSError:
+        pass
 
 
 def _read(lines: queue.Queue[str | None]) -> None:

@@ -286,6 +286,7 @@ class Loopback:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one segment: two wait 40 ms for each other (Nagle)
     content: Loopback
 
     def log_message(self, *_: Any) -> None:
