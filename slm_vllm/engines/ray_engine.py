@@ -69,6 +69,7 @@ class RayEngine(BaseEngine):
         self._config = config
         self._make_engine = make_engine
         self._ray: Any = None
+        self._shutdown: Callable[[], None] = lambda: None
         self._members: list[_Member] = []
         self._n = 0
         self._replaced: dict[int, int] = {}
@@ -80,8 +81,9 @@ class RayEngine(BaseEngine):
         Raises:
             EngineError: No cluster, not enough GPUs, or no replica could load the model.
         """
-        self._ray = import_ray()
-        connect(self._ray, self._config.ray_address)
+        self._ray = ray = import_ray()
+        self._shutdown = ray.shutdown
+        self._shutdown = connect(ray, self._config.ray_address)
         self._n = self._count()
         self._members = [self._add(number) for number in range(self._n)]
         failures = self._wait_for_all()
@@ -130,7 +132,7 @@ class RayEngine(BaseEngine):
         for member in self._members:
             self._ray.kill(member.actor)
         self._members = []
-        self._ray.shutdown()
+        self._shutdown()
         self._ray = None
 
     def memory_usage(self) -> dict[str, Any]:

@@ -97,11 +97,14 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
         except Interrupted:
             session.mark_unfinished("interrupted")
             raise
-        except SlmVllmError as error:
-            log.error("%s", error)
-            session.mark_unfinished("failed", error)
-            raise
         except Exception as error:
+            if (stop := session.interruption()) is not None:
+                session.mark_unfinished("interrupted")
+                raise stop from error
+            if isinstance(error, SlmVllmError):
+                log.error("%s", error)
+                session.mark_unfinished("failed", error)
+                raise
             log.exception("the run ended with a defect of the program")
             session.mark_unfinished("failed", error)
             raise
@@ -148,6 +151,11 @@ class _Session:
                 cell.state.update(phase, **_reason(error))
                 if phase != "loading":
                     cell.recorder.stopped(phase)
+
+    def interruption(self) -> Interrupted | None:
+        """The signal behind an error: compiled code may make one of its own of `Interrupted`."""
+        number = self._signals.received
+        return Interrupted(number) if self._signals.raised and number is not None else None
 
     def run(self) -> list[dict[str, Any]]:
         """See `evaluate`."""
@@ -207,7 +215,8 @@ class _Session:
 
     def _fail(self, cells: Sequence[Cell], error: SlmVllmError) -> None:
         """Notes an error at its cells under `keep_going`; a dead engine ends them all."""
-        if not self._options.keep_going or isinstance(error, EngineDiedError):
+        final = isinstance(error, EngineDiedError) or self._signals.raised
+        if final or not self._options.keep_going:
             raise error
         log.error("%s", error)
         for cell in cells:

@@ -33,10 +33,16 @@ class StopSignals:
     """Installs the handlers while its block runs (main thread only).
 
     A signal that is ignored stays ignored: that is how nohup protects a run from SIGHUP.
+
+    Attributes:
+        received: The first signal, None before it.
+        raised: Whether `Interrupted` was raised where the run was. Compiled code may make an error
+            of its own of it (Ray: a SystemError).
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.raised = False
         self._draining = False
         self._previous: dict[int, Any] = {}
 
@@ -59,6 +65,7 @@ class StopSignals:
         """Says whether a signal should be waited out (True) or raised at once (False)."""
         self._draining = draining
         if not draining and self.received is not None:
+            self.raised = True
             raise Interrupted(self.received)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
@@ -66,4 +73,5 @@ class StopSignals:
             os._exit(128 + signum)
         self.received = signum
         if not self._draining:
+            self.raised = True
             raise Interrupted(signum)

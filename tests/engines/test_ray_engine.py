@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -166,6 +168,31 @@ def test_ray_of_its_own_ends_with_the_engine(engine_for: Any) -> None:
         assert own
         assert len(list(engine.stream(asked(40)))) == 40
     assert not psutil.wait_procs(own, timeout=20)[1]
+
+
+@pytest.mark.parametrize("sign", ["gcs_server", "raylet", "ray::RuntimeEnvAgent", "ray::Replica"])
+def test_a_signal_while_ray_starts_leaves_nothing_behind(sign: str) -> None:
+    """Told as soon as a process of that name is there: while Ray starts, or replicas load."""
+    script = Path(__file__).with_name("stopped_ray.py")
+    process = psutil.Popen([sys.executable, str(script)])
+    started: dict[int, psutil.Process] = {}
+    deadline = time.monotonic() + 120
+    while not any(sign in _title(child) for child in started.values()):
+        assert process.poll() is None and time.monotonic() < deadline
+        started |= {child.pid: child for child in process.children(recursive=True)}
+    process.send_signal(signal.SIGTERM)
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(psutil.NoSuchProcess):
+            started |= {child.pid: child for child in process.children(recursive=True)}
+    assert process.returncode == 143
+    assert not psutil.wait_procs(list(started.values()), timeout=20)[1]
+
+
+def _title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def test_a_cluster_that_is_not_there(engine_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from slm_vllm.errors import (
 from slm_vllm.runs.folder import RunFolder
 from slm_vllm.runs.session import RunOptions, evaluate
 from slm_vllm.runs.signals import Interrupted
+from slm_vllm.types import EngineInfo
 
 MakeConfig = Callable[..., Config]
 
@@ -140,6 +141,39 @@ def test_a_signal_drains_and_says_128_plus_its_number(
     rest = FakeEngine()
     run(config, rest)
     assert len(rest.asked) == 10 - kept
+
+
+@pytest.mark.parametrize("kind", [SystemError, EngineError])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_signal_that_compiled_code_makes_an_error_of_is_still_a_signal(
+    make_config: MakeConfig, kind: type[Exception], begun: bool
+) -> None:
+    """Ray does that while replicas load; with `keep_going` the other cells are not run either."""
+
+    class Translating(FakeEngine):
+        def start(self) -> EngineInfo:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()  # until the handler has run
+            except BaseException as error:
+                raise kind("returned a result with an exception set") from error
+            raise AssertionError
+
+    config, other = make_config(), make_config("experiment_mode=oracle")
+    if begun:
+        for first in (config, other):
+            short = first.experiment.model_copy(update={"max_samples": 2})
+            run(first.model_copy(update={"experiment": short}), FakeEngine())
+    engine = Translating()
+    options = RunOptions(keep_going=True, make_engine=engine.factory())
+    with pytest.raises(Interrupted) as stopped:
+        evaluate([config, other], options)
+    assert stopped.value.exit_code == 143
+    for cell in (config, other):
+        assert json.loads((folder(cell) / "state.json").read_text())["phase"] == "interrupted"
+    rest = FakeEngine()
+    run(config, rest)
+    assert len(rest.asked) == (8 if begun else 10)
 
 
 def test_extended_and_reordered_data_reuses_what_is_valid(
