@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import threading
-from collections.abc import Callable, Container
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,7 @@ from slm_vllm.errors import EngineError, MissingExtraError
 
 _DAEMONS = ("raylet", "gcs_server")
 _GRACE_SECONDS = 2.0
+_CONNECT_SECONDS = 5.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -58,17 +61,21 @@ def connect(ray: Any, address: str | None) -> Callable[[], None]:
         options |= {"address": "local", "include_dashboard": False}
     else:
         options["address"] = address
-    # Ray puts a handler of its own in the place of the run's: it exits with the signal's number.
-    told: SystemExit | None = None
     others = {child.pid for child in psutil.Process().children()}
-    shutdown = partial(_shutdown, ray, others)
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        ray.init(**options)
-    except SystemExit as exit:
-        told = exit
-    except Exception as error:  # ConnectionError, ValueError, RuntimeError, by version and cause
+        if address is not None and (found := re.fullmatch(r"([^/:]+):(\d+)", address)):
+            # Ray itself goes on trying for minutes.
+            socket.create_connection((found[1], int(found[2])), _CONNECT_SECONDS).close()
+        with _handlers_kept():
+            ray.init(**options)
+    except BaseException as error:
         _kill_daemons(others)
+        ray.shutdown()
+        if isinstance(error, SystemExit) and error.code in SIGNALS:
+            signal.raise_signal(signal.Signals(error.code))  # it went to Ray's handler
+        if not isinstance(error, Exception):
+            raise
+        # OSError, ValueError, RuntimeError, by version and cause
         place = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise EngineError(
             f"{place} could not be used: {error}. "
@@ -79,19 +86,7 @@ def connect(ray: Any, address: str | None) -> Callable[[], None]:
                 else "Set engine.ray_address to use a cluster that is running"
             )
         ) from error
-    except BaseException:  # the run's own handler was still there
-        _kill_daemons(others)
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    if told is not None:
-        _kill_daemons(others)
-        if told.code in SIGNALS:
-            signal.raise_signal(signal.Signals(told.code))
-        raise told
-    return shutdown
+    return partial(_shutdown, ray, others)
 
 
 def count_gpus(ray: Any) -> float:
@@ -99,16 +94,25 @@ def count_gpus(ray: Any) -> float:
     return float(ray.cluster_resources().get("GPU", 0))
 
 
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Puts the run's handlers back: Ray's own exits with the number of the signal."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
 def _shutdown(ray: Any, others: Container[int]) -> None:
     """Disconnects and ends Ray's processes that are children of this one, except `others`."""
-    daemons = _daemons(others)
-    started = [*daemons, *(below for daemon in daemons for below in daemon.children(True))]
+    started = _with_descendants(_daemons(others))
     ray.shutdown()
     # Agents that were only just starting outlive their raylet, and wait for it in vain.
     _, left = psutil.wait_procs(started, _GRACE_SECONDS)
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    _kill(left)
 
 
 def _kill_daemons(others: Container[int]) -> None:
@@ -117,12 +121,27 @@ def _kill_daemons(others: Container[int]) -> None:
     for daemon in daemons:
         with suppress(psutil.NoSuchProcess):
             daemon.suspend()
-    for daemon in daemons:
+    _kill(_with_descendants(daemons))
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
-            for process in [*daemon.children(recursive=True), daemon]:
-                process.kill()
+            process.kill()
 
 
 def _daemons(others: Container[int]) -> list[psutil.Process]:
-    children = [child for child in psutil.Process().children() if child.pid not in others]
-    return [child for child in children if child.name() in _DAEMONS]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if child.pid not in others and child.name() in _DAEMONS:
+                found.append(child)
+    return found
+
+
+def _with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found += [*process.children(recursive=True), process]
+    return found

@@ -81,9 +81,8 @@ class RayEngine(BaseEngine):
         Raises:
             EngineError: No cluster, not enough GPUs, or no replica could load the model.
         """
-        self._ray = ray = import_ray()
-        self._shutdown = ray.shutdown
-        self._shutdown = connect(ray, self._config.ray_address)
+        self._ray = import_ray()
+        self._shutdown = connect(self._ray, self._config.ray_address)
         self._n = self._count()
         self._members = [self._add(number) for number in range(self._n)]
         failures = self._wait_for_all()

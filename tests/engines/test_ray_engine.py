@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -203,6 +204,15 @@ def test_a_cluster_that_is_not_there(engine_for: Any, monkeypatch: pytest.Monkey
     with engine_for(ray_address="auto") as engine:
         with pytest.raises(EngineError, match="the Ray cluster at auto could not be used: Could"):
             engine.start()
+
+
+def test_an_address_where_nothing_listens_is_said_at_once(engine_for: Any) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and not listening
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with engine_for(ray_address=address) as engine:
+            with pytest.raises(EngineError, match=f"{address} could not be used: .*refused"):
+                engine.start()
 
 
 def test_ray_that_is_not_installed(engine_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:

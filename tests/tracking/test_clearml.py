@@ -67,6 +67,37 @@ def assert_everything_is_there(server: Loopback) -> None:
     assert "bm25" in json.dumps(task["hyperparams"])
 
 
+def kill_publisher_at(
+    server: Loopback, folder: Path, number: int, *, may_end: bool = False
+) -> None:
+    """Kills it when a request is done and the answer not sent.
+
+    Args:
+        server: Who is asked.
+        folder: The run.
+        number: Of the request.
+        may_end: It may have less to say than that.
+    """
+    environment = os.environ | server.environment()
+    process = start_publisher("clearml", 60, environment, folder / "log.txt")
+    answered = 0
+
+    def kill(endpoint: str) -> None:
+        nonlocal answered
+        answered += 1
+        if answered == number:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+    server.after = kill
+    assert process.stdin is not None
+    process.stdin.write(f"{folder}\n")
+    process.stdin.flush()
+    delivered = wait_for(process, 60)
+    server.after = lambda endpoint: None
+    assert process.returncode == -signal.SIGKILL or (may_end and delivered)
+
+
 def test_a_run_is_published_whole(
     configured: Loopback, run_folder: Path, config: Callable[..., Any]
 ) -> None:
@@ -97,25 +128,7 @@ def test_a_killed_publisher_tells_nothing_twice(
     configured: Loopback, run_folder: Path, config: Callable[..., Any], call: int
 ) -> None:
     record(run_folder, config())
-    process = start_publisher(
-        "clearml", 60, os.environ | configured.environment(), run_folder / "log.txt"
-    )
-    answered = 0
-
-    def kill(endpoint: str) -> None:
-        nonlocal answered
-        answered += 1
-        if answered == call:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-
-    configured.after = kill  # the work is done, its acknowledgement is lost
-    assert process.stdin is not None
-    process.stdin.write(f"{run_folder}\n")
-    process.stdin.flush()
-    assert not wait_for(process, 60)
-    assert process.returncode == -signal.SIGKILL
-    configured.after = lambda endpoint: None
+    kill_publisher_at(configured, run_folder, call)
     assert sync_run(run_folder, 60, lambda line: None)
     assert_everything_is_there(configured)
 
