@@ -1,337 +1,281 @@
-"""Answers from running OpenAI-compatible servers, such as `vllm serve`.
-
-Nothing of vLLM or a GPU is needed in this process. An event loop in a thread of its own sends the
-requests; answers come back through a queue.
-"""
+"""One OpenAI-compatible server: what it serves, how it is asked, how it is doing."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import logging
-import os
-import queue
-import threading
-from collections import deque
-from collections.abc import Collection, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
-from slm_vllm.config.schema import EngineConfig, PromptConfig
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
-from slm_vllm.engines.base import BaseEngine
-from slm_vllm.engines.openai_client import (
-    Failed,
-    Served,
-    Server,
-    Unusable,
-    api_url,
-    make_client,
-    request_body,
-)
-from slm_vllm.engines.prefetch import Prefetcher
-from slm_vllm.engines.server_pool import RetryPolicy, ServerPool
 from slm_vllm.engines.settings import EngineSettings
-from slm_vllm.errors import ConfigError, EngineError
-from slm_vllm.prompting.template import turns_before
-from slm_vllm.types import Completion, EngineInfo, GenerationRequest
+from slm_vllm.errors import MissingExtraError
+from slm_vllm.types import Completion, GenerationRequest
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-_END = object()
-_FIRST_LIMIT = 16
-_MOST_IN_FLIGHT = 512  # of one server; vLLM batches 256 by default and 1024 on large GPUs
-_KEY_VARIABLE = "OPENAI_API_KEY"
-_IDLE_SECONDS = 0.005
+_PROBE_SECONDS = 10.0
+_LOAD = (408, 429, 503, 529)  # the server is there and has too much to do
+_REFUSED = (401, 403, 404, 405)  # no request will do better
+_LONGEST_MESSAGE = 300
+
+Trouble = Literal["load", "timeout", "connection", "server", "refused", "request"]
 
 
-class OpenAIEngine(BaseEngine):
-    """One or several servers that serve the same model.
+class Unusable(Exception):
+    """A server that cannot serve the run; the message says why and what to do."""
 
-    Args:
-        settings: What a local engine would get; its tokenizer makes the texts for servers that
-            take no token ids.
-        config: The `engine` section.
-        model_names: What the model may be called on the server.
-        policy: How long to keep trying.
-        prompt: The `prompt` section, for the turns in front of the question (endpoint "chat").
+
+class Failed(Exception):
+    """One request that got no answer.
+
+    Attributes:
+        trouble: "load": too much at once. "timeout": no answer. "connection": nobody there.
+            "server": an error or nonsense from the server. "refused": the server will refuse
+            every request. "request": this one is at fault, asking again would not help.
+        retry_after: Seconds that the server asks to wait, or None.
     """
 
-    def __init__(
-        self,
-        settings: EngineSettings,
-        config: EngineConfig,
-        model_names: Collection[str] = (),
-        policy: RetryPolicy | None = None,
-        prompt: PromptConfig | None = None,
-    ) -> None:
-        self._settings = settings
-        self._config = config
-        self._turns = turns_before(prompt) if prompt is not None else []
-        self._thinking = prompt is not None and prompt.enable_thinking
-        self._names = (*model_names, str(settings.model_path))
-        self._policy = policy or RetryPolicy()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._servers: list[Server] = []
-        self._pool: ServerPool | None = None
-        self._text: _PromptText | None = None
-
-    def start(self) -> EngineInfo:
-        """Asks every server what it serves; those that fail are left out for now.
-
-        Raises:
-            EngineError: None can be used, or one takes shorter prompts than the run has.
-        """
-        key = _key(self._config.api_key_env)
-        most = self._config.max_in_flight or _MOST_IN_FLIGHT
-        self._servers = [
-            Server(
-                url, make_client(url, key, self._config.timeout), AdaptiveLimit(_FIRST_LIMIT, most)
-            )
-            for url in dict.fromkeys(api_url(url) for url in self._config.base_url)
-        ]
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
-        self._thread.start()
-        self._wait_for(self._open())
-        served = {server.url: server.served for server in self._servers if server.served}
-        lengths = [found.max_model_len for found in served.values() if found.max_model_len]
-        details = {
-            "servers": [server.url for server in self._servers],
-            "served_model": sorted({found.name for found in served.values()}),
-            "prompts": ["turns"]
-            if self._config.endpoint == "chat"
-            else sorted(
-                {"token ids" if found.takes_token_ids else "text" for found in served.values()}
-            ),
-        }
-        return EngineInfo("openai", min([self._settings.max_model_len, *lengths]), details)
-
-    def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
-        """See `BaseEngine.stream`."""
-        if self._loop is None or self._pool is None:
-            raise EngineError("The engine is not started")
-        most = self._config.max_in_flight or _MOST_IN_FLIGHT
-        source = Prefetcher(requests, most)
-        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        sending = _Sending(self, self._pool, source, answers, bound=2 * most * len(self._servers))
-        done = asyncio.run_coroutine_threadsafe(sending.run(), self._loop)
-        try:
-            while (item := answers.get()) is not _END:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            self._loop.call_soon_threadsafe(sending.stop)
-            source.close()
-            done.result()
-
-    def close(self) -> None:
-        """Closes all connections."""
-        if self._loop is None or self._thread is None:
-            return
-        for server in self._servers:
-            log.info(
-                "%s: %d answers, %d failed attempts, at most %d requests at once",
-                server.url,
-                server.n_answers,
-                server.n_retries,
-                server.limit.highest,
-            )
-        self._wait_for(self._shut())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._loop = self._thread = self._pool = None
-
-    async def ask(self, server: Server, request: GenerationRequest) -> Completion:
-        """One request to one server; raises `Failed`."""
-        served = server.served
-        assert served is not None
-        body = request_body(self._settings, served, self._config.extra_body)
-        if self._config.endpoint == "chat":
-            if served.takes_token_ids:  # it is vLLM
-                thinking = {"enable_thinking": self._thinking}
-                body["extra_body"] = {"chat_template_kwargs": thinking} | body["extra_body"]
-            turns = [*self._turns, {"role": "user", "content": request.user_turn}]
-            return await server.ask_chat(request, turns, body)
-        prompt = request.prompt_token_ids if served.takes_token_ids else self._text_of(request)
-        return await server.ask(request, prompt, body)
-
-    @property
-    def policy(self) -> RetryPolicy:
-        """How long the engine keeps trying."""
-        return self._policy
-
-    def _text_of(self, request: GenerationRequest) -> str:
-        if self._text is None:
-            self._text = _PromptText(self._settings)
-        return self._text.of(request.prompt_token_ids)
-
-    async def _open(self) -> None:
-        found = await asyncio.gather(
-            *(self._probe(server) for server in self._servers), return_exceptions=True
-        )
-        for server, result in zip(self._servers, found, strict=True):
-            if isinstance(result, Served):
-                server.down = None
-            elif isinstance(result, Unusable):
-                server.down = str(result)
-            elif isinstance(result, BaseException):
-                raise result
-        if all(server.down is not None for server in self._servers):
-            reasons = "\n".join(f"  {server.down}" for server in self._servers)
-            raise EngineError(f"No server can be used:\n{reasons}")
-        self._pool = ServerPool(self._servers, self._policy, self._probe)
-
-    async def _probe(self, server: Server) -> Served:
-        served = await server.probe(self._names, self._config.served_model)
-        needed = self._settings.max_model_len
-        if served.max_model_len is not None and served.max_model_len < needed:
-            raise Unusable(
-                f"{server.url}: takes {served.max_model_len} tokens, this run needs up to "
-                f"{needed}. Start it with --max-model-len {needed}, or set "
-                f"model.max_model_len={served.max_model_len} (longer prompts then lose passages)"
-            )
-        return served
-
-    async def _shut(self) -> None:
-        if self._pool is not None:
-            await self._pool.close()
-        await asyncio.gather(*(server.client.close() for server in self._servers))
-
-    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def __init__(self, trouble: Trouble, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    """A request to be sent for the `number`th time, after it failed at a server."""
+class Served:
+    """What a server says of the model.
 
-    request: GenerationRequest
-    number: int = 1
-    failed_at: Server | None = None
+    Attributes:
+        name: The name it knows the model by.
+        max_model_len: Longest prompt plus answer in tokens, where it says so (vLLM does).
+        takes_token_ids: Whether prompts go as token ids, exactly those of a local run.
+    """
+
+    name: str
+    max_model_len: int | None
+    takes_token_ids: bool
 
 
-class _Sending:
-    """The requests of one stream, inside the event loop."""
+class Server:
+    """One base URL.
 
-    def __init__(
-        self,
-        engine: OpenAIEngine,
-        pool: ServerPool,
-        source: Prefetcher[GenerationRequest],
-        answers: queue.SimpleQueue[Any],
-        bound: int,
-    ) -> None:
-        self._engine, self._pool, self._source = engine, pool, source
-        self._answers, self._bound = answers, bound
-        self._again: deque[_Attempt] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._main: asyncio.Task[Any] | None = None
-        self._stopped = False
-        self._defect: Exception | None = None
+    Args:
+        url: Address of the API, with or without the `/v1`.
+        client: An `openai.AsyncOpenAI` for it.
+        limit: How much it gets at once.
+    """
 
-    def stop(self) -> None:
-        """Asks no more and drops what is under way."""
-        self._stopped = True
-        if self._main is not None:
-            self._main.cancel()
+    def __init__(self, url: str, client: Any, limit: AdaptiveLimit) -> None:
+        self.url = url
+        self.client = client
+        self.limit = limit
+        self.served: Served | None = None
+        self.down: str | None = "not asked yet"
+        self.failures_in_a_row = 0
+        self.troubles_in_a_row = 0
+        self.times_down = 0
+        self.paused_until = 0.0
+        self.n_answers = 0
+        self.n_retries = 0
 
-    async def run(self) -> None:
-        """Sends until everything is answered; the last item put is the end mark or an error."""
-        last: object = _END
-        self._main = asyncio.current_task()
+    async def probe(self, names: Collection[str], wanted: str | None) -> Served:
+        """Asks the server what it serves.
+
+        Args:
+            names: What the model may be called: its path, its repository.
+            wanted: The one name it must have, if the user gave one.
+
+        Raises:
+            Unusable: It does not answer, or does not serve the model.
+        """
+        import openai
+
         try:
-            while not self._stopped:
-                if self._defect is not None:
-                    raise self._defect
-                following = self._next()
-                if following is not None:
-                    server = await self._pool.free_server(avoid=following.failed_at)
-                    self._start(self._ask(server, following))
-                    await asyncio.sleep(0)  # it is under way when the next server is chosen
-                elif self._source.exhausted and not self._tasks and self._defect is None:
-                    break
-                else:
-                    await asyncio.sleep(_IDLE_SECONDS)
-        except BaseException as error:  # raised again in the thread that reads the answers
-            last = error
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._answers.put(last)
+            page = await self.client.models.list(timeout=_PROBE_SECONDS)
+            cards = [card.model_dump() for card in page.data]
+        except openai.APIStatusError as error:
+            raise Unusable(self._hidden(_status_problem(self.url, error))) from None
+        except openai.APIConnectionError as error:
+            reason = str(error.__cause__ or error) or type(error).__name__
+            raise Unusable(
+                f"{self.url}: does not answer ({reason}). Is the server started, and is the "
+                "address right? vLLM: `vllm serve MODEL --port 8000`, then "
+                "--base-url http://HOST:8000/v1"
+            ) from None
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+            raise Unusable(
+                f"{self.url}: its list of models cannot be read ({_short(error)}). "
+                "Is it the address of an OpenAI-compatible API (it often ends in /v1)?"
+            ) from None
+        self.served = find_model(self.url, cards, names, wanted)
+        return self.served
 
-    def _next(self) -> _Attempt | None:
-        if self._again:
-            return self._again.popleft()
-        if self._answers.qsize() >= self._bound:  # whoever reads them is slow
-            return None
-        request = self._source.take(wait=False)
-        return None if request is None else _Attempt(request)
+    async def ask(
+        self, request: GenerationRequest, prompt: Any, body: dict[str, Any]
+    ) -> Completion:
+        """Sends one whole prompt.
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        Raises:
+            Failed: There is no answer; says what kind of trouble it was.
+        """
+        asked = self.client.completions.create(model=self._name, prompt=prompt, **body)
+        return await self._answer(request, asked, lambda choice: choice.text)
 
-    async def _ask(self, server: Server, attempt: _Attempt) -> None:
-        number, request = server.limit.send(), attempt.request
+    async def ask_chat(
+        self, request: GenerationRequest, turns: list[dict[str, str]], body: dict[str, Any]
+    ) -> Completion:
+        """Sends the turns of a chat; see `ask`."""
+        asked = self.client.chat.completions.create(model=self._name, messages=turns, **body)
+        return await self._answer(request, asked, lambda choice: choice.message.content)
+
+    @property
+    def _name(self) -> str:
+        assert self.served is not None
+        return self.served.name
+
+    async def _answer(
+        self, request: GenerationRequest, asked: Awaitable[Any], text_of: Callable[[Any], Any]
+    ) -> Completion:
+        import openai
+
         try:
-            completion = await self._engine.ask(server, request)
-        except Failed as failure:
-            wait = self._pool.failed(server, number, failure)
-            if failure.trouble == "request" or attempt.number >= self._engine.policy.attempts:
-                self._answers.put(_error(request, f"{server.url}: {failure}"))
-                return
-            await asyncio.sleep(wait)
-            # A server that refuses everything is not the fault of the request.
-            following = attempt.number + (failure.trouble != "refused")
-            self._again.append(_Attempt(request, following, server))
-        except asyncio.CancelledError:
-            server.limit.failed()
-            raise
-        except Exception as error:
-            server.limit.failed()
-            self._defect = error
-        else:
-            self._pool.answered(server)
-            self._answers.put(completion)
+            return _completion(request, await asked, text_of)
+        except openai.APITimeoutError:
+            raise Failed("timeout", "no answer in time (engine.timeout)") from None
+        except openai.APIConnectionError as error:
+            reason = str(error.__cause__ or error) or type(error).__name__
+            raise Failed("connection", f"connection failed: {reason}") from None
+        except openai.APIStatusError as error:
+            raise _status_failure(error, self._hidden) from None
+        except (openai.OpenAIError, json.JSONDecodeError, ValueError) as error:
+            raise Failed("server", f"unreadable answer: {_short(error)}") from None
+        except (TypeError, AttributeError, IndexError, KeyError) as error:
+            raise Failed("server", f"an answer of another form: {_short(error)}") from None
+
+    def _hidden(self, text: str) -> str:
+        """Without the key, which some servers repeat when they refuse it."""
+        return text.replace(self.client.api_key, "***")
 
 
-class _PromptText:
-    """Prompts as text, for servers that take no token ids."""
+def make_client(url: str, key: str, timeout: float) -> Any:
+    """The official client, without its own retries.
 
-    def __init__(self, settings: EngineSettings) -> None:
-        from slm_vllm.models.tokenizer import load_tokenizer
-
-        self._tokenizer = load_tokenizer(
-            settings.model_path, trust_remote_code=bool(settings.extra.get("trust_remote_code"))
-        )
-        # Where the tokenizer puts a token in front of every text, the server's will do so again.
-        added = list(self._tokenizer("")["input_ids"])
-        self._front = added[0] if added else None
-
-    def of(self, token_ids: list[int]) -> str:
-        """The text that these tokens were made from."""
-        if self._front is not None and token_ids[:1] == [self._front]:
-            token_ids = token_ids[1:]
-        return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        from openai import AsyncOpenAI
+    except ImportError:
+        raise MissingExtraError("openai", "openai", "--engine openai") from None
+    return AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0)
 
 
-def _key(variable: str | None) -> str:
-    key = os.environ.get(variable or _KEY_VARIABLE, "")
-    if variable is not None and not key:
-        raise ConfigError(
-            f"--api-key-env {variable}: this environment variable is not set or empty"
-        )
-    return key or "EMPTY"  # the client wants one; servers without keys ignore it
+def api_url(url: str) -> str:
+    """The address with the `/v1` that a bare host lacks."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") or "/v1"))
 
 
-def _error(request: GenerationRequest, reason: str) -> Completion:
-    return Completion(
-        request.request_id, "", "error", len(request.prompt_token_ids), 0, error=reason
+def find_model(
+    url: str, cards: list[dict[str, Any]], names: Collection[str], wanted: str | None
+) -> Served:
+    """The entry of a server's list of models that is the run's model.
+
+    Raises:
+        Unusable: There is none; names what is served.
+    """
+    for card in cards:
+        found = {str(card.get("id")), str(card.get("root"))}
+        if (wanted in found) if wanted else (found & set(names)):
+            length = card.get("max_model_len")
+            return Served(
+                name=str(card["id"]),
+                max_model_len=length if isinstance(length, int) else None,
+                takes_token_ids=isinstance(length, int) or card.get("owned_by") == "vllm",
+            )
+    listed = ", ".join(str(card.get("id")) for card in cards) or "nothing"
+    asked = wanted or " or ".join(dict.fromkeys(names))
+    raise Unusable(
+        f"{url}: serves {listed}, not {asked}. If one of them is the model of this run, name it "
+        "with engine.served_model=NAME"
     )
+
+
+def request_body(settings: EngineSettings, served: Served, extra: dict[str, Any]) -> dict[str, Any]:
+    """Everything of a request but its prompt.
+
+    vLLM fills what is not said from the model's own generation_config.json, where a local run
+    takes the neutral value: so everything is said. Other servers refuse fields they do not know,
+    and get only what differs from the neutral value.
+    """
+    generation = settings.generation
+    body: dict[str, Any] = {
+        "max_tokens": generation.max_new_tokens,
+        "temperature": generation.temperature,
+        "top_p": generation.top_p,
+    }
+    if settings.stop:
+        body["stop"] = list(settings.stop)
+    if generation.temperature > 0:
+        body["seed"] = settings.seed
+    more: dict[str, Any] = {}
+    if served.takes_token_ids or generation.top_k is not None:
+        more["top_k"] = generation.top_k if generation.top_k is not None else -1
+    if served.takes_token_ids or generation.repetition_penalty != 1.0:
+        more["repetition_penalty"] = generation.repetition_penalty
+    return {**body, "extra_body": {**more, **extra}}
+
+
+def _completion(
+    request: GenerationRequest, answer: Any, text_of: Callable[[Any], Any]
+) -> Completion:
+    choice = answer.choices[0]
+    text = text_of(choice)
+    if not isinstance(text, str):
+        raise TypeError("choices[0] has no text")
+    usage = answer.usage
+    return Completion(
+        request_id=request.request_id,
+        text=text,
+        finish_reason=choice.finish_reason or "stop",
+        n_prompt_tokens=int(usage.prompt_tokens) if usage else len(request.prompt_token_ids),
+        n_completion_tokens=int(usage.completion_tokens) if usage else 0,
+    )
+
+
+def _status_failure(error: Any, hidden: Callable[[str], str]) -> Failed:
+    status = int(error.status_code)
+    message = hidden(f"status {status}: {_short(error)}")
+    if status in _LOAD:
+        return Failed("load", message, _retry_after(error.response.headers))
+    if status >= 500 or status == 409:
+        return Failed("server", message, _retry_after(error.response.headers))
+    return Failed("refused" if status in _REFUSED else "request", message)
+
+
+def _status_problem(url: str, error: Any) -> str:
+    status = int(error.status_code)
+    if status in (401, 403):
+        return (
+            f"{url}: refuses the key (status {status}). Put the right one into the environment "
+            "variable that --api-key-env names (OPENAI_API_KEY without it)"
+        )
+    if status == 404:
+        return f"{url}: has no list of models (status 404). The address often ends in /v1"
+    return f"{url}: answers with status {status}: {_short(error)}"
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds; the header may also hold a date, which is left to the usual back-off."""
+    try:
+        return max(0.0, float(headers.get("retry-after")))
+    except (TypeError, ValueError):
+        return None
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."

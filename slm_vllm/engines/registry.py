@@ -23,7 +23,7 @@ def engine_factory(config: Config) -> EngineFactory:
     """
     section = config.engine
     if section.name == "openai":
-        from slm_vllm.engines.openai_server import OpenAIEngine
+        from slm_vllm.engines.openai_engine import OpenAIEngine
 
         names = (config.model.path, config.model.name)
         if not section.base_url:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from slm_vllm.engines.openai_client import Failed, Server, Unusable
+from slm_vllm.engines.openai_server import Failed, Server, Unusable
 from slm_vllm.errors import EngineError
 
 log = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from slm_vllm.config.schema import (
 )
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
 from slm_vllm.engines.device import Device
-from slm_vllm.engines.openai_client import api_url
-from slm_vllm.engines.openai_server import OpenAIEngine
+from slm_vllm.engines.openai_engine import OpenAIEngine
+from slm_vllm.engines.openai_server import api_url
 from slm_vllm.engines.server_pool import RetryPolicy
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineError
