@@ -264,3 +264,28 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     job = start_python(code, *arguments)
     out, err = job.communicate(timeout=120)
     return subprocess.CompletedProcess(job.args, job.returncode, out, err)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "passage", "expected"),
+    [
+        ("bm25", {}, {}, "243ce50be14521ad"),
+        ("bm25", {"k1": 1.2, "b": 0.5}, {"size": 2, "stride": 1}, "860ffa23e0b376c3"),
+        ("rank_bm25", {}, {}, "12dcfad64d6ba3e3"),
+        (
+            "hybrid",
+            {"retrievers": ["bm25", "rank_bm25"], "weights": [0.3, 0.7]},
+            {},
+            "a4f26c815c22c65b",
+        ),
+    ],
+)
+def test_an_index_keeps_its_fingerprint_from_version_to_version(
+    tmp_path: Path, kind: str, options: dict[str, object], passage: dict[str, int], expected: str
+) -> None:
+    """With another one, every index is built and every question asked anew."""
+    source = Source(["river bridge", "castle garden winter", "rivière 東京"])
+    config = RetrieverConfig(
+        name=kind, kind=kind, options=options, passage=PassageConfig(**passage)
+    )
+    assert opened(source, tmp_path, config=config).fingerprint == expected

@@ -33,6 +33,38 @@ def predictions(journal: Journal, keys: list[int]) -> list[str]:
     return [text for frame in frames for text in frame["prediction"]]
 
 
+LINE = (
+    '{"key":"000000000000001f","question_id": "q31", "question": "who", "answers": ["a"], '
+    '"prediction": "Rhône 東京", "completion": null, "contexts": [{"passage_id": "p", '
+    '"document_id": "d", "title": "t", "text": "x", "score": 0.5, "rank": 1}], '
+    '"context_type": "oracle", "n_passages_used": 1, "truncated": false, '
+    '"unterminated_thinking": false, "finish_reason": "stop", "n_prompt_tokens": 7, '
+    '"n_completion_tokens": 3, "error": null, "search": null, '
+    '"metadata": "{\\"topic\\": \\"t\\"}"}\n'
+)
+CONTENT = {
+    **{"key": "000000000000001f", "question_id": "q31", "question": "who", "answers": ["a"]},
+    **{"prediction": "Rhône 東京", "completion": None, "context_type": "oracle"},
+    "contexts": [
+        {"passage_id": "p", "document_id": "d", "title": "t", "text": "x", "score": 0.5, "rank": 1}
+    ],
+    **{"n_passages_used": 1, "truncated": False, "unterminated_thinking": False},
+    **{"finish_reason": "stop", "n_prompt_tokens": 7, "n_completion_tokens": 3},
+    **{"error": None, "search": None, "metadata": '{"topic": "t"}'},
+}
+
+
+def test_a_line_looks_as_in_earlier_versions(tmp_path: Path) -> None:
+    """Journals go from version to version."""
+    path = tmp_path / "j"
+    with Journal(path) as journal:
+        journal.append(CONTENT)
+    assert path.read_text(encoding="utf-8") == LINE
+    with Journal(path) as journal:
+        (frame,) = journal.read(np.array([31], dtype=np.uint64))
+    assert frame.to_dicts() == [CONTENT]
+
+
 def test_reads_back_in_the_order_asked_for(tmp_path: Path) -> None:
     with Journal(tmp_path / "j") as journal:
         for key in (5, 2**64 - 1, 0, 7):
