@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from slm_vllm.durable import publish_folder
 from slm_vllm.models.demo import prepare_demo_model
 from slm_vllm.models.resolve import resolve_model
 
@@ -44,8 +45,5 @@ def _with_demo_tokenizer(shape: Path, cache_dir: Path) -> Path:
         (made / "config.json").write_bytes(config)
         for file in _TOKENIZER:
             shutil.copyfile(demo / file, made / file)
-        try:
-            made.rename(target)
-        except OSError:  # another process was quicker
-            shutil.rmtree(made)
+        publish_folder(made, target, Path.is_dir)
     return target

@@ -18,6 +18,7 @@ from slm_vllm.datasets.nq import NqDataset
 from slm_vllm.datasets.parquet import write_parquet
 from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.datasets.simple_qa import SimpleQaDataset
+from slm_vllm.durable import publish, sync
 from slm_vllm.errors import ConfigError, StorageError
 
 Record = dict[str, Any]
@@ -102,10 +103,9 @@ class _Workspace:
 
     def publish(self) -> tuple[Path, ...]:
         for path in self._results.values():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+            sync(path)
         for name, path in self._results.items():
-            path.replace(self.folder / name)
+            publish(path, self.folder / name)
         return tuple(self.folder / name for name in self._results)
 
 

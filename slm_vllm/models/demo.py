@@ -20,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slm_vllm.durable import publish_folder, sha256_of
 from slm_vllm.errors import EngineError, MissingExtraError, StorageError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def prepare_demo_model(cache_dir: Path) -> Path:
         StorageError: The cache cannot be written.
     """
     gguf_path, version = _find_gguf()
-    digest = _sha256(gguf_path)
+    digest = sha256_of(gguf_path)
     name = hashlib.sha256(f"{digest}/{_RECIPE}".encode()).hexdigest()[:12]
     target = cache_dir / "models" / f"smollm2-135m-instruct-{name}"
     if _is_complete(target):
@@ -77,7 +78,7 @@ def prepare_demo_model(cache_dir: Path) -> Path:
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             _convert(gguf_path, scratch, version=version, digest=digest)
-            _move_into_place(scratch, target)
+            publish_folder(scratch, target, _is_complete)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
@@ -114,14 +115,6 @@ def _find_gguf() -> tuple[Path, str]:
     )
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _is_complete(folder: Path) -> bool:
     try:
         sizes = read_provenance(folder)["files"]
@@ -135,19 +128,6 @@ def _remove_leftovers(target: Path) -> None:
     for scratch in target.parent.glob(f".{target.name}.*"):
         if time.time() - scratch.stat().st_mtime > 3600:
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _move_into_place(scratch: Path, target: Path) -> None:
-    try:
-        os.rename(scratch, target)
-    except OSError:
-        if _is_complete(target):  # another process was quicker
-            return
-        # Something damaged is in the way. Renamed first, so that nobody finds it half deleted.
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        os.rename(target, aside / "damaged")
-        os.rename(scratch, target)
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _convert(gguf_path: Path, out: Path, *, version: str, digest: str) -> None:

@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from slm_vllm.durable import samples
+
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -42,10 +44,8 @@ def content_hash(folder: Path) -> str:
         size = path.stat().st_size
         if path in weights:
             digest.update(f"{path.name}\0{size}\0".encode())
-            with path.open("rb") as file:
-                for step in range(_SAMPLES):
-                    file.seek(max(size - _SAMPLE_BYTES, 0) * step // (_SAMPLES - 1))
-                    digest.update(file.read(_SAMPLE_BYTES))
+            for block in samples(path, _SAMPLES, _SAMPLE_BYTES):
+                digest.update(block)
         elif path.suffix in {".json", ".model", ".txt", ".jinja"}:
             digest.update(f"{path.name}\0{size}\0".encode())
             digest.update(path.read_bytes())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from slm_vllm import __version__
+from slm_vllm.durable import write_text
 from slm_vllm.errors import DataError, StorageError
 from slm_vllm.reporting import sections
 from slm_vllm.reporting.figures import Figure, build_figures
@@ -60,12 +60,9 @@ def write_report(report: Report, path: Path) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(report.html, encoding="utf-8")
-        part.replace(path)
+        write_text(path, report.html)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
 
 

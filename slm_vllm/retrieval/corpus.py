@@ -11,6 +11,7 @@ import polars as pl
 
 from slm_vllm.config.schema import DatasetConfig
 from slm_vllm.datasets.schema import DOCUMENT
+from slm_vllm.durable import samples
 
 _ENDS = 65_536
 
@@ -28,10 +29,7 @@ def corpus_key(dataset: DatasetConfig) -> str:
     if not path.is_file():
         return json.dumps(said, sort_keys=True, default=str)
     stat = path.stat()
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(_ENDS))
-        file.seek(max(stat.st_size - _ENDS, 0))
-        digest.update(file.read())
+    digest = hashlib.sha256(b"".join(samples(path, 2, _ENDS)))
     state = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
     return json.dumps([*said, *state], sort_keys=True, default=str)
 

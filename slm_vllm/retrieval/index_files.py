@@ -1,25 +1,23 @@
 """Folders of index files that are either whole or not there.
 
-A folder is filled under a temporary name, every file is flushed to disk, a seal with the size and a
-sampled checksum of each file is written last, and the folder gets its name by one rename. A reader
-checks the seal, so a folder that was cut short or altered is never used.
+A folder is filled under a temporary name, a seal with the size and a sampled checksum of each file
+is written last, and the folder is brought to disk and gets its name by one rename. A reader checks
+the seal, so a folder that was cut short or altered is never used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from slm_vllm import durable
 from slm_vllm.errors import StorageError
 from slm_vllm.retrieval.base import BuildMonitor, IndexCancelled
 
@@ -28,7 +26,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 SEAL = "index.json"
 _BLOCK = 4096
-_N_BLOCKS = 16
+_N_BLOCKS = 17
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -70,43 +68,17 @@ def read_seal(folder: Path) -> dict[str, Any]:
 
 
 def write_seal(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Flushes all files of a folder to disk and writes the seal."""
+    """Writes the seal of a filled folder."""
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL):
-        _fsync(path)
         files[path.relative_to(folder).as_posix()] = _sample(path)
     seal = {"format_version": FORMAT_VERSION, **facts, "files": files}
-    path = folder / SEAL
-    path.write_text(json.dumps(seal, indent=1, sort_keys=True), "utf-8")
-    _fsync(path)
-    _fsync(folder)
+    (folder / SEAL).write_text(json.dumps(seal, indent=1, sort_keys=True), "utf-8")
 
 
 def publish(temporary: Path, final: Path) -> None:
     """Gives a sealed folder its name. A damaged one is replaced, a whole one kept as it is."""
-    if final.exists():
-        try:
-            read_seal(final)
-        except DamagedIndexError:
-            damaged = final.with_name(f".damaged-{final.name}-{os.getpid()}")
-            os.replace(final, damaged)
-            shutil.rmtree(damaged, ignore_errors=True)
-        else:
-            shutil.rmtree(temporary)
-            return
-    os.replace(temporary, final)
-    _fsync(final.parent)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a small JSON file in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(value, sort_keys=True), "utf-8")
-        _fsync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    durable.publish_folder(temporary, final, _is_sealed)
 
 
 @contextlib.contextmanager
@@ -139,7 +111,7 @@ def building(folder: Path, what: str, *, resumable: bool = False) -> Iterator[Pa
 
 @contextlib.contextmanager
 def locked(path: Path, what: str, monitor: BuildMonitor) -> Iterator[None]:
-    """Holds a lock between processes; it is freed by the kernel when a process dies.
+    """Holds the lock of something to build.
 
     Raises:
         IndexCancelled: The monitor cancelled while another process held the lock.
@@ -147,24 +119,26 @@ def locked(path: Path, what: str, monitor: BuildMonitor) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("a")
+        path.touch()
     except OSError as error:
         raise _storage_error(error, path.parent, what) from error
-    with handle:
-        waited = False
-        while not _try_lock(handle.fileno()):
-            if not waited:
-                logger.info("Another process is building %s; waiting for it", what)
-                waited = True
-            monitor.report(f"waiting for another process to build {what}", 0)
-            time.sleep(0.1)
+    waited = False
+
+    def waiting() -> None:
+        nonlocal waited
+        if not waited:
+            logger.info("Another process is building %s; waiting for it", what)
+            waited = True
+        monitor.report(f"waiting for another process to build {what}", 0)
+
+    with durable.locked(path, waiting, every=0.1):
         yield
 
 
-def _try_lock(descriptor: int) -> bool:
+def _is_sealed(folder: Path) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        read_seal(folder)
+    except DamagedIndexError:
         return False
     return True
 
@@ -195,20 +169,9 @@ def _storage_error(error: Exception, folder: Path, what: str) -> StorageError:
 def _sample(path: Path) -> dict[str, Any]:
     """Size and checksum of blocks spread over the file, the first and the last included."""
     size = path.stat().st_size
+    whole = size <= _BLOCK * _N_BLOCKS
+    n, block = (1, size) if whole else (_N_BLOCKS, _BLOCK)
     digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        if size <= _BLOCK * (_N_BLOCKS + 1):
-            digest.update(file.read())
-        else:
-            for i in range(_N_BLOCKS + 1):
-                file.seek((size - _BLOCK) * i // _N_BLOCKS)
-                digest.update(file.read(_BLOCK))
+    for sample in durable.samples(path, n, block):
+        digest.update(sample)
     return {"size": size, "sample": digest.hexdigest()}
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

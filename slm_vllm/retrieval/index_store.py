@@ -24,6 +24,7 @@ from typing import Any
 import polars as pl
 
 from slm_vllm.config.schema import PassageConfig, RetrieverConfig
+from slm_vllm.durable import write_text
 from slm_vllm.errors import DataError
 from slm_vllm.retrieval.base import (
     BaseRetriever,
@@ -38,7 +39,6 @@ from slm_vllm.retrieval.index_files import (
     locked,
     publish,
     read_seal,
-    write_json,
     write_seal,
 )
 from slm_vllm.retrieval.options import parse_options
@@ -239,7 +239,8 @@ def _build_passages(known: Path, config: PassageConfig, corpus: _Corpus) -> Pass
         # Another key may hold the same content: both builders then want the same folder.
         with locked(corpus.root / f".{folder.name}.lock", "the passages", corpus.monitor):
             publish(temporary, folder)
-        write_json(known, {"corpus_hash": seen.corpus_hash, "corpus_key": corpus.key})
+        facts = {"corpus_hash": seen.corpus_hash, "corpus_key": corpus.key}
+        write_text(known, json.dumps(facts, sort_keys=True))
     return PassageStore(folder, fingerprint)
 
 

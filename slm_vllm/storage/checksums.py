@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.durable import blocks
 from slm_vllm.storage.bucket import Bucket, RemoteObject
 
-_BUFFER = 1 << 20
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _PARTS = re.compile(r"[0-9a-f]{32}-(\d+)")
 _DATE_SECONDS = 2.0
@@ -29,7 +27,7 @@ def compare(path: Path, remote: RemoteObject, bucket: Bucket) -> tuple[bool, str
     checksum = checksum_of(remote, bucket)
     if checksum is None:
         return True, "size"
-    for block in blocks(path, 0, None):
+    for block in blocks(path):
         checksum.update(block)
     return checksum.matches(), checksum.name
 
@@ -101,14 +99,6 @@ def same_file(path: Path, remote: RemoteObject, bucket: Bucket) -> str | None:
     return how
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    sha256 = _new("sha256")
-    for block in blocks(path, 0, None):
-        sha256.update(block)
-    return str(sha256.hexdigest())
-
-
 def md5_of(path: Path, start: int, length: int) -> bytes:
     """The MD5 of one stretch of a file."""
     md5 = _new("md5")
@@ -138,19 +128,3 @@ def _part_size(remote: RemoteObject, bucket: Bucket, n_parts: int) -> int | None
 
 def _new(name: str) -> Any:
     return hashlib.new(name, usedforsecurity=False)
-
-
-def blocks(path: Path, start: int, length: int | None) -> Iterator[memoryview]:
-    """A stretch of a file in blocks, to the end without `length`; each is good until the next."""
-    buffer = memoryview(bytearray(_BUFFER))
-    left = path.stat().st_size - start if length is None else length
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        while left > 0:
-            n = os.preadv(descriptor, [buffer[: min(left, _BUFFER)]], start)
-            if n == 0:
-                return
-            yield buffer[:n]
-            start, left = start + n, left - n
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.durable import publish
 from slm_vllm.errors import StorageError
 from slm_vllm.storage.bucket import Bucket, RemoteObject
 from slm_vllm.storage.checksums import checksum_of, same_file
@@ -26,7 +27,6 @@ from slm_vllm.storage.side_files import (
     check_room,
     part_file,
     part_state,
-    publish,
     read_state,
     write_state,
     writing,

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from slm_vllm.storage.checksums import Checksum, blocks
+from slm_vllm.durable import blocks
+from slm_vllm.storage.checksums import Checksum
 
 
 class FollowingChecksum:

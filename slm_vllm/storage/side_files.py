@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.durable import locked, write_text
 from slm_vllm.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -44,37 +43,24 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """Replaces a state file in one step."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(state), "utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def publish(part: Path, target: Path) -> None:
-    """Brings a whole file to disk and gives it its name."""
-    descriptor = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    part.replace(target)
+    write_text(path, json.dumps(state))
 
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
     """Holds a file for this process, and explains what the disk says.
 
-    Another process that downloads to the same place is waited for; the kernel frees its lock when
-    it dies.
+    Another process that downloads to the same place is waited for.
 
     Raises:
         StorageError: The place cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(f".{target.name}.lock"), target):
+        with locked(
+            target.with_name(f".{target.name}.lock"),
+            lambda: logger.info("another process is downloading %s; waiting for it", target),
+        ):
             yield
     except OSError as error:
         raise disk_error(error, target) from error
@@ -101,30 +87,3 @@ def check_room(target: Path, needed: int) -> None:
             f"{target} needs {needed / 1e6:,.0f} MB and {target.parent} has {free / 1e6:,.0f} MB "
             "free. Nothing was downloaded"
         )
-
-
-@contextmanager
-def _locked(path: Path, target: Path) -> Iterator[None]:
-    while True:
-        with path.open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info("another process is downloading %s; waiting for it", target)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            # Whoever held it before has removed the file: then this lock is on nothing.
-            if not _is_at(handle.fileno(), path):
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    # One question to the disk: between two, another process may remove the file.
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

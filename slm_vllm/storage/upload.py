@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.durable import sha256_of
 from slm_vllm.errors import StorageError
 from slm_vllm.storage.bucket import SHA256_KEY, Bucket, RemoteObject
-from slm_vllm.storage.checksums import md5_of, parts_etag, sha256_of
+from slm_vllm.storage.checksums import md5_of, parts_etag
 from slm_vllm.storage.download import Transferred
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.parts import PartRunner, TransferOptions
