@@ -19,8 +19,8 @@ def command() -> None:
 def list_choices(group: str | None, config_dir: str | None, as_json: bool) -> None:
     """List the choices of every group, or of GROUP."""
     from slm_vllm.config.compose import GROUPS, group_choices
-    from slm_vllm.config.nearest import nearest
     from slm_vllm.errors import ConfigError
+    from slm_vllm.nearest import nearest
 
     if group is not None and group not in GROUPS:
         raise ConfigError(f"there is no group '{group}'. {nearest(group, GROUPS)}")

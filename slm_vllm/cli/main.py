@@ -51,7 +51,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Adds the nearest command to the error about an unknown one."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from slm_vllm.config.nearest import nearest
+            from slm_vllm.nearest import nearest
 
             ctx.fail(f"No such command '{args[0]}'. {nearest(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)

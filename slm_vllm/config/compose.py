@@ -19,9 +19,9 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from slm_vllm.config.location import configs_dir
-from slm_vllm.config.nearest import nearest
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError
+from slm_vllm.nearest import nearest
 
 GROUPS = ("model", "dataset", "retriever", "experiment_mode", "prompt", "hardware")
 

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from slm_vllm.config.compose import group_choices, quoted, read_choice
-from slm_vllm.config.nearest import nearest
 from slm_vllm.errors import ConfigError
+from slm_vllm.nearest import nearest
 
 
 def model_override(value: str, config_dir: str | Path | None = None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import yaml
 
 from slm_vllm.datasets.registry import local_path
 from slm_vllm.errors import ConfigError, DataError, StorageError
+from slm_vllm.nearest import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,9 @@ def find_dataset(path_or_name: str, configs: Path) -> DatasetEntry:
         return entry
     is_path = "/" in path_or_name or "." in path_or_name or Path(path_or_name).exists()
     if not is_path:
-        close = difflib.get_close_matches(path_or_name, entries, n=3)
-        hint = f"Did you mean {' or '.join(close)}? " if close else ""
         raise DataError(
-            f"{path_or_name!r} is neither a file nor a configured dataset. {hint}"
-            f"Configured: {', '.join(entries)}"
+            f"{path_or_name!r} is neither a file nor a configured dataset. "
+            f"{nearest(path_or_name, entries)}"
         )
     return DatasetEntry(path_or_name, None, path_or_name)
 

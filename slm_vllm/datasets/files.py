@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import io
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from slm_vllm.errors import DataError, MissingExtraError
+from slm_vllm.nearest import close_names
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -159,7 +159,7 @@ def _nearest(file: Path) -> str:
     if not folder.is_dir():
         return f"Nor does its folder {folder}. Pull the data, or give another path."
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    close = difflib.get_close_matches(file.name, names, n=3, cutoff=0.4)
+    close = close_names(file.name, names)
     if close:
         return f"The nearest names in {folder}: {', '.join(close)}"
     return f"{folder} holds: {_names(folder)}"

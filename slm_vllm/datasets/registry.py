@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -15,6 +14,7 @@ from slm_vllm.datasets.base import BaseDataset
 from slm_vllm.datasets.layout import Layout, find_layout
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.nearest import nearest
 from slm_vllm.types import RejectedRow
 
 ENTRY_POINTS = "slm_vllm.datasets"
@@ -53,9 +53,7 @@ def dataset_class(kind: str) -> type[BaseDataset]:
     """
     kinds = dataset_kinds()
     if kind not in kinds:
-        close = difflib.get_close_matches(kind, kinds, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"unknown dataset kind {kind!r}.{hint} There are: {', '.join(kinds)}")
+        raise ConfigError(f"unknown dataset kind {kind!r}. {nearest(kind, kinds)}")
     module, _, name = kinds[kind].partition(":")
     try:
         found = getattr(import_module(module), name)

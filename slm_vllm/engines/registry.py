@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from slm_vllm.config.nearest import nearest
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError
+from slm_vllm.nearest import nearest
 
 ENGINES = ("vllm", "openai", "ray")
 

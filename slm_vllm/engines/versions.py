@@ -6,7 +6,6 @@ their argument lists and `scripts/update_vllm_arguments.py` makes them anew.
 
 from __future__ import annotations
 
-import difflib
 import gc
 import re
 from collections.abc import Collection, Mapping
@@ -14,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from slm_vllm.errors import ConfigError
+from slm_vllm.nearest import close_names
 
 Release = tuple[int, int, int]
 
@@ -96,7 +96,7 @@ def fit_arguments(
 
 
 def _similar(name: str, available: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(available), n=3, cutoff=0.5)
+    close = close_names(name, sorted(available))
     if not close:
         return "The fields of vllm.EngineArgs are its arguments"
     return f"Similar ones that it has: {', '.join(close)}"

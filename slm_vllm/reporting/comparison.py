@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from slm_vllm.config.nearest import nearest
 from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.nearest import nearest
 from slm_vllm.reporting.alignment import AlignedRuns, align
 from slm_vllm.reporting.config_diff import Difference, config_differences
 from slm_vllm.reporting.context_effect import ContextEffect, context_effects

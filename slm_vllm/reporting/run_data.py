@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 import yaml
 
-from slm_vllm.config.nearest import nearest
 from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.nearest import nearest
 from slm_vllm.scoring.answers import METRICS
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from slm_vllm.errors import ConfigError
+from slm_vllm.nearest import nearest
 
 
 def parse_options(kind: str, options_class: type, options: Mapping[str, Any]) -> Any:
@@ -21,12 +21,8 @@ def parse_options(kind: str, options_class: type, options: Mapping[str, Any]) ->
     valid = [f.name for f in fields(options_class)]
     for key in options:
         if key not in valid:
-            close = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
-            hint = f"Did you mean '{close[0]}'? " if close else ""
-            listing = f"Valid: {', '.join(valid)}" if valid else f"{kind} has no options"
-            raise ConfigError(
-                f"retriever.options.{key}: {kind} has no such option. {hint}{listing}"
-            )
+            hint = nearest(str(key), valid) if valid else f"{kind} has no options"
+            raise ConfigError(f"retriever.options.{key}: {kind} has no such option. {hint}")
     try:
         return TypeAdapter(options_class).validate_python(dict(options))
     except ValidationError as error:

@@ -6,12 +6,12 @@ is the kind and whose value is a class derived from `StoredRetriever` or `Compos
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from importlib.metadata import entry_points
 
 from slm_vllm.config.schema import RetrieverConfig
 from slm_vllm.errors import ConfigError
+from slm_vllm.nearest import nearest
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.options import parse_options
 
@@ -45,10 +45,7 @@ def retriever_class(kind: str) -> type[BaseRetriever]:
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == kind:
             return _load(entry.load, kind, entry.value)
-    valid = retriever_kinds()
-    close = difflib.get_close_matches(kind, valid, n=1, cutoff=0.5)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
-    raise ConfigError(f"retriever.kind: there is no '{kind}'. {hint}Valid: {', '.join(valid)}")
+    raise ConfigError(f"retriever.kind: there is no '{kind}'. {nearest(kind, retriever_kinds())}")
 
 
 def validate_options(config: RetrieverConfig) -> None:

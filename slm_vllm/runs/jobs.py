@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from slm_vllm.config.nearest import nearest
 from slm_vllm.errors import ConfigError, StorageError
+from slm_vllm.nearest import nearest
 
 _STATE, _RESULTS = "state.json", "results.json"
 _ENDED = ("finished", "interrupted", "failed")

@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from slm_vllm.config.nearest import nearest
 from slm_vllm.errors import ConfigError
+from slm_vllm.nearest import nearest
 from slm_vllm.runs.sweep_plan import SweepGrid
 
 _AXES = ("models", "datasets", "modes", "retrievers")

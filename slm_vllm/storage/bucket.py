@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from slm_vllm.errors import ConfigError
+from slm_vllm.nearest import close_names
 from slm_vllm.storage.client import make_client
 from slm_vllm.storage.faults import Fault, S3Error, explained
 from slm_vllm.storage.settings import S3Settings
@@ -161,7 +162,6 @@ class Bucket:
         return data
 
     def _similar(self, key: str) -> str:
-        import difflib
         from itertools import islice
 
         folder = key.rpartition("/")[0]
@@ -169,7 +169,7 @@ class Bucket:
             keys = [o.key for o in islice(self.objects(folder and folder + "/"), 1000)]
         except S3Error:
             return ""
-        close = difflib.get_close_matches(key, keys, n=3, cutoff=0.5) or keys[:3]
+        close = close_names(key, keys) or keys[:3]
         return f" There are: {', '.join(close)}" if close else " Nothing lies beside it"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from slm_vllm.config.nearest import nearest
 from slm_vllm.errors import ConfigError
+from slm_vllm.nearest import nearest
 from slm_vllm.tracking.base import BaseTracker
 
 TRACKERS = {

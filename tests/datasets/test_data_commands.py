@@ -46,7 +46,7 @@ def test_check_demo_by_name() -> None:
 
 def test_unknown_name() -> None:
     result = CliRunner().invoke(data, ["check", "simple-qa"])
-    assert "Did you mean simple_qa" in str(result.exception)
+    assert "Did you mean 'simple_qa'" in str(result.exception)
 
 
 def test_prepare_and_stats(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_catalog_of_an_own_folder(tmp_path: Path) -> None:
     assert (mine.name, mine.kind, mine.options) == ("mine", "hf", {"split": "dev"})
     with pytest.raises(ConfigError, match="give a path"):
         find_dataset("open", tmp_path)
-    with pytest.raises(DataError, match="Configured: mine, open"):
+    with pytest.raises(DataError, match="Valid: mine, open"):
         find_dataset("nothing", tmp_path)
     assert find_dataset("a.jsonl", tmp_path).path == "a.jsonl"
 
