@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "reporting"))
-from run_folders import make_run
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from support.run_folders import make_run
 
 _MODES = ("no_context", "retriever", "oracle")
 _TEXT = "The chemical element hydrogen has the symbol H and stands at atomic number 1. " * 8

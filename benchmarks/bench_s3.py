@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-sys.path[:0] = [str(HERE.parent.parent), str(HERE.parent.parent / "tests" / "storage")]
+sys.path[:0] = [str(HERE.parent.parent), str(HERE.parent.parent / "tests")]
 
-from s3_servers import ACCESS, SECRET, moto, nanio, serving, settings_for  # noqa: E402
+from support.s3_servers import ACCESS, SECRET, moto, nanio, serving, settings_for  # noqa: E402
 
 
 def transfer(program: str, direction: str, endpoint: str, path: Path) -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_tracking.py --questions 100 --rounds 5
 
-The server is the one of the tests (tests/tracking/clearml_loopback.py), in this process; the SDK is
+The server is the one of the tests (tests/support/clearml_loopback.py), in this process; the SDK is
 the genuine one. Sides take turns, each first in every other round. With two cores the publisher's
 own start, 2 s of processor time to import the SDK, is taken from the engine's; the times of the
 phases say where.
@@ -25,9 +25,9 @@ from typing import Any
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPOSITORY / "tests" / "tracking"))
+sys.path.append(str(REPOSITORY / "tests"))
 
-from clearml_loopback import Loopback  # noqa: E402
+from support.clearml_loopback import Loopback  # noqa: E402
 
 
 class PublisherTime:

@@ -9,10 +9,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from dataset_samples import jsonl, nq_row, read, simple_qa_csv, simple_qa_row, write
 
 from slm_vllm.datasets.registry import open_dataset, sniff_kind
 from slm_vllm.errors import ConfigError, DataError, MissingExtraError
+from support.dataset_samples import jsonl, nq_row, read, simple_qa_csv, simple_qa_row, write
 
 PAIR = {"question": "q?", "answer": "a"}
 

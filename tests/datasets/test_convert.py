@@ -8,12 +8,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-from dataset_samples import jsonl, nq_row, read, shared, simple_qa_csv, simple_qa_row, write
 
 from slm_vllm.datasets import convert as convert_module
 from slm_vllm.datasets.convert import convert
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.errors import ConfigError, DataError, StorageError
+from support.dataset_samples import jsonl, nq_row, read, simple_qa_csv, simple_qa_row, write
+from support.places import sample
 
 NQ_FILES = [
     "nq_converted_eval.json",
@@ -156,7 +157,7 @@ def test_parquet_row_groups_are_bounded(tmp_path: Path) -> None:
     [("nq", "NQ-open.sample.merged.jsonl.gz"), ("simple_qa", "simple_qa.sample.csv")],
 )
 def test_real_samples_read_back_equal(tmp_path: Path, kind: str, name: str) -> None:
-    raw = shared(name)
+    raw = sample(name)
     done = convert(kind, raw, tmp_path)
     expected, _ = read(raw)
     assert read(done.files[0])[0] == expected

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from dataset_samples import jsonl, nq_row, simple_qa_csv, simple_qa_row, write
 
 from slm_vllm.cli.data import data
 from slm_vllm.datasets.catalog import find_dataset, read_catalog
 from slm_vllm.errors import ConfigError, DataError
+from support.dataset_samples import jsonl, nq_row, simple_qa_csv, simple_qa_row, write
 
 
 def run(*arguments: object, expect: type[BaseException] | None = None) -> str:

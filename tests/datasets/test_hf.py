@@ -5,10 +5,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from dataset_samples import read
 
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.errors import ConfigError, DataError
+from support.dataset_samples import read
 
 
 @pytest.fixture

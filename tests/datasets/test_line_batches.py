@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from dataset_samples import write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from slm_vllm.datasets import json_rows
 from slm_vllm.datasets.json_rows import array_rows
 from slm_vllm.datasets.lines import line_batches
 from slm_vllm.types import RejectedRow
+from support.dataset_samples import write
 
 SHARED_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

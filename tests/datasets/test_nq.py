@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from dataset_samples import jsonl, nq_row, read, shared, write
 
 from slm_vllm.datasets.nq_pages import gold_contexts, title_from_url
 from slm_vllm.datasets.page_tokens import PageTokens
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
+from support.dataset_samples import jsonl, nq_row, read, write
+from support.places import sample
 
 
 def annotation(start: int = -1, end: int = -1, index: int = -1, *short: tuple[int, int]) -> dict:
@@ -106,6 +107,6 @@ def test_converted_file_of_another_tool_is_cleaned(tmp_path: Path) -> None:
 
 
 def test_real_sample() -> None:
-    rows, rejected = read(shared("NQ-open.sample.merged.jsonl.gz"))
+    rows, rejected = read(sample("NQ-open.sample.merged.jsonl.gz"))
     assert len(rows) == 1314 and not rejected
     assert all(row["contexts"] and row["answers"] and row["documents"] for row in rows)

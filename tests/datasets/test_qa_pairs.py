@@ -3,9 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dataset_samples import jsonl, read, write
-
 from slm_vllm.datasets.registry import demo_path
+from support.dataset_samples import jsonl, read, write
 
 
 def test_spellings_of_the_keys(tmp_path: Path) -> None:

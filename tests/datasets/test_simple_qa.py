@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from dataset_samples import read, shared, simple_qa_csv, simple_qa_row, write
 
 from slm_vllm.errors import ConfigError, DataError
+from support.dataset_samples import read, simple_qa_csv, simple_qa_row, write
+from support.places import sample
 
 
 def test_raw_row_by_hand(tmp_path: Path) -> None:
@@ -74,6 +75,6 @@ def test_splits(tmp_path: Path) -> None:
 
 
 def test_real_sample() -> None:
-    rows, rejected = read(shared("simple_qa.sample.csv"))
+    rows, rejected = read(sample("simple_qa.sample.csv"))
     assert len(rows) == 600 and not rejected
     assert all(row["contexts"] and row["answers"] for row in rows)

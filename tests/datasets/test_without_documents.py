@@ -6,7 +6,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from dataset_samples import jsonl, nq_row, shared, simple_qa_csv, simple_qa_row, write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,8 @@ from slm_vllm.datasets.convert import convert
 from slm_vllm.datasets.page_tokens import PageTokens
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.types import RejectedRow
+from support.dataset_samples import jsonl, nq_row, simple_qa_csv, simple_qa_row, write
+from support.places import sample
 
 BAD = [b"{", b"[1]", b"\xff", nq_row(1), nq_row(8, question=" "), nq_row(9, document_text=None)]
 
@@ -83,7 +84,7 @@ def test_hf_rejects_documents_it_cannot_use(tmp_path: Path) -> None:
     [("NQ-open.sample.merged.jsonl.gz", "nq"), ("simple_qa.sample.csv", "simple_qa")],
 )
 def test_real_samples(name: str, kind: str) -> None:
-    both(shared(name), kind)
+    both(sample(name), kind)
 
 
 BLANKS = st.sampled_from([" ", "  ", "\n", "\t", "\xa0", "\u2003", "\u3000", "\x1c", "\x85"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_server import CARD, FakeServer, Reply, answer_to, usual
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +29,8 @@ from slm_vllm.engines.server_pool import RetryPolicy
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineError
 from slm_vllm.types import Completion, GenerationRequest
+from support.child import run_python
+from support.fake_server import CARD, FakeServer, Reply, answer_to, usual
 
 SETTINGS = EngineSettings(
     model_path=Path("/m"),
@@ -457,16 +456,27 @@ def test_what_the_source_raises_is_raised() -> None:
 
 def test_vllm_and_torch_are_not_imported() -> None:
     with FakeServer() as server:
-        code = (
-            "import sys; sys.path.insert(0, 'tests/engines')\n"
-            "from test_openai_engine import *\n"
-            f"ask(config('{server.url}'), 2)\n"
-            "assert not {'vllm', 'torch', 'ray'} & set(sys.modules)\n"
-        )
-        root = Path(__file__).resolve().parents[2]
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
-        )
+        code = f"""
+            import sys
+            from pathlib import Path
+            from slm_vllm.config.schema import EngineConfig, GenerationConfig, HardwareConfig
+            from slm_vllm.engines.device import Device
+            from slm_vllm.engines.openai_server import OpenAIEngine
+            from slm_vllm.engines.settings import EngineSettings
+            from slm_vllm.types import GenerationRequest
+
+            hardware, cpu = HardwareConfig(name="cpu"), Device("cpu", "CPU")
+            settings = EngineSettings(
+                Path("/m"), cpu, hardware, GenerationConfig(), "float32", 128
+            )
+            config = EngineConfig(name="openai", base_url=("{server.url}",))
+            with OpenAIEngine(settings, config, ["tiny"]) as engine:
+                engine.start()
+                (answer,) = engine.stream([GenerationRequest("r", [1])])
+            assert answer.error is None
+            assert not {{"vllm", "torch", "ray"}} & set(sys.modules)
+        """
+        done = run_python(code)
     assert done.returncode == 0, done.stderr
 
 

@@ -12,10 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import counting_engine
 import psutil
 import pytest
-from counting_engine import KILLED_BY, CountingEngine
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import EngineConfig, GenerationConfig
@@ -26,11 +24,9 @@ from slm_vllm.engines.registry import engine_factory
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.types import GenerationRequest
+from support.counting_engine import KILLED_BY, CountingEngine
 
 ray = pytest.importorskip("ray")
-
-# Workers do not have this folder on their path.
-ray.cloudpickle.register_pickle_by_value(counting_engine)
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +170,7 @@ def test_ray_of_its_own_ends_with_the_engine(engine_for: Any) -> None:
 @pytest.mark.parametrize("sign", ["gcs_server", "raylet", "ray::RuntimeEnvAgent", "ray::Replica"])
 def test_a_signal_while_ray_starts_leaves_nothing_behind(sign: str) -> None:
     """Told as soon as a process of that name is there: while Ray starts, or replicas load."""
-    script = Path(__file__).with_name("stopped_ray.py")
-    process = psutil.Popen([sys.executable, str(script)])
+    process = psutil.Popen([sys.executable, "-m", "support.stopped_ray"])
     started: dict[int, psutil.Process] = {}
     deadline = time.monotonic() + 120
     while not any(sign in _title(child) for child in started.values()):

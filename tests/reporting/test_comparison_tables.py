@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from run_folders import make_run
 
 from slm_vllm.reporting.comparison import Comparison, compare_runs
 from slm_vllm.reporting.comparison_tables import FORMATS, render
 from slm_vllm.reporting.run_data import load_run
+from support.run_folders import make_run
 
 HOSTILE = "a|b_c & 100% $x$ #1 {y} ~^\\ <script>alert(1)</script> `c` *d* [e](f)\n\x1b[31mred\x00"
 ROWS = [{"token_recall": 1.0}, {"token_recall": 0.0}]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from run_folders import make_run
 
 from slm_vllm.cli.report import command
+from support.run_folders import make_run
 
 HOSTILE = "</script><script>document.title='taken'</script><!-- \u2028 \x00 \ud800".encode(
     "utf-8", "replace"

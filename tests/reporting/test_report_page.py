@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from headless_chromium import Browser, chromium_path
-from run_folders import make_run
 
 from slm_vllm.cli.report import command
+from support.headless_chromium import Browser, chromium_path
+from support.run_folders import make_run
 
 pytestmark = pytest.mark.skipif(
     chromium_path() is None, reason="Debian's package chromium is not installed"

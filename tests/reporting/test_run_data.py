@@ -6,11 +6,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from run_folders import make_run
 
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.reporting.run_data import _REQUIRED_COLUMNS, find_runs, load_run
 from slm_vllm.runs.results import PREDICTIONS_SCHEMA
+from support.run_folders import make_run
 
 ROWS = [{"token_recall": 1.0}, {"token_recall": None}, {"token_recall": 0.5}]
 

@@ -7,8 +7,7 @@ import time
 import pytest
 
 from slm_vllm.config.schema import PassageConfig
-
-from .conftest import WORDS, Opener
+from support.corpora import WORDS, Opener
 
 TEXTS = [
     "the river and the castle",

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from slm_vllm.retrieval import bm25_kernel
 from slm_vllm.retrieval.bm25_kernel import Postings, PostingsSearcher
 from slm_vllm.retrieval.lexical import Analyzer, QueryTerms
-
-from .conftest import WORDS, Opener
+from support.corpora import WORDS, Opener
 
 KERNELS = ["numpy", "numba"] if find_spec("numba") else ["numpy"]
 

@@ -15,9 +15,8 @@ from slm_vllm.retrieval import dense as dense_module
 from slm_vllm.retrieval.encoder import Encoder, model_identity, prefixes_for, resolve_model
 from slm_vllm.retrieval.index_store import open_index
 from slm_vllm.retrieval.vector_index import chosen_kind
-
-from .conftest import WORDS, Opener, documents, make_encoder
-from .test_index_store import start_python
+from support.child import start_python
+from support.corpora import WORDS, Opener, documents, make_encoder
 
 pytest.importorskip("faiss")
 pytest.importorskip("sentence_transformers")

@@ -13,8 +13,8 @@ from slm_vllm.errors import ConfigError
 from slm_vllm.retrieval.base import SearchResult, pad_result
 from slm_vllm.retrieval.fusion import fuse, min_max, reciprocal_rank
 from slm_vllm.retrieval.registry import retriever_class, retriever_kinds, validate_options
-
-from .conftest import WORDS, Opener
+from support.child import run_python
+from support.corpora import WORDS, Opener
 
 RANKING = st.lists(st.integers(0, 15), unique=True, max_size=8)
 
@@ -100,8 +100,6 @@ def test_shipped_configurations_are_valid() -> None:
 
 
 def test_validation_imports_nothing_heavy() -> None:
-    from .test_index_store import run_python
-
     code = """
         import sys
         from slm_vllm.config.schema import RetrieverConfig

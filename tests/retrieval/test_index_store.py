@@ -4,9 +4,6 @@ import errno
 import json
 import logging
 import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +16,8 @@ from slm_vllm.retrieval.base import BaseRetriever, IndexCancelled
 from slm_vllm.retrieval.bm25 import BM25Retriever
 from slm_vllm.retrieval.index_store import open_index, stored_indexes
 from slm_vllm.retrieval.passage_store import PassageWriter
-
-from .conftest import WORDS, documents
+from support.child import run_python, start_python
+from support.corpora import WORDS, documents
 
 BM25 = RetrieverConfig(name="bm25", kind="bm25")
 TEXTS = [f"{a} {b} of the {c}" for a in WORDS for b in WORDS[:4] for c in WORDS[:3]]
@@ -248,22 +245,6 @@ def test_two_processes_build_one_index_once(tmp_path: Path) -> None:
     assert text.count("READ") == 1 and text.count("Built bm25-") == 1
     assert "Another process is building" in text
     assert hidden(tmp_path) == []
-
-
-def start_python(code: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).resolve().parents[2],
-    )
-
-
-def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    job = start_python(code, *arguments)
-    out, err = job.communicate(timeout=120)
-    return subprocess.CompletedProcess(job.args, job.returncode, out, err)
 
 
 @pytest.mark.parametrize(

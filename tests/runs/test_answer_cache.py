@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from slm_vllm.errors import ConfigError, StorageError
 from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.session import RunOptions, evaluate
 from slm_vllm.types import Completion, GenerationRequest
+from support.fake_engine import FakeEngine
 
 MakeConfig = Callable[..., Config]
 ON = "experiment.answer_cache=true"

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from fake_engine import FakeEngine
 
 from slm_vllm.cli.runs import command
 from slm_vllm.config.schema import Config
@@ -20,6 +19,7 @@ from slm_vllm.errors import ConfigError, StorageError
 from slm_vllm.runs.jobs import find_job, list_jobs, read_job, stop_job
 from slm_vllm.runs.log_tail import LogFollower, last_lines
 from slm_vllm.runs.session import RunOptions, evaluate
+from support.fake_engine import FakeEngine
 
 # Writes its state, says so, then does what it is told by lines on its standard input.
 _CHILD = """

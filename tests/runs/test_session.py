@@ -12,8 +12,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from fake_engine import FakeEngine
-from qa_files import write_rows
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import (
@@ -27,6 +25,8 @@ from slm_vllm.runs.folder import RunFolder
 from slm_vllm.runs.session import RunOptions, evaluate
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.types import EngineInfo
+from support.fake_engine import FakeEngine
+from support.qa_files import write_rows
 
 MakeConfig = Callable[..., Config]
 

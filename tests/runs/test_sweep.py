@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from qa_files import write_rows
 
 from slm_vllm.errors import ConfigError
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.runs.sweep import run_sweep
 from slm_vllm.runs.sweep_file import sweep_grid
 from slm_vllm.runs.sweep_plan import PlannedCell, SweepGrid, groups, plan_sweep, seconds_left
+from support.qa_files import write_rows
 
-PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_sweep_group.py")))
+PROGRAM = (sys.executable, "-m", "support.fake_sweep_group")
 Rows = list[dict[str, object]]
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_proxy import FaultyProxy
-from s3_servers import PART, moto, serving, settings_for
 
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.parts import TransferOptions
+from support.faulty_proxy import FaultyProxy
+from support.s3_servers import PART, moto, serving, settings_for
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import sys
@@ -15,7 +14,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from s3_servers import ACCESS, SECRET
 
 from slm_vllm.cli import main as entry
 from slm_vllm.config.compose import compose_config
@@ -23,17 +21,8 @@ from slm_vllm.datasets.bucket_survey import closed_json
 from slm_vllm.monitoring.console import Console
 from slm_vllm.runs.session import RunOptions, evaluate
 from slm_vllm.storage.bucket import Bucket
-
-RUNS_TESTS = Path(__file__).resolve().parents[1] / "runs"
-sys.path.insert(0, str(RUNS_TESTS))
-
-from fake_engine import FakeEngine  # noqa: E402
-
-_spec = importlib.util.spec_from_file_location("runs_conftest", RUNS_TESTS / "conftest.py")
-assert _spec is not None and _spec.loader is not None
-_runs_conftest = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_runs_conftest)
-tiny_model = _runs_conftest.tiny_model
+from support.fake_engine import FakeEngine
+from support.s3_servers import ACCESS, SECRET
 
 
 class Answer(NamedTuple):

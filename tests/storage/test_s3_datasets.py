@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_proxy import FaultyProxy
-from s3_servers import ACCESS, SECRET
 
 from slm_vllm.datasets.catalog import folder_size
 from slm_vllm.datasets.registry import open_dataset
@@ -19,6 +17,8 @@ from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.dataset_cache import cached_dataset
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.settings import S3Settings
+from support.faulty_proxy import FaultyProxy
+from support.s3_servers import ACCESS, SECRET
 
 
 def put(bucket: Bucket, key: str, text: str) -> str:

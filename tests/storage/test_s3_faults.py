@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_proxy import FaultyProxy
-from s3_servers import PART, SECRET, settings_for
 
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.connection_test import check_connection, check_operations
@@ -20,6 +18,8 @@ from slm_vllm.storage.download import download
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.parts import TransferOptions
 from slm_vllm.storage.upload import upload
+from support.faulty_proxy import FaultyProxy
+from support.s3_servers import PART, SECRET, settings_for
 
 MakeFile = Callable[..., Path]
 

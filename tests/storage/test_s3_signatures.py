@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from s3_servers import ACCESS, PART, SECRET, nanio, serving, settings_for
 
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.client import make_client
@@ -16,6 +15,7 @@ from slm_vllm.storage.download import download
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.parts import TransferOptions
 from slm_vllm.storage.upload import upload
+from support.s3_servers import ACCESS, PART, SECRET, nanio, serving, settings_for
 
 pytest.importorskip("nanio", reason="nanio is not installed (requirements/dev.txt)")
 

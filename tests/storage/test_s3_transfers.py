@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_proxy import FaultyProxy
-from s3_servers import PART
 
 from slm_vllm.errors import StorageError
 from slm_vllm.storage.bucket import Bucket, RemoteObject
@@ -19,6 +17,8 @@ from slm_vllm.storage.faults import S3Error
 from slm_vllm.storage.parts import TransferOptions
 from slm_vllm.storage.progress import ByteProgress
 from slm_vllm.storage.upload import upload
+from support.faulty_proxy import FaultyProxy
+from support.s3_servers import PART
 
 MakeFile = Callable[..., Path]
 SIZES = [0, 1, PART, PART + 1, 2 * PART + 77]

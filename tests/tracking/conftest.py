@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clearml_loopback import Loopback
 
-sys.path.append(str(Path(__file__).parents[1] / "runs"))
-sys.path.append(str(Path(__file__).parents[1] / "reporting"))
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that resolves as a model; nobody loads its weights."""
-    from tokenizers import Tokenizer, models
-
-    folder = tmp_path_factory.mktemp("model")
-    words = Tokenizer(models.WordLevel({"[UNK]": 0, "question": 1}, unk_token="[UNK]"))
-    words.save(str(folder / "tokenizer.json"))
-    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(kind))
-    sizes = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 16, "vocab_size": 8}
-    llama = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-    config = {**llama, **sizes, "max_position_embeddings": 256}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
-    return folder
+from support.clearml_loopback import Loopback
 
 
 @pytest.fixture
@@ -65,26 +42,9 @@ def configured(unconfigured: None, server: Loopback, monkeypatch: pytest.MonkeyP
     return server
 
 
-@dataclass
-class StepProgress:
-    done: int = 0
-    tokens: int = 0
-    running_recall: float | None = None
-
-    @property
-    def total_done(self) -> int:
-        return self.done
-
-
-@dataclass(frozen=True)
-class Memory:
-    rss_bytes: int = 512 << 20
-    gpu_bytes: int | None = None
-
-
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    from run_folders import make_run
+    from support.run_folders import make_run
 
     rows = [
         {"question_id": f"q{n}", "token_recall": float(n % 2), "prediction": f"<b>answer {n}</b>"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from clearml_loopback import Loopback
 from click.testing import CliRunner
-from conftest import Memory, StepProgress
 
 from slm_vllm.cli.clearml import command as clearml_command
 from slm_vllm.storage.client import make_client
@@ -23,10 +20,9 @@ from slm_vllm.tracking.clearml_check import check_clearml
 from slm_vllm.tracking.launch import open_tracking
 from slm_vllm.tracking.recorder import Recorder
 from slm_vllm.tracking.sync import sync_run
-
-sys.path.append(str(Path(__file__).parents[1] / "storage"))
-
-from s3_servers import ACCESS, SECRET, moto, serving, settings_for
+from support.clearml_loopback import Loopback
+from support.s3_servers import ACCESS, SECRET, moto, serving, settings_for
+from support.tracked import Memory, StepProgress
 
 BUCKET = "artifacts"
 

@@ -14,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clearml_loopback import Loopback, Refusal
-from conftest import Memory, StepProgress
-from qa_files import write_rows
-from test_clearml import POINTS, assert_everything_is_there, kill_publisher_at, record
 
 from slm_vllm.tracking.cursor import read_cursor
 from slm_vllm.tracking.launch import open_tracking, start_publisher, wait_for
 from slm_vllm.tracking.sync import sync_run
+from support.clearml_loopback import Loopback, Refusal
+from support.qa_files import write_rows
+from support.tracked import (
+    POINTS,
+    Memory,
+    StepProgress,
+    assert_everything_is_there,
+    kill_publisher_at,
+    record,
+)
 
 MANIFEST = {"command": ["slm-vllm", "eval"], "packages": {}, "git": None}
 QUESTIONS = 10
@@ -238,9 +244,8 @@ def test_sigterm_gives_143_and_the_resumed_run_goes_on_in_the_same_task(
 
 
 def run_process(words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    script = Path(__file__).with_name("tracked_run.py")
     return subprocess.run(
-        [sys.executable, str(script), *words],
+        [sys.executable, "-m", "support.tracked_run", *words],
         env=os.environ | environment,
         capture_output=True,
         text=True,

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clearml_loopback import Loopback
 from click.testing import CliRunner, Result
-from test_clearml import record
 
 from slm_vllm.cli.eval import command
 from slm_vllm.errors import ConfigError
@@ -19,6 +17,8 @@ from slm_vllm.tracking.clearml_queue import TASK_VARIABLE, take_settings
 from slm_vllm.tracking.clearml_settings import find_clearml
 from slm_vllm.tracking.cursor import Cursor, load_cursor, save_cursor
 from slm_vllm.tracking.sync import sync_run
+from support.clearml_loopback import Loopback
+from support.tracked import record
 
 RUN = ["--model", "demo", "--dataset", "demo", "--samples", "3"]
 

@@ -1,4 +1,4 @@
-"""Small files in the layouts that users have, and where the real samples may lie."""
+"""Small files in the layouts that users have."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pytest
 
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.types import RejectedRow
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 Row = dict[str, Any]
-
-
-def shared(name: str) -> Path:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"the sample {name} is not beside the repository (../shared/data)")
-    return path
 
 
 def nq_row(number: int = 1, **changes: Any) -> Row:

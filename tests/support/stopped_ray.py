@@ -1,4 +1,4 @@
-"""A program that starts Ray and is told to stop meanwhile; run by test_ray_engine.py."""
+"""A program that starts Ray and is told to stop meanwhile."""
 
 from __future__ import annotations
 

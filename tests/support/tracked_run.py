@@ -1,6 +1,6 @@
 """A run of the fake engine with ClearML on, as a process: it exits as the command line does.
 
-python tracked_run.py OVERRIDE...
+python -m support.tracked_run OVERRIDE...
 """
 
 from __future__ import annotations
@@ -8,15 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1] / "runs"))
-
-from fake_engine import FakeEngine
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.runs.session import RunOptions, evaluate
 from slm_vllm.runs.signals import Interrupted
+from support.fake_engine import FakeEngine
 
 
 def main() -> None:

@@ -6,10 +6,9 @@ import os
 import signal
 import sys
 
-from fake_engine import FakeEngine
-
 from slm_vllm.runs.session import RunOptions
 from slm_vllm.runs.sweep_group import main
+from support.fake_engine import FakeEngine
 
 MODE = os.environ.get("FAKE_SWEEP", "")
 

@@ -1,0 +1,20 @@
+"""Where things lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TESTS = REPOSITORY / "tests"
+
+_SAMPLES = REPOSITORY.parent / "shared" / "data"
+
+
+def sample(name: str) -> Path:
+    """A part of a real dataset; skips the test where the samples are not beside the repository."""
+    path = _SAMPLES / name
+    if not path.exists():
+        pytest.skip(f"the sample {name} is not beside the repository (../shared/data)")
+    return path
