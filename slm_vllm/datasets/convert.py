@@ -15,7 +15,7 @@ import polars as pl
 
 from slm_vllm.datasets.base import BaseDataset
 from slm_vllm.datasets.nq import NqDataset
-from slm_vllm.datasets.parquet import write_parquet
+from slm_vllm.datasets.reading.columnar import write_parquet
 from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.datasets.simple_qa import SimpleQaDataset
 from slm_vllm.durable import publish, sync

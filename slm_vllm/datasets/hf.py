@@ -8,13 +8,13 @@ from typing import Any
 
 import polars as pl
 
-from slm_vllm.datasets.files import require_file
-from slm_vllm.datasets.lines import MAX_BATCH_BYTES
-from slm_vllm.datasets.parquet import parquet_batches
+from slm_vllm.datasets.file_dataset import FileDataset, NumberedFrame, SourceRow, in_frames
 from slm_vllm.datasets.qa_pairs import pair_row
+from slm_vllm.datasets.reading.columnar import parquet_batches
+from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES
+from slm_vllm.datasets.reading.opening import require_file
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
-from slm_vllm.datasets.row_dataset import FileDataset, NumberedFrame, SourceRow, in_frames
-from slm_vllm.datasets.values import ValueProblem
+from slm_vllm.datasets.rows.values import ValueProblem
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.types import RejectedRow
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from slm_vllm.datasets.layout import find_layout
+from slm_vllm.datasets.file_dataset import DUPLICATE
+from slm_vllm.datasets.reading.records import find_layout
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.datasets.rejects import RejectLog
-from slm_vllm.datasets.row_dataset import DUPLICATE
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.types import RejectedRow
 

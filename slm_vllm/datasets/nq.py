@@ -8,17 +8,17 @@ from typing import Any
 
 import polars as pl
 
-from slm_vllm.datasets.html import clean_text, has_tags, page_title
+from slm_vllm.datasets.file_dataset import FileDataset, NumberedFrame, SourceRow, in_frames
 from slm_vllm.datasets.identity import content_id, document_id
-from slm_vllm.datasets.json_rows import JsonRow, array_rows, decode_lines
-from slm_vllm.datasets.layout import find_layout, require_columns
-from slm_vllm.datasets.lines import MAX_BATCH_BYTES, Line, line_batches
-from slm_vllm.datasets.nq_pages import gold_contexts, short_answers, title_from_url
-from slm_vllm.datasets.page_tokens import PageTokens
-from slm_vllm.datasets.parquet import canonical_frames
+from slm_vllm.datasets.pages.gold import gold_contexts, short_answers, title_from_url
+from slm_vllm.datasets.pages.html import clean_text, has_tags, page_title
+from slm_vllm.datasets.pages.tokens import PageTokens
+from slm_vllm.datasets.reading.columnar import canonical_frames
+from slm_vllm.datasets.reading.json_documents import JsonRow, array_rows, decode_lines
+from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES, Line, line_batches
+from slm_vllm.datasets.reading.records import find_layout, require_columns
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
-from slm_vllm.datasets.row_dataset import FileDataset, NumberedFrame, SourceRow, in_frames
-from slm_vllm.datasets.values import (
+from slm_vllm.datasets.rows.values import (
     ValueProblem,
     first_of,
     require_key,

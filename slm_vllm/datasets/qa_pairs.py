@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from slm_vllm.datasets.csv_rows import csv_rows
+from slm_vllm.datasets.file_dataset import FileDataset, NumberedFrame, SourceRow, in_frames
 from slm_vllm.datasets.identity import content_id
-from slm_vllm.datasets.json_rows import JsonRow, array_rows, decode_lines
-from slm_vllm.datasets.layout import Layout, find_layout, require_columns
-from slm_vllm.datasets.lines import MAX_BATCH_BYTES, line_batches
-from slm_vllm.datasets.parquet import canonical_frames
+from slm_vllm.datasets.reading.columnar import canonical_frames
+from slm_vllm.datasets.reading.delimited import csv_rows
+from slm_vllm.datasets.reading.json_documents import JsonRow, array_rows, decode_lines
+from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES, line_batches
+from slm_vllm.datasets.reading.records import Layout, find_layout, require_columns
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
-from slm_vllm.datasets.row_dataset import FileDataset, NumberedFrame, SourceRow, in_frames
-from slm_vllm.datasets.values import (
+from slm_vllm.datasets.rows.values import (
     ValueProblem,
     check_documents,
     documents_of,

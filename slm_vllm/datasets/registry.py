@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.datasets.base import BaseDataset
-from slm_vllm.datasets.layout import Layout, find_layout
+from slm_vllm.datasets.reading.records import Layout, find_layout
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.nearest import nearest

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_vllm.datasets.html import clean_text, has_tags, page_title
+from slm_vllm.datasets.pages.html import clean_text, has_tags, page_title
 
 GOLDEN = [
     ("<H1> Oslo </H1> <P> one </P> <P> two </P>", "Oslo\n\none\n\ntwo"),

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slm_vllm.datasets import json_rows
-from slm_vllm.datasets.json_rows import array_rows
-from slm_vllm.datasets.lines import line_batches
+from slm_vllm.datasets.reading import json_documents
+from slm_vllm.datasets.reading.json_documents import array_rows
+from slm_vllm.datasets.reading.lines import line_batches
 from slm_vllm.types import RejectedRow
 from support.dataset_samples import write
 
@@ -57,7 +57,7 @@ def test_array_reader_agrees_with_json_loads(
     text = json.dumps(rows, indent=indent, ensure_ascii=ascii_only)
     path = str(write(tmp_path / "a.json", text.encode()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_rows, "_CHUNK_CHARACTERS", chunk)
+        patch.setattr(json_documents, "_CHUNK_CHARACTERS", chunk)
         got = list(array_rows(path, never))
     assert [row.value for row in got] == rows
     if indent and rows:
@@ -70,7 +70,7 @@ def test_arrays_within_an_object(tmp_path: Path, chunk: int) -> None:
     content = b'{"train_size": 12345, "train": [{"a": 1}],\n "x": [1], "eval": [{"a": 2}, 3]}'
     rejected: list[RejectedRow] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_rows, "_CHUNK_CHARACTERS", chunk)
+        patch.setattr(json_documents, "_CHUNK_CHARACTERS", chunk)
         path = str(write(tmp_path / "a.json", content))
         got = [tuple(row) for row in array_rows(path, rejected.append, ("train", "eval"))]
     assert got == [(1, {"a": 1}, "train"), (2, {"a": 2}, "eval")]

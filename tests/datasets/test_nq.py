@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from slm_vllm.datasets.nq_pages import gold_contexts, title_from_url
-from slm_vllm.datasets.page_tokens import PageTokens
+from slm_vllm.datasets.pages.gold import gold_contexts, title_from_url
+from slm_vllm.datasets.pages.tokens import PageTokens
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from support.dataset_samples import jsonl, nq_row, read, write

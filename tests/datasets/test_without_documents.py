@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_vllm.datasets.convert import convert
-from slm_vllm.datasets.page_tokens import PageTokens
+from slm_vllm.datasets.pages.tokens import PageTokens
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.types import RejectedRow
 from support.dataset_samples import jsonl, nq_row, simple_qa_csv, simple_qa_row, write

@@ -11,9 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from slm_vllm.datasets.files import PARQUET_MAGIC, UTF8_BOM, check_encoding, read_head
-from slm_vllm.datasets.json_rows import array_rows
-from slm_vllm.datasets.lines import line_batches
+from slm_vllm.datasets.reading.json_documents import array_rows
+from slm_vllm.datasets.reading.lines import line_batches
+from slm_vllm.datasets.reading.opening import PARQUET_MAGIC, UTF8_BOM, check_encoding, read_head
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow
 

@@ -29,7 +29,7 @@ _Codes = npt.NDArray[np.unsignedinteger]
 _At = npt.NDArray[np.intp]
 
 
-def tidy(text: str) -> str:
+def detokenise(text: str) -> str:
     """Mends punctuation, collapses blanks and leaves at most one empty line in a row."""
     if odd_blanks(code_points(text)):
         text = _ODD_BLANK.sub(" ", text)

@@ -6,8 +6,8 @@ import csv
 import io
 from collections.abc import Callable, Iterator
 
-from slm_vllm.datasets.files import DAMAGE, check_encoding, open_bytes, read_head
-from slm_vllm.datasets.json_rows import JsonRow
+from slm_vllm.datasets.reading.json_documents import JsonRow
+from slm_vllm.datasets.reading.opening import DAMAGE, check_encoding, open_bytes, read_head
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from slm_vllm.datasets.html import clean_text
-from slm_vllm.datasets.page_tokens import PageTokens
-from slm_vllm.datasets.values import unique
+from slm_vllm.datasets.pages.html import clean_text
+from slm_vllm.datasets.pages.tokens import PageTokens
+from slm_vllm.datasets.rows.values import unique
 
 _BLOCK = re.compile(r"<(/?)(P|Li|Tr|Dd|Dt|H[1-6])(?:_[^>]*)?>", re.IGNORECASE)
 _WINDOW = 100  # tokens on either side of an answer that stands in no block

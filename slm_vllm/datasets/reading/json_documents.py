@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from slm_vllm.datasets.files import DAMAGE, UTF8_BOM, check_encoding, open_bytes
-from slm_vllm.datasets.lines import Line
+from slm_vllm.datasets.reading.lines import Line
+from slm_vllm.datasets.reading.opening import DAMAGE, UTF8_BOM, check_encoding, open_bytes
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow

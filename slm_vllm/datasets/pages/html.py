@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from slm_vllm.datasets.tidy import tidy
+from slm_vllm.datasets.pages.detokenise import detokenise
 
 # Only names that HTML has, so that "x <y> z" and "a < b" stay as they are. Natural Questions joins
 # attributes to the name with an underscore: <Th_colspan="2">.
@@ -50,7 +50,7 @@ def clean_text(text: str) -> str:
         text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
     if "<" in text:
         text = _lay_out(_UNSEEN.sub(" ", text) if _may_hide(text) else text)
-    return tidy(text)
+    return detokenise(text)
 
 
 def has_tags(text: str) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from slm_vllm.datasets.layout import Layout, require_columns
-from slm_vllm.datasets.row_dataset import NumberedFrame
+from slm_vllm.datasets.file_dataset import NumberedFrame
+from slm_vllm.datasets.reading.records import Layout, require_columns
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.errors import DataError
 

@@ -14,9 +14,9 @@ import polars as pl
 
 from slm_vllm.datasets.base import BaseDataset
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
+from slm_vllm.datasets.rows.values import Document
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.datasets.seen_ids import SeenIds
-from slm_vllm.datasets.values import Document
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from slm_vllm.datasets.files import DAMAGE, UTF8_BOM, check_encoding, open_bytes
+from slm_vllm.datasets.reading.opening import DAMAGE, UTF8_BOM, check_encoding, open_bytes
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from slm_vllm.datasets.tidy import code_points, odd_blanks
+from slm_vllm.datasets.pages.detokenise import code_points, odd_blanks
 
 
 class PageTokens:

@@ -1,0 +1,1 @@
+"""What the fields of a record mean, whatever they are called and however they are written."""
