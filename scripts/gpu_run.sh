@@ -23,7 +23,7 @@ fi
 PATH=$PWD/.venv/bin:$PATH
 read -r kind device < <(python -c '
 import re
-from slm_vllm.engines.device import detect_device
+from slm_vllm.monitoring.device import detect_device
 device = detect_device()
 print(device.kind, re.sub(r"\W+", "-", device.name).strip("-").lower())')
 if [ "$kind" != cuda ] && [ -z "$tiny" ]; then

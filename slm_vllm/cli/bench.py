@@ -11,7 +11,7 @@ import click
 from slm_vllm.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
-    from slm_vllm.benchmarking.plan import Plan
+    from slm_vllm.bench.plan import Plan
 
 
 @click.group("bench")
@@ -57,8 +57,8 @@ over to its answer while as many as possible are in flight."""
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def throughput(models: str, as_json: bool, **given: Any) -> None:
     """Questions, prompt tokens and new tokens per second of each model."""
-    from slm_vllm.benchmarking.table import merge, throughput_table
-    from slm_vllm.benchmarking.throughput import measure_all
+    from slm_vllm.bench.table import merge, throughput_table
+    from slm_vllm.bench.throughput import measure_all
 
     names = list(dict.fromkeys(part.strip() for part in models.split(",") if part.strip()))
     if not names:
@@ -84,7 +84,7 @@ def show(files: tuple[Path, ...], as_json: bool) -> None:
     Example:
       slm-vllm bench show v100.json h200.json
     """
-    from slm_vllm.benchmarking.table import merge, read_results, throughput_table
+    from slm_vllm.bench.table import merge, read_results, throughput_table
 
     rows = merge([read_results(path) for path in files])
     click.echo(json.dumps({"rows": rows}) if as_json else throughput_table(rows))
@@ -92,7 +92,7 @@ def show(files: tuple[Path, ...], as_json: bool) -> None:
 
 def _plans(model: str, given: dict[str, Any]) -> list[Plan]:
     """One plan for each engine; a wrong word ends here, before anything is measured."""
-    from slm_vllm.benchmarking.plan import Plan, parse_baselines
+    from slm_vllm.bench.plan import Plan, parse_baselines
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.shorthand import dataset_override, model_override
 

@@ -19,7 +19,7 @@ from slm_vllm.cli.s3_options import (
 
 if TYPE_CHECKING:
     from slm_vllm.datasets.bucket_survey import FileState
-    from slm_vllm.storage.connection_test import Finding
+    from slm_vllm.storage.diagnosis import Finding
 
 _WHICH = click.Choice(["nq", "simple_qa", "both"])
 _RAW = click.option("--raw", is_flag=True, help="Only the raw file.")
@@ -63,7 +63,7 @@ def check(
       slm-vllm s3 test --test-operations --check-datasets
     """
     from slm_vllm.datasets.bucket_survey import survey_known
-    from slm_vllm.storage.connection_test import check_connection, check_operations
+    from slm_vllm.storage.diagnosis import check_connection, check_operations
 
     bucket = open_bucket(given, attempts=2, read_timeout=20.0)
     findings: list[Finding] = []

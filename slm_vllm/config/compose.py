@@ -195,7 +195,7 @@ def _search_path_plugin() -> Any:
 def _with_device(override: Override) -> Override:
     """Turns `hardware=auto` into the profile of the device of this machine."""
     if override.key == "hardware" and override.value == "auto":
-        from slm_vllm.engines.device import detect_device
+        from slm_vllm.monitoring.device import detect_device
 
         return Override("hardware", detect_device().profile)
     return override

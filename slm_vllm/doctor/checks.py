@@ -21,7 +21,7 @@ from slm_vllm.doctor.services import (
     hub_cache,
     reach_s3,
 )
-from slm_vllm.engines.device import cpu_device, detect_device
+from slm_vllm.monitoring.device import cpu_device, detect_device
 
 log = logging.getLogger(__name__)
 

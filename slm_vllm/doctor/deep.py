@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from slm_vllm.doctor.finding import Finding
-from slm_vllm.engines.device import Device
+from slm_vllm.monitoring.device import Device
 
 _SECONDS = 300
 _TORCH = """

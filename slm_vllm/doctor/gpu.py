@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.doctor.finding import Finding, Status
-from slm_vllm.engines.device import Device
 from slm_vllm.engines.versions import installed_vllm, parse_release
+from slm_vllm.monitoring.device import Device
 
 GIB = 1 << 30
 _SETUP = "bash scripts/setup.sh installs the set that fits (SLM_VLLM_HARDWARE=cpu|cuda|v100)"

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from slm_vllm.doctor.finding import Finding
-from slm_vllm.engines.device import Device
+from slm_vllm.monitoring.device import Device
 
 GIB = 1 << 30
 _CGROUP = Path("/sys/fs/cgroup")

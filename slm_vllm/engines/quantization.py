@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from slm_vllm.config.schema import ModelConfig
-from slm_vllm.engines.device import Device
 from slm_vllm.engines.versions import Release, is_installed, parse_release
 from slm_vllm.errors import ConfigError
+from slm_vllm.monitoring.device import Device
 
 Capability = tuple[int, int]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from slm_vllm import __version__
 from slm_vllm.config.schema import Config
-from slm_vllm.engines.device import Device
 from slm_vllm.models.resolve import ResolvedModel
+from slm_vllm.monitoring.device import Device
 from slm_vllm.runs.fingerprint import config_hash, digest
 from slm_vllm.runs.state import now
 

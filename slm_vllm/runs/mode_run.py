@@ -20,7 +20,6 @@ from slm_vllm.config.schema import Config
 from slm_vllm.datasets.base import BaseDataset
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.errors import EngineError
-from slm_vllm.monitoring.progress import Progress
 from slm_vllm.prompting.answer import extract_answer
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.retrieval.base import BaseRetriever
@@ -28,6 +27,7 @@ from slm_vllm.retrieval.evaluation import score_search, search_frame
 from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.fingerprint import row_keys
 from slm_vllm.runs.journal import Journal
+from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.survey import context_passages, limited_scan
 from slm_vllm.types import Completion, GenerationRequest, RenderedPrompt, RetrievedPassage
 

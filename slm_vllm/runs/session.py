@@ -15,7 +15,6 @@ import yaml
 
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.base import BaseEngine
-from slm_vllm.engines.device import detect_device
 from slm_vllm.engines.registry import engine_factory, engine_import
 from slm_vllm.engines.settings import (
     EngineSettings,
@@ -28,8 +27,8 @@ from slm_vllm.errors import EngineDiedError, SlmVllmError
 from slm_vllm.models.resolve import ResolvedModel, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.monitoring.console import OutputCapture
+from slm_vllm.monitoring.device import detect_device
 from slm_vllm.monitoring.memory import MemorySampler
-from slm_vllm.monitoring.progress import Progress
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.runs.answer_cache import AnswerCache
@@ -40,6 +39,7 @@ from slm_vllm.runs.index_pool import IndexPool
 from slm_vllm.runs.journal import Journal
 from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.mode_run import ModeRun
+from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
 from slm_vllm.runs.signals import Interrupted, StopSignals

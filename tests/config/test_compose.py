@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from slm_vllm.config.compose import Override, compose_config, group_choices, parse_override
-from slm_vllm.engines import device
-from slm_vllm.engines.device import Device
 from slm_vllm.errors import ConfigError
+from slm_vllm.monitoring import device
+from slm_vllm.monitoring.device import Device
 
 MODELS = (
     "smollm2_135m",

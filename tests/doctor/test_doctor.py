@@ -14,7 +14,7 @@ import pytest
 from slm_vllm.doctor import checks, deep, gpu, machine, services
 from slm_vllm.doctor.finding import Finding
 from slm_vllm.doctor.gpu import Driver, TorchBuild
-from slm_vllm.engines.device import Device
+from slm_vllm.monitoring.device import Device
 
 GIB = 1 << 30
 CPU = Device("cpu", "EPYC", None, 8 << 30, frozenset({"avx2"}))

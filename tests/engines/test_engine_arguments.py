@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from slm_vllm.config.compose import compose_config, group_choices
-from slm_vllm.engines.device import Device
 from slm_vllm.engines.settings import (
     EngineSettings,
     engine_environment,
@@ -27,6 +26,7 @@ from slm_vllm.engines.versions import (
     parse_release,
 )
 from slm_vllm.errors import ConfigError
+from slm_vllm.monitoring.device import Device
 
 FOLDER = Path(__file__).parent / "vllm_arguments"
 RELEASES = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}

@@ -12,11 +12,11 @@ import pytest
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.engines import vllm_offline
-from slm_vllm.engines.device import Device
 from slm_vllm.engines.memory_shortage import PrintedErrors, is_memory_shortage, with_less_memory
 from slm_vllm.engines.settings import EngineSettings, engine_settings
 from slm_vllm.engines.vllm_offline import VllmEngine
 from slm_vllm.errors import EngineError
+from slm_vllm.monitoring.device import Device
 
 CPU = Device("cpu", "CPU", None, 24 << 30)
 A100 = Device("cuda", "A100", (8, 0), 80 << 30)

@@ -22,12 +22,12 @@ from slm_vllm.config.schema import (
     PromptConfig,
 )
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
-from slm_vllm.engines.device import Device
 from slm_vllm.engines.openai_engine import OpenAIEngine
 from slm_vllm.engines.openai_server import api_url
 from slm_vllm.engines.server_pool import RetryPolicy
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineError
+from slm_vllm.monitoring.device import Device
 from slm_vllm.types import Completion, GenerationRequest
 from support.child import run_python
 from support.fake_server import CARD, FakeServer, Reply, answer_to, usual

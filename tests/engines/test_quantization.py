@@ -8,10 +8,10 @@ import pytest
 
 from slm_vllm.config.schema import ModelConfig
 from slm_vllm.engines import quantization
-from slm_vllm.engines.device import Device
 from slm_vllm.engines.quantization import METHODS, choose_quantization
 from slm_vllm.engines.versions import parse_release
 from slm_vllm.errors import ConfigError
+from slm_vllm.monitoring.device import Device
 
 FOLDER = Path(__file__).parent / "vllm_arguments"
 CPU = Device("cpu", "EPYC")

@@ -18,11 +18,11 @@ import pytest
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import EngineConfig, GenerationConfig
 from slm_vllm.engines import ray_engine
-from slm_vllm.engines.device import Device
 from slm_vllm.engines.ray_engine import RayEngine
 from slm_vllm.engines.registry import engine_factory
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineDiedError, EngineError, MissingExtraError
+from slm_vllm.monitoring.device import Device
 from slm_vllm.types import GenerationRequest
 from support.counting_engine import KILLED_BY, CountingEngine
 

@@ -9,7 +9,6 @@ import pytest
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.engines import settings as settings_module
-from slm_vllm.engines.device import Device
 from slm_vllm.engines.settings import (
     GIB,
     EngineSettings,
@@ -23,6 +22,7 @@ from slm_vllm.engines.settings import (
     vllm_arguments,
 )
 from slm_vllm.errors import ConfigError, EngineError
+from slm_vllm.monitoring.device import Device
 
 SMOLLM2_135M = {
     "hidden_size": 576,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from slm_vllm.storage.bucket import Bucket
-from slm_vllm.storage.connection_test import check_connection, check_operations
+from slm_vllm.storage.diagnosis import check_connection, check_operations
 from slm_vllm.storage.download import download
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.parts import TransferOptions
@@ -310,6 +310,6 @@ def test_a_clock_that_is_wrong_is_told(bucket: Bucket, monkeypatch: pytest.Monke
     import time
 
     now = time.time()
-    monkeypatch.setattr("slm_vllm.storage.connection_test.time.time", lambda: now + 400)
+    monkeypatch.setattr("slm_vllm.storage.diagnosis.time.time", lambda: now + 400)
     clock = next(f for f in check_connection(bucket) if f.what == "clock")
     assert not clock.ok and "ahead of the server" in clock.detail

@@ -10,7 +10,7 @@ import pytest
 
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.client import make_client
-from slm_vllm.storage.connection_test import check_connection, check_operations
+from slm_vllm.storage.diagnosis import check_connection, check_operations
 from slm_vllm.storage.download import download
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.parts import TransferOptions

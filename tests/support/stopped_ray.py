@@ -10,9 +10,9 @@ from pathlib import Path
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import EngineConfig, GenerationConfig
 from slm_vllm.engines.base import BaseEngine
-from slm_vllm.engines.device import Device
 from slm_vllm.engines.ray_engine import RayEngine
 from slm_vllm.engines.settings import EngineSettings
+from slm_vllm.monitoring.device import Device
 from slm_vllm.runs.signals import StopSignals
 from slm_vllm.types import EngineInfo, GenerationRequest
 

@@ -14,19 +14,19 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_vllm.benchmarking import measure as measuring
-from slm_vllm.benchmarking import model_folder, throughput
-from slm_vllm.benchmarking.measure import Phases, Prepared, measure, rates
-from slm_vllm.benchmarking.plan import Plan, parse_baselines
-from slm_vllm.benchmarking.runners import Pass, Runner, _length
-from slm_vllm.benchmarking.statistics import percentiles, spread
-from slm_vllm.benchmarking.table import merge, read_results, throughput_table
-from slm_vllm.benchmarking.workload import dataset_prompts, made_up_prompts
+from slm_vllm.bench import measure as measuring
+from slm_vllm.bench import model_folder, throughput
+from slm_vllm.bench.measure import Phases, Prepared, measure, rates
+from slm_vllm.bench.plan import Plan, parse_baselines
+from slm_vllm.bench.runners import Pass, Runner, _length
+from slm_vllm.bench.statistics import percentiles, spread
+from slm_vllm.bench.table import merge, read_results, throughput_table
+from slm_vllm.bench.workload import dataset_prompts, made_up_prompts
 from slm_vllm.cli.bench import command
 from slm_vllm.config.compose import compose_config
-from slm_vllm.engines.device import Device
 from slm_vllm.engines.settings import engine_settings
 from slm_vllm.errors import ConfigError, DataError, SlmVllmError
+from slm_vllm.monitoring.device import Device
 
 REPOSITORY = Path(__file__).parents[2]
 SHAPES = REPOSITORY / "benchmarks" / "shapes"

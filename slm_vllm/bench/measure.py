@@ -1,6 +1,6 @@
 """Measures one model on one engine; runs in a process of its own, so that memory is given back.
 
-python -m slm_vllm.benchmarking.measure PLAN.json RESULT.json
+python -m slm_vllm.bench.measure PLAN.json RESULT.json
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slm_vllm.benchmarking.energy import gpu_joules
-from slm_vllm.benchmarking.model_folder import find_model
-from slm_vllm.benchmarking.plan import Plan
-from slm_vllm.benchmarking.runners import RUNNERS, Pass, Runner
-from slm_vllm.benchmarking.statistics import percentiles, spread
-from slm_vllm.benchmarking.workload import dataset_prompts, made_up_prompts
+from slm_vllm.bench.model_folder import find_model
+from slm_vllm.bench.plan import Plan
+from slm_vllm.bench.runners import RUNNERS, Pass, Runner
+from slm_vllm.bench.statistics import percentiles, spread
+from slm_vllm.bench.workload import dataset_prompts, made_up_prompts
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
-from slm_vllm.engines.device import detect_device
 from slm_vllm.engines.settings import (
     EngineSettings,
     context_limit,
@@ -32,6 +30,8 @@ from slm_vllm.engines.settings import (
 )
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.models.tokenizer import load_tokenizer
+from slm_vllm.monitoring.device import detect_device
+from slm_vllm.monitoring.energy import gpu_joules
 from slm_vllm.monitoring.memory import MemorySampler
 
 WARM_UP = 32  # questions

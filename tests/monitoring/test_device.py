@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from slm_vllm.config.compose import group_choices
-from slm_vllm.engines import device
-from slm_vllm.engines.device import Device, detect_device
+from slm_vllm.monitoring import device
+from slm_vllm.monitoring.device import Device, detect_device
 
 
 @pytest.mark.parametrize(

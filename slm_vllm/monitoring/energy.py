@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slm_vllm.engines.device import first_gpu_handle
+from slm_vllm.monitoring.device import first_gpu_handle
 
 
 def gpu_joules() -> float | None:

