@@ -17,7 +17,8 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from slm_vllm.config.compose import compose_config
-from slm_vllm.config.schema import EngineConfig, GenerationConfig
+from slm_vllm.config.engine import RayConfig
+from slm_vllm.config.schema import GenerationConfig
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.ray_engine import RayEngine
 from slm_vllm.engines.settings import EngineSettings
@@ -51,7 +52,7 @@ def measure(replicas: int, rows: int, rounds: int) -> dict[str, float]:
         Path("."), Device("cpu", "CPU"), hardware, GenerationConfig(), "float32", 1024
     )
     started = time.perf_counter()
-    with RayEngine(settings, EngineConfig(name="ray", replicas=replicas), InstantEngine) as engine:
+    with RayEngine(settings, RayConfig(replicas=replicas), InstantEngine) as engine:
         engine.start()
         ready = time.perf_counter() - started
         rates = []

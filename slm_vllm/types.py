@@ -7,7 +7,7 @@ Rows travel in polars frames of the schemas below, single items in the dataclass
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,12 +79,12 @@ class GenerationRequest:
     Attributes:
         request_id: The name.
         prompt_token_ids: The whole prompt.
-        user_turn: Its last turn as text, for servers that put the turns together themselves.
+        turns: The same as a chat (role, content), for servers that put it together themselves.
     """
 
     request_id: str
     prompt_token_ids: list[int]
-    user_turn: str = ""
+    turns: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from slm_vllm.config.location import configs_dir
 from slm_vllm.config.schema import Config
+from slm_vllm.config.section import Section
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import nearest
 
@@ -218,17 +219,16 @@ def _check_override(override: Override, config_dir: str | Path | None) -> None:
 
 def _check_key(key: str) -> None:
     """Walks the schema along a dotted key."""
-    model: type[BaseModel] | None = Config
+    model: type[Section] | None = Config
     walked: list[str] = []
     for part in key.split("."):
         if model is None:
             raise ConfigError(f"{key}: '{'.'.join(walked)}' is a value and has no key '{part}'")
-        if part not in model.model_fields:
+        known = model.known_keys()
+        if part not in known:
             where = f" in '{'.'.join(walked)}'" if walked else ""
-            raise ConfigError(
-                f"{key}: there is no key '{part}'{where}. {nearest(part, model.model_fields)}"
-            )
-        annotation = model.model_fields[part].annotation
+            raise ConfigError(f"{key}: there is no key '{part}'{where}. {nearest(part, known)}")
+        annotation = known[part].annotation
         if _is_open_mapping(annotation):
             return
         model = _section_of(annotation)
@@ -239,18 +239,14 @@ def _is_open_mapping(annotation: Any) -> bool:
     return get_origin(annotation) is dict
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
+def _section_of(annotation: Any) -> type[Section] | None:
     """The section class of a field, through `Section | None`; None for plain values."""
     options = (
         get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     )
     for option in options:
         # Python 3.10 takes tuple[str, ...] for a type, but not as an argument of issubclass.
-        if (
-            get_origin(option) is None
-            and isinstance(option, type)
-            and issubclass(option, BaseModel)
-        ):
+        if get_origin(option) is None and isinstance(option, type) and issubclass(option, Section):
             return option
     return None
 
@@ -261,22 +257,22 @@ def _describe(problem: Mapping[str, Any]) -> str:
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         section = _section_at(location[:-1])
-        valid = nearest(location[-1], section.model_fields) if section else ""
+        valid = nearest(location[-1], section.known_keys()) if section else ""
         return f"{key}: there is no such key. {valid}"
     if problem["type"] == "missing":
         return f"{key}: is required and was not given"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        return f"{key}: {message}"
+        return message if message.startswith(f"{key}.") else f"{key}: {message}"
     return f"{key}: {message[0].lower()}{message[1:]}, found {problem['input']!r}"
 
 
-def _section_at(location: Sequence[str]) -> type[BaseModel] | None:
-    section: type[BaseModel] | None = Config
+def _section_at(location: Sequence[str]) -> type[Section] | None:
+    section: type[Section] | None = Config
     for part in location:
-        if section is None or part not in section.model_fields:
+        if section is None or part not in section.known_keys():
             return None
-        section = _section_of(section.model_fields[part].annotation)
+        section = _section_of(section.known_keys()[part].annotation)
     return section
 
 

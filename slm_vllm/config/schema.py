@@ -6,41 +6,14 @@ heavy is imported. They are frozen: after validation a configuration is data, no
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from slm_vllm.config.engine import EngineConfig, engine_section
+from slm_vllm.config.section import Section
 
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
-
-
-class Section(BaseModel):
-    """A frozen configuration section that refuses keys it does not know."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        protected_namespaces=(),
-        coerce_numbers_to_str=True,  # YAML reads `name: 2024` as a number
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Pydantic takes true for 1, and YAML takes `yes` and `on` for true."""
-        if isinstance(value, bool) and info.field_name:
-            annotation = cls.model_fields[info.field_name].annotation
-            kinds = get_args(annotation) or (annotation,)
-            if bool not in kinds and (int in kinds or float in kinds):
-                raise ValueError(f"must be a number, found {str(value).lower()}")
-        return value
-
-    @field_validator("name", "path", check_fields=False)
-    @classmethod
-    def _not_empty(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("must not be empty")
-        return value
 
 
 class ModelConfig(Section):
@@ -175,54 +148,6 @@ class HardwareConfig(Section):
     """Arguments of vLLM's `EngineArgs`; those the installed version lacks are left out."""
 
 
-class EngineConfig(Section):
-    """Which engine generates and how far requests run ahead of it."""
-
-    name: str = "vllm"
-    """`vllm` (in this process), `openai` (running servers) or `ray` (many engines)."""
-    max_in_flight: int | None = Field(default=None, ge=1)
-    """Requests handed to the engine and not yet finished; null: twice `max_num_seqs`. openai: of
-    each server; null: 512."""
-    base_url: tuple[str, ...] = ()
-    """openai: addresses of the servers, such as `http://localhost:8000/v1`."""
-    endpoint: Literal["completions", "chat"] = "completions"
-    """openai: `completions` gets whole prompts; `chat` gets turns, which the server puts together
-    with its own chat template."""
-    served_model: str | None = None
-    """openai: the name under which the servers know the model; null: found by its path."""
-    api_key_env: str | None = None
-    """openai: the environment variable that holds the key; null: OPENAI_API_KEY, if it is set."""
-    timeout: float = Field(default=600.0, gt=0)
-    """openai: seconds that one request may take."""
-    extra_body: dict[str, Any] = Field(default_factory=dict)
-    """openai: further fields of each request, as the server names them."""
-
-    ray_address: str | None = None
-    """ray: `auto` or HOST:PORT of a cluster; null: Ray on this machine, for this run."""
-    replicas: int | None = Field(default=None, ge=1)
-    """ray: how many engines; null: as many as the GPUs are enough for, one without GPUs."""
-    gpus_per_replica: float = Field(default=1.0, gt=0)
-    """ray: GPUs of each engine; two and more are used with tensor parallelism."""
-
-    @field_validator("base_url", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return [part.strip() for part in value.split(",") if part.strip()]
-        return value
-
-    @field_validator("base_url")
-    @classmethod
-    def _without_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            parts = urlsplit(url)
-            if "@" in parts.netloc:  # the configuration is stored with the run
-                raise ValueError("has a user or password in it; use engine.api_key_env instead")
-            if parts.scheme not in ("http", "https") or not parts.netloc:
-                raise ValueError(f"'{url}' is not an address such as http://localhost:8000/v1")
-        return urls
-
-
 class ExperimentConfig(Section):
     """The run as a whole."""
 
@@ -267,11 +192,17 @@ class Config(Section):
     prompt: PromptConfig
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
     hardware: HardwareConfig
-    engine: EngineConfig = Field(default_factory=EngineConfig)
+    engine: SerializeAsAny[EngineConfig] = Field(default_factory=EngineConfig)
+    """A section of the class that `engine.name` chooses."""
     experiment: ExperimentConfig
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     cache_dir: str = ".cache"
     """Where prepared models, indexes and downloaded datasets are kept."""
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _of_the_named_engine(cls, value: Any) -> Any:
+        return engine_section(value)
 
     @model_validator(mode="after")
     def _cached_answers_repeat(self) -> Config:
@@ -280,10 +211,10 @@ class Config(Section):
                 "experiment.answer_cache=true needs generation.temperature=0: sampled answers are "
                 "meant to differ"
             )
-        if self.experiment.answer_cache and self.engine.name == "openai":
+        if self.experiment.answer_cache and not self.engine.weights_are_known:
             raise ValueError(
-                "experiment.answer_cache=true does not go with engine.name=openai: a server may "
-                "be given other weights under the same address"
+                f"experiment.answer_cache=true does not go with engine.name={self.engine.name}: a "
+                "server may be given other weights under the same address"
             )
         return self
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
+from slm_vllm.config.engine import EngineConfig
+from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 
@@ -15,7 +17,21 @@ class BaseEngine(ABC):
 
     Used as a context manager: entering it loads the model, leaving it frees everything, on every
     path. One engine answers any number of streams, one after the other.
+
+    Args:
+        settings: Model, device and sampling, sized for the run.
+        config: The `engine` section; None: all defaults.
     """
+
+    config_class: ClassVar[type[EngineConfig]] = EngineConfig
+    """The class of its `engine` section."""
+
+    def __init__(self, settings: EngineSettings, config: EngineConfig | None = None) -> None:
+        self._settings = settings
+
+    @classmethod  # noqa: B027 - most engines have nothing to import
+    def import_ahead(cls) -> None:
+        """Imports what `start` needs and takes long; called in another thread, raises nothing."""
 
     @abstractmethod
     def start(self) -> EngineInfo:

@@ -12,11 +12,11 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Collection, Coroutine, Generator, Iterable
+from collections.abc import Coroutine, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from slm_vllm.config.schema import EngineConfig, PromptConfig
+from slm_vllm.config.engine import EngineConfig, OpenAIConfig
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.openai_server import (
@@ -32,7 +32,6 @@ from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.server_pool import RetryPolicy, ServerPool
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineError
-from slm_vllm.prompting.template import turns_before
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
@@ -52,24 +51,22 @@ class OpenAIEngine(BaseEngine):
         settings: What a local engine would get; its tokenizer makes the texts for servers that
             take no token ids.
         config: The `engine` section.
-        model_names: What the model may be called on the server.
         policy: How long to keep trying.
-        prompt: The `prompt` section, for the turns in front of the question (endpoint "chat").
     """
+
+    config_class: ClassVar[type[EngineConfig]] = OpenAIConfig
 
     def __init__(
         self,
         settings: EngineSettings,
-        config: EngineConfig,
-        model_names: Collection[str] = (),
+        config: EngineConfig | None = None,
         policy: RetryPolicy | None = None,
-        prompt: PromptConfig | None = None,
     ) -> None:
-        self._settings = settings
+        super().__init__(settings, config)
+        if not isinstance(config, OpenAIConfig):
+            raise ConfigError("engine.name=openai needs a section with the address of a server")
         self._config = config
-        self._turns = turns_before(prompt) if prompt is not None else []
-        self._thinking = prompt is not None and prompt.enable_thinking
-        self._names = (*model_names, str(settings.model_path))
+        self._names = (*settings.model_names, str(settings.model_path))
         self._policy = policy or RetryPolicy()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -152,10 +149,9 @@ class OpenAIEngine(BaseEngine):
         body = request_body(self._settings, served, self._config.extra_body)
         if self._config.endpoint == "chat":
             if served.takes_token_ids:  # it is vLLM
-                thinking = {"enable_thinking": self._thinking}
+                thinking = {"enable_thinking": self._settings.enable_thinking}
                 body["extra_body"] = {"chat_template_kwargs": thinking} | body["extra_body"]
-            turns = [*self._turns, {"role": "user", "content": request.user_turn}]
-            return await server.ask_chat(request, turns, body)
+            return await server.ask_chat(request, body)
         prompt = request.prompt_token_ids if served.takes_token_ids else self._text_of(request)
         return await server.ask(request, prompt, body)
 

@@ -124,10 +124,9 @@ class Server:
         asked = self.client.completions.create(model=self._name, prompt=prompt, **body)
         return await self._answer(request, asked, lambda choice: choice.text)
 
-    async def ask_chat(
-        self, request: GenerationRequest, turns: list[dict[str, str]], body: dict[str, Any]
-    ) -> Completion:
+    async def ask_chat(self, request: GenerationRequest, body: dict[str, Any]) -> Completion:
         """Sends the turns of a chat; see `ask`."""
+        turns = [dict(turn) for turn in request.turns]
         asked = self.client.chat.completions.create(model=self._name, messages=turns, **body)
         return await self._answer(request, asked, lambda choice: choice.message.content)
 

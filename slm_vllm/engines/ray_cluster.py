@@ -33,14 +33,6 @@ def import_ray() -> Any:
     return ray
 
 
-def import_ahead() -> None:
-    """Imports Ray while the dataset is looked over; a missing package is reported at the start."""
-    try:
-        import_ray()
-    except MissingExtraError:
-        pass
-
-
 def connect(ray: Any, address: str | None) -> Callable[[], None]:
     """Connects to a cluster, or starts one that ends with this process.
 

@@ -15,15 +15,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
-from slm_vllm.config.schema import EngineConfig
+from slm_vllm.config.engine import EngineConfig, RayConfig
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.ray_cluster import connect, count_gpus, import_ray
 from slm_vllm.engines.ray_replica import Exchange, Replica, ReplicaInfo, versions
 from slm_vllm.engines.settings import EngineSettings
-from slm_vllm.errors import ConfigError, EngineDiedError, EngineError
+from slm_vllm.engines.vllm_offline import VllmEngine
+from slm_vllm.errors import ConfigError, EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
@@ -62,11 +63,16 @@ class RayEngine(BaseEngine):
         make_engine: Builds the engine inside the actor.
     """
 
+    config_class: ClassVar[type[EngineConfig]] = RayConfig
+
     def __init__(
-        self, settings: EngineSettings, config: EngineConfig, make_engine: MakeEngine
+        self,
+        settings: EngineSettings,
+        config: EngineConfig | None = None,
+        make_engine: MakeEngine = VllmEngine,
     ) -> None:
-        self._settings = settings
-        self._config = config
+        super().__init__(settings, config)
+        self._config = config if isinstance(config, RayConfig) else RayConfig()
         self._make_engine = make_engine
         self._ray: Any = None
         self._shutdown: Callable[[], None] = lambda: None
@@ -74,6 +80,14 @@ class RayEngine(BaseEngine):
         self._n = 0
         self._replaced: dict[int, int] = {}
         self._attempts: dict[str, int] = {}
+
+    @classmethod
+    def import_ahead(cls) -> None:
+        """Imports Ray; a missing package is reported by `start`."""
+        try:
+            import_ray()
+        except MissingExtraError:
+            pass
 
     def start(self) -> EngineInfo:
         """Connects and loads the model in every replica at once.

@@ -29,11 +29,14 @@ class EngineSettings:
         hardware: The profile chosen for that device.
         generation: Sampling of the answers.
         dtype: "float16", "bfloat16", "float32" or "auto".
-        max_model_len: Longest prompt plus answer in tokens.
+        max_model_len: Longest prompt plus answer in tokens that the run needs.
+        context_limit: The same that the model, or a smaller configured limit, allows.
         stop: Stop strings; with any, vLLM detokenizes step by step.
         seed: Seed of sampling.
         max_in_flight: Requests handed over and not finished, or None for twice `max_num_seqs`.
         kv_bytes_per_token: Size of one token's keys and values over all layers.
+        model_names: What the model may be called where it is served: its path, its name.
+        enable_thinking: Whether a chat template is told to let the model think.
         ignore_eos: Go on to `max_new_tokens` whatever the model says; for benchmarks.
         extra: Further engine arguments (quantization, trust_remote_code).
     """
@@ -44,10 +47,13 @@ class EngineSettings:
     generation: GenerationConfig
     dtype: str
     max_model_len: int
+    context_limit: int = 0
     stop: tuple[str, ...] = ()
     seed: int = 42
     max_in_flight: int | None = None
     kv_bytes_per_token: int = 0
+    model_names: tuple[str, ...] = ()
+    enable_thinking: bool = False
     ignore_eos: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -86,10 +92,13 @@ def engine_settings(
         generation=config.generation,
         dtype=dtype,
         max_model_len=choose_max_model_len(config, model, longest_prompt),
+        context_limit=context_limit(config, model),
         stop=(*config.prompt.stop, *config.generation.stop),
         seed=config.experiment.seed,
         max_in_flight=config.engine.max_in_flight,
         kv_bytes_per_token=kv_bytes_per_token(model, dtype),
+        model_names=(config.model.path, config.model.name),
+        enable_thinking=config.prompt.enable_thinking,
         extra=_extra_arguments(config, model, device),
     )
 

@@ -15,6 +15,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
+from slm_vllm.config.engine import EngineConfig
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.memory_shortage import (
     MAX_RETRIES,
@@ -44,11 +45,19 @@ _SEE_LOG = "experiment.log in the run folder has vLLM's own messages"
 class VllmEngine(BaseEngine):
     """One vLLM engine on one device of this machine."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: EngineSettings, config: EngineConfig | None = None) -> None:
+        super().__init__(settings, config)
         self._llm: Any = None
         self._tokenizer: Any = None
         self._sampling: Any = None
+
+    @classmethod
+    def import_ahead(cls) -> None:
+        """Imports vLLM, which takes seconds; what goes wrong is reported by `start`."""
+        try:
+            import vllm  # noqa: F401
+        except Exception:
+            log.info("vLLM could not be imported ahead", exc_info=True)
 
     def start(self) -> EngineInfo:
         """Imports vLLM and loads the model; takes seconds on a CPU, up to minutes on a GPU."""
@@ -178,14 +187,6 @@ class _TooLittleMemory(EngineError):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-def import_ahead() -> None:
-    """Imports vLLM, which takes seconds; what goes wrong is reported when the engine starts."""
-    try:
-        import vllm  # noqa: F401
-    except Exception:
-        log.info("vLLM could not be imported ahead", exc_info=True)
 
 
 def _import_vllm() -> Any:

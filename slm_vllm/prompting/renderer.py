@@ -49,6 +49,10 @@ class PromptRenderer:
             for item, turn, ids in zip(inputs, turns, tokenized, strict=True)
         ]
 
+    def turns(self, prompt: RenderedPrompt) -> list[dict[str, str]]:
+        """A rendered prompt as a chat."""
+        return self._template.turns(prompt.user_turn)
+
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         # A chat template writes its special tokens itself.
         encoded = self._tokenizer(

@@ -31,6 +31,7 @@ class PromptTemplate:
 
     def __init__(self, config: PromptConfig, tokenizer: Any) -> None:
         self._config = config
+        self._turns_before = _turns_before(config)
         has_template = bool(getattr(tokenizer, "chat_template", None))
         if config.chat and not has_template:
             raise ConfigError(
@@ -50,12 +51,16 @@ class PromptTemplate:
         """The user's turn alone."""
         return user_turn(self._config, question, passages)
 
+    def turns(self, user_turn: str) -> list[dict[str, str]]:
+        """The chat that ends with a user's turn: instruction and examples come before it."""
+        return [*self._turns_before, {"role": "user", "content": user_turn}]
+
     def surround(self, turn: str) -> str:
         """The whole prompt around a user's turn."""
         return f"{self._before}{turn}{self._after}"
 
     def _chat_surround(self, tokenizer: Any) -> tuple[str, str]:
-        messages = [*turns_before(self._config), {"role": "user", "content": _PLACEHOLDER}]
+        messages = self.turns(_PLACEHOLDER)
         from jinja2 import TemplateError
 
         try:
@@ -85,7 +90,7 @@ class PromptTemplate:
         return "".join(f"{part}\n\n" for part in parts), ""
 
 
-def turns_before(config: PromptConfig) -> list[dict[str, str]]:
+def _turns_before(config: PromptConfig) -> list[dict[str, str]]:
     """The turns in front of the user's last one, as a chat: instruction and examples."""
     turns = [{"role": "system", "content": config.system}] if config.system else []
     for question, answer in _examples(config):

@@ -43,11 +43,7 @@ def config_hash(config: Config) -> str:
     }
     if config.experiment_mode.context == "retriever":
         content["retriever"] = config.retriever.model_dump(exclude={"name"})
-    if config.engine.name == "openai":
-        # What it runs, and how, is the server's own affair; where it is changes no answer.
-        content["served"] = config.engine.model_dump(include={"served_model", "extra_body"})
-        if config.engine.endpoint == "chat":
-            content["endpoint"] = "chat"
+    content |= config.engine.changes_answers()
     if config.generation.temperature > 0:
         content["seed"] = config.experiment.seed
     return digest(content)
@@ -66,7 +62,7 @@ def answer_fingerprint(
         index: Fingerprint of the retrieval index, if there is one.
     """
     limit = context_limit if config.experiment_mode.context != "none" else None
-    if config.engine.name == "openai":
+    if not config.engine.weights_are_known:
         dtype = "served"
     return digest([config_hash(config), model_revision, dtype, limit, index])
 

@@ -189,7 +189,7 @@ class ModeRun:
             name = f"{key:016x}"
             self._asked[name] = _Asked(key, row, ranked, prompt, search)
             if prompt.error is None:
-                yield GenerationRequest(name, prompt.token_ids, prompt.user_turn)
+                yield GenerationRequest(name, prompt.token_ids, renderer.turns(prompt))
             else:
                 self._refused.append(Completion(name, "", "error", 0, 0, error=prompt.error))
 

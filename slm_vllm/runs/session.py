@@ -15,7 +15,7 @@ import yaml
 
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.base import BaseEngine
-from slm_vllm.engines.registry import engine_factory, engine_import
+from slm_vllm.engines.registry import engine_class, engine_factory
 from slm_vllm.engines.settings import (
     EngineSettings,
     choose_dtype,
@@ -116,7 +116,7 @@ class _Session:
     def __init__(self, configs: Sequence[Config], options: RunOptions, stack: ExitStack) -> None:
         self._options, self._stack = options, stack
         self._config = configs[0]
-        self._make_engine = options.make_engine or engine_factory(self._config)
+        self._make_engine = options.make_engine or engine_factory(self._config.engine)
         questions: dict[str, QuestionSet] = {}
         self._cells = []
         for config in configs:
@@ -243,7 +243,7 @@ class _Session:
                 cells[0].questions.check()
             except SlmVllmError as error:
                 self._fail(cells, error)
-        work = self._options.import_engine or engine_import(self._config)
+        work = self._options.import_engine or engine_class(self._config.engine.name).import_ahead
         importing = threading.Thread(target=work, name="import", daemon=True)
         with self._phase("survey"):
             importing.start()
@@ -272,7 +272,7 @@ class _Session:
     def _start_engine(self, settings: EngineSettings) -> None:
         if self._engine is not None:
             return
-        place = ", ".join(self._config.engine.base_url) or self._device.name
+        place = self._config.engine.place or self._device.name
         self._capture.console.say(f"Loading {self._config.model.name} on {place} ...")
         engine = self._stack.enter_context(self._make_engine(settings))
         with self._phase("load"):

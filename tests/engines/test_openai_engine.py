@@ -14,13 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_vllm.config.schema import (
-    EngineConfig,
-    FewShotExample,
-    GenerationConfig,
-    HardwareConfig,
-    PromptConfig,
-)
+from slm_vllm.config.engine import OpenAIConfig
+from slm_vllm.config.schema import GenerationConfig, HardwareConfig
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
 from slm_vllm.engines.openai_engine import OpenAIEngine
 from slm_vllm.engines.openai_server import api_url
@@ -39,6 +34,7 @@ SETTINGS = EngineSettings(
     generation=GenerationConfig(max_new_tokens=8),
     dtype="float32",
     max_model_len=128,
+    model_names=("tiny",),
 )
 QUICK = RetryPolicy(
     attempts=4, first_delay=0.01, longest_delay=0.05, probe_delay=0.02, patience=0.5
@@ -49,18 +45,18 @@ def requests(count: int) -> list[GenerationRequest]:
     return [GenerationRequest(f"r{i}", [i, 7, 7]) for i in range(count)]
 
 
-def config(*servers: FakeServer | str, **more: Any) -> EngineConfig:
+def config(*servers: FakeServer | str, **more: Any) -> OpenAIConfig:
     urls = tuple(server if isinstance(server, str) else server.url for server in servers)
-    return EngineConfig(name="openai", base_url=urls, **more)
+    return OpenAIConfig(base_url=urls, **more)
 
 
 def ask(
-    config: EngineConfig,
+    config: OpenAIConfig,
     count: int,
     policy: RetryPolicy = QUICK,
     settings: EngineSettings = SETTINGS,
 ) -> dict[str, Completion]:
-    with OpenAIEngine(settings, config, ["tiny"], policy) as engine:
+    with OpenAIEngine(settings, config, policy) as engine:
         engine.start()
         answers = list(engine.stream(requests(count)))
     assert len({answer.request_id for answer in answers}) == len(answers) == count
@@ -106,25 +102,20 @@ def test_sampling_stops_and_extra_fields_reach_the_server() -> None:
 @pytest.mark.parametrize("is_vllm", [True, False])
 def test_chat_sends_turns(is_vllm: bool) -> None:
     card = CARD if is_vllm else {"id": "tiny", "object": "model", "owned_by": "me"}
-    prompt = PromptConfig(
-        name="p", system="Be brief.", few_shot=(FewShotExample(question="1+1", answer="2"),)
-    )
-    asked = GenerationRequest("a", [1, 2, 3], user_turn="2+2")
-    with FakeServer(cards=[card]) as server:
-        engine = OpenAIEngine(
-            SETTINGS, config(server, endpoint="chat"), ["tiny"], QUICK, prompt=prompt
-        )
-        with engine:
-            details = engine.start().details
-            (answer,) = engine.stream([asked])
-    assert (answer.text, answer.n_prompt_tokens, answer.error) == (answer_to("2+2"), 9, None)
-    (body,) = server.bodies
-    assert body["messages"] == [
+    turns = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "1+1"},
         {"role": "assistant", "content": "2"},
         {"role": "user", "content": "2+2"},
     ]
+    asked = GenerationRequest("a", [1, 2, 3], turns)
+    with FakeServer(cards=[card]) as server:
+        with OpenAIEngine(SETTINGS, config(server, endpoint="chat"), QUICK) as engine:
+            details = engine.start().details
+            (answer,) = engine.stream([asked])
+    assert (answer.text, answer.n_prompt_tokens, answer.error) == (answer_to("2+2"), 9, None)
+    (body,) = server.bodies
+    assert body["messages"] == turns
     assert "prompt" not in body and body["max_tokens"] == 8
     thinking = {"enable_thinking": False} if is_vllm else None
     assert body.get("chat_template_kwargs") == thinking
@@ -138,10 +129,12 @@ def test_a_chat_answer_without_text_is_an_error() -> None:
         return 200, {}, answer
 
     with FakeServer(empty) as server:
-        engine = OpenAIEngine(SETTINGS, config(server, endpoint="chat"), ["tiny"], QUICK)
+        engine = OpenAIEngine(SETTINGS, config(server, endpoint="chat"), QUICK)
         with engine:
             engine.start()
-            (answer,) = engine.stream([GenerationRequest("a", [1], user_turn="x")])
+            (answer,) = engine.stream(
+                [GenerationRequest("a", [1], [{"role": "user", "content": "x"}])]
+            )
     assert answer.error is not None and "another form" in answer.error
 
 
@@ -153,7 +146,7 @@ def test_a_server_that_is_not_vllm_gets_text_and_no_fields_of_vllm(demo_model_pa
     settings = replace(SETTINGS, model_path=demo_model_path)
     with (
         FakeServer(cards=[{"id": "tiny", "object": "model", "owned_by": "me"}]) as server,
-        OpenAIEngine(settings, config(server), ["tiny"], QUICK) as engine,
+        OpenAIEngine(settings, config(server), QUICK) as engine,
     ):
         assert engine.start().details["prompts"] == ["text"]
         list(engine.stream([GenerationRequest("a", ids)]))
@@ -282,7 +275,7 @@ def test_two_servers_share_and_one_that_dies_is_left_out() -> None:
                     first.stop()
                 yield request
 
-        with OpenAIEngine(SETTINGS, config(first, second), ["tiny"], QUICK) as engine:
+        with OpenAIEngine(SETTINGS, config(first, second), QUICK) as engine:
             engine.start()
             answers = {answer.request_id: answer for answer in engine.stream(source())}
     assert len(answers) == 300
@@ -294,7 +287,7 @@ def test_a_server_that_was_away_is_used_again() -> None:
     with FakeServer() as steady:
         away = FakeServer()
         away.stop()
-        with OpenAIEngine(SETTINGS, config(away, steady), ["tiny"], QUICK) as engine:
+        with OpenAIEngine(SETTINGS, config(away, steady), QUICK) as engine:
             engine.start()
             assert len(list(engine.stream(requests(5)))) == 5
             with FakeServer(port=away.port) as back:
@@ -314,7 +307,7 @@ def test_all_servers_dead_ends_the_run() -> None:
                 server.stop()
             yield request
 
-    with OpenAIEngine(SETTINGS, config(server), ["tiny"], QUICK) as engine:
+    with OpenAIEngine(SETTINGS, config(server), QUICK) as engine:
         engine.start()
         with pytest.raises(EngineError, match=rf"No server has answered[\s\S]*{server.port}"):
             for answer in engine.stream(source()):
@@ -324,7 +317,7 @@ def test_all_servers_dead_ends_the_run() -> None:
 def test_a_server_that_refuses_everything_ends_the_run_and_no_request_is_blamed() -> None:
     with (
         FakeServer(lambda number, body: (404, {}, b"no completions here")) as server,
-        OpenAIEngine(SETTINGS, config(server), ["tiny"], QUICK) as engine,
+        OpenAIEngine(SETTINGS, config(server), QUICK) as engine,
     ):
         engine.start()
         with pytest.raises(EngineError, match="404"):
@@ -335,7 +328,7 @@ def test_nobody_there_at_the_start() -> None:
     server = FakeServer()
     server.stop()
     with (
-        OpenAIEngine(SETTINGS, config(server), ["tiny"]) as engine,
+        OpenAIEngine(SETTINGS, config(server)) as engine,
         pytest.raises(EngineError, match=rf"127.0.0.1:{server.port}.*does not answer.*--base-url"),
     ):
         engine.start()
@@ -352,7 +345,7 @@ def test_nobody_there_at_the_start() -> None:
 def test_the_wrong_model_or_a_short_one_at_the_start(cards: list[Any], message: str) -> None:
     with (
         FakeServer(cards=cards) as server,
-        OpenAIEngine(SETTINGS, config(server), ["tiny"]) as engine,
+        OpenAIEngine(SETTINGS, config(server)) as engine,
         pytest.raises(EngineError, match=message),
     ):
         engine.start()
@@ -381,7 +374,7 @@ def test_the_key_is_sent_and_never_shown(
         assert repeated is not None and "no, ***" in repeated and "secret" not in repeated
         monkeypatch.setenv("MY_KEY", "sk-wrong-secret")
         with (
-            OpenAIEngine(SETTINGS, config(server, api_key_env="MY_KEY"), ["tiny"]) as engine,
+            OpenAIEngine(SETTINGS, config(server, api_key_env="MY_KEY")) as engine,
             pytest.raises(EngineError, match="refuses the key.*--api-key-env") as refused,
         ):
             engine.start()
@@ -410,7 +403,7 @@ def test_input_is_read_no_further_than_the_bound() -> None:
 
     with (
         FakeServer() as server,
-        OpenAIEngine(SETTINGS, config(server, max_in_flight=4), ["tiny"], QUICK) as engine,
+        OpenAIEngine(SETTINGS, config(server, max_in_flight=4), QUICK) as engine,
     ):
         engine.start()
         stream = engine.stream(source())
@@ -434,7 +427,7 @@ def test_closing_the_iterator_ends_what_is_under_way() -> None:
         return None
 
     with FakeServer(script) as server:
-        with OpenAIEngine(SETTINGS, config(server), ["tiny"], QUICK) as engine:
+        with OpenAIEngine(SETTINGS, config(server), QUICK) as engine:
             engine.start()
             stream = engine.stream(requests(100))
             next(stream)
@@ -448,7 +441,7 @@ def test_what_the_source_raises_is_raised() -> None:
         yield from requests(3)
         raise LookupError("row 4")
 
-    with FakeServer() as server, OpenAIEngine(SETTINGS, config(server), ["tiny"]) as engine:
+    with FakeServer() as server, OpenAIEngine(SETTINGS, config(server)) as engine:
         engine.start()
         with pytest.raises(LookupError, match="row 4"):
             list(engine.stream(source()))
@@ -459,18 +452,19 @@ def test_vllm_and_torch_are_not_imported() -> None:
         code = f"""
             import sys
             from pathlib import Path
-            from slm_vllm.config.schema import EngineConfig, GenerationConfig, HardwareConfig
-            from slm_vllm.engines.device import Device
-            from slm_vllm.engines.openai_server import OpenAIEngine
+            from slm_vllm.config.engine import OpenAIConfig
+            from slm_vllm.config.schema import GenerationConfig, HardwareConfig
+            from slm_vllm.engines.openai_engine import OpenAIEngine
             from slm_vllm.engines.settings import EngineSettings
+            from slm_vllm.monitoring.device import Device
             from slm_vllm.types import GenerationRequest
 
             hardware, cpu = HardwareConfig(name="cpu"), Device("cpu", "CPU")
             settings = EngineSettings(
                 Path("/m"), cpu, hardware, GenerationConfig(), "float32", 128
             )
-            config = EngineConfig(name="openai", base_url=("{server.url}",))
-            with OpenAIEngine(settings, config, ["tiny"]) as engine:
+            config = OpenAIConfig(base_url=("{server.url}",))
+            with OpenAIEngine(settings, config) as engine:
                 engine.start()
                 (answer,) = engine.stream([GenerationRequest("r", [1])])
             assert answer.error is None
@@ -496,7 +490,7 @@ def test_api_url(given: str, expected: str) -> None:
 @pytest.mark.parametrize("url", ["http://me:secret@host/v1", "localhost:8000", "ftp://host"])
 def test_addresses_that_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="engine.api_key_env|is not an address") as refused:
-        EngineConfig(base_url=url)  # type: ignore[arg-type]
+        OpenAIConfig(base_url=url)  # type: ignore[arg-type]
     if "@" in url:
         assert "secret" not in refused.value.errors()[0]["msg"]
 

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from slm_vllm.config.compose import compose_config
-from slm_vllm.config.schema import EngineConfig, GenerationConfig
+from slm_vllm.config.engine import RayConfig
+from slm_vllm.config.schema import GenerationConfig
 from slm_vllm.engines import ray_engine
 from slm_vllm.engines.ray_engine import RayEngine
-from slm_vllm.engines.registry import engine_factory
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.monitoring.device import Device
@@ -55,7 +55,7 @@ def engine_for(cluster: Any, tmp_path: Path) -> Callable[..., RayEngine]:
         )
         section.setdefault("ray_address", cluster.address)
         engine = partial(CountingEngine, folder=tmp_path, **(fake or {}))
-        return RayEngine(settings, EngineConfig(name="ray", **section), engine)
+        return RayEngine(settings, RayConfig(**section), engine)
 
     return make
 
@@ -217,5 +217,5 @@ def test_ray_that_is_not_installed(engine_for: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_settings_of_ray_need_the_engine() -> None:
-    with pytest.raises(ConfigError, match="Use --engine ray"):
-        engine_factory(compose_config(["engine.replicas=2"]))
+    with pytest.raises(ConfigError, match="engine.replicas is for .*Use --engine ray"):
+        compose_config(["engine.replicas=2"])

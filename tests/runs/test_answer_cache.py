@@ -113,10 +113,18 @@ def test_a_file_that_is_no_cache_is_named(make_config: MakeConfig, tmp_path: Pat
         run(make_config(ON), FakeEngine())
 
 
-@pytest.mark.parametrize("word", ["generation.temperature=0.7", "engine.name=openai"])
-def test_answers_that_need_not_repeat_are_refused(make_config: MakeConfig, word: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["generation.temperature=0.7"],
+        ["engine.name=openai", "engine.base_url=http://localhost:1/v1"],
+    ],
+)
+def test_answers_that_need_not_repeat_are_refused(
+    make_config: MakeConfig, words: list[str]
+) -> None:
     with pytest.raises(ConfigError, match="answer_cache"):
-        make_config(ON, "engine.base_url=http://localhost:1/v1", word)
+        make_config(ON, *words)
 
 
 @given(

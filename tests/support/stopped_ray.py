@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from slm_vllm.config.compose import compose_config
-from slm_vllm.config.schema import EngineConfig, GenerationConfig
+from slm_vllm.config.engine import RayConfig
+from slm_vllm.config.schema import GenerationConfig
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.ray_engine import RayEngine
 from slm_vllm.engines.settings import EngineSettings
@@ -41,7 +42,7 @@ if __name__ == "__main__":
     )
     with StopSignals() as signals:
         try:
-            with RayEngine(settings, EngineConfig(name="ray", replicas=2), EndlessEngine) as engine:
+            with RayEngine(settings, RayConfig(replicas=2), EndlessEngine) as engine:
                 engine.start()
         except BaseException:
             # As `evaluate` does; what Ray makes of the interruption differs by the moment.
