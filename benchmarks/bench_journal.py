@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from slm_vllm.runs.journal import Journal
+from slm_vllm.rundir.journal import Journal
 
 ANSWERS_A_SYNC = 64
 

@@ -21,7 +21,7 @@ def check(as_json: bool) -> None:
     Ends within a minute, whatever the server does; with exit code 5 when a step fails.
     """
     from slm_vllm.config.schema import TrackingConfig
-    from slm_vllm.tracking.clearml_check import check_clearml
+    from slm_vllm.tracking.clearml.check import check_clearml
 
     settings = TrackingConfig()
     steps = check_clearml(settings.project, settings.output_uri)

@@ -62,7 +62,7 @@ def command(
     from slm_vllm.reporting.alignment import COLUMNS
     from slm_vllm.reporting.comparison import check_metric, compare_runs
     from slm_vllm.reporting.comparison_tables import render
-    from slm_vllm.reporting.run_data import find_runs, load_run
+    from slm_vllm.rundir.reading import find_runs, load_run
 
     check_metric(metric)
     paths = find_runs(runs, output_dir)

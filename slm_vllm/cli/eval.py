@@ -11,7 +11,7 @@ from slm_vllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
-    from slm_vllm.tracking.clearml_queue import QueuedRun
+    from slm_vllm.tracking.clearml.queue import QueuedRun
 
 _EPILOG = """\b
 Examples:
@@ -137,7 +137,7 @@ def command(
         given.append([*words, *chosen, *named, *overrides])
         configs.append(compose_config(given[-1], config_dir))
     if queue is not None:
-        from slm_vllm.tracking.clearml_queue import QueuedRun
+        from slm_vllm.tracking.clearml.queue import QueuedRun
 
         flags = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors
         runs = [QueuedRun(*pair) for pair in zip(configs, given, strict=True)]
@@ -150,7 +150,7 @@ def _queued_words() -> list[str]:
     """The settings of the agent's task; its run is published into that very task."""
     import os
 
-    from slm_vllm.tracking.clearml_queue import TASK_VARIABLE, take_settings
+    from slm_vllm.tracking.clearml.queue import TASK_VARIABLE, take_settings
 
     task, words = take_settings()
     os.environ[TASK_VARIABLE] = task
@@ -158,7 +158,7 @@ def _queued_words() -> list[str]:
 
 
 def _enqueue(runs: list[QueuedRun], queue: str, flags: list[str], *, as_json: bool) -> None:
-    from slm_vllm.tracking.clearml_queue import enqueue_runs
+    from slm_vllm.tracking.clearml.queue import enqueue_runs
 
     tasks = enqueue_runs(runs, queue, flags)
     if as_json:

@@ -54,7 +54,7 @@ def command(
     from slm_vllm.reporting.drawing import require_matplotlib
     from slm_vllm.reporting.figures import write_figures
     from slm_vllm.reporting.report import build_report, write_report
-    from slm_vllm.reporting.run_data import find_runs, load_run
+    from slm_vllm.rundir.reading import find_runs, load_run
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if plots is not None:

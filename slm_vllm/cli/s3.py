@@ -249,8 +249,8 @@ def artifacts(run: str, output_dir: str, prefix: str, as_json: bool, **given: An
       slm-vllm s3 artifacts qwen_1.7b_nq_retriever --bucket clearml
     """
     from slm_vllm.runs.jobs import find_folder
-    from slm_vllm.storage.artifacts import find_artifacts
     from slm_vllm.storage.sizes import format_size
+    from slm_vllm.tracking.clearml.artifacts import find_artifacts
 
     bucket = open_bucket(given)
     found = find_artifacts(bucket, find_folder(run, Path(output_dir)), prefix)

@@ -107,7 +107,7 @@ def reach_s3() -> Finding:
 
 def check_clearml() -> Finding:
     """Whether a ClearML server is configured."""
-    from slm_vllm.tracking.clearml_settings import find_clearml
+    from slm_vllm.tracking.clearml.settings import find_clearml
 
     settings = find_clearml()
     if settings.problem is not None:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from slm_vllm.monitoring.log_rotation import LOG_BYTES, rotate
+from slm_vllm.rundir.log_rotation import LOG_BYTES, rotate
 
 
 class Console:

@@ -12,7 +12,7 @@ import polars as pl
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.reporting.breakdowns import retrieval_hit
 from slm_vllm.reporting.config_diff import config_differences
-from slm_vllm.reporting.run_data import RunData
+from slm_vllm.rundir.reading import RunData
 from slm_vllm.scoring.paired import Values
 
 # All that a comparison reads of the predictions; the metric comes to it.

@@ -17,7 +17,7 @@ from slm_vllm.nearest import nearest
 from slm_vllm.reporting.alignment import AlignedRuns, align
 from slm_vllm.reporting.config_diff import Difference, config_differences
 from slm_vllm.reporting.context_effect import ContextEffect, context_effects
-from slm_vllm.reporting.run_data import RunData
+from slm_vllm.rundir.reading import RunData
 from slm_vllm.scoring.answers import METRICS
 from slm_vllm.scoring.intervals import MeanEstimate, estimate_mean
 from slm_vllm.scoring.paired import PairedComparison, compare_pairs, holm

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slm_vllm.reporting.run_data import RunData
+from slm_vllm.rundir.reading import RunData
 
 NOT_SET = "(not set)"
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from slm_vllm.reporting.alignment import AlignedRuns
 from slm_vllm.reporting.config_diff import context_of, flat_settings
-from slm_vllm.reporting.run_data import RunData
+from slm_vllm.rundir.reading import RunData
 from slm_vllm.scoring.intervals import MeanEstimate
 from slm_vllm.scoring.paired import Values, estimate_difference
 

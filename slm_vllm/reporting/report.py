@@ -17,8 +17,8 @@ from slm_vllm.reporting import sections
 from slm_vllm.reporting.figures import Figure, build_figures
 from slm_vllm.reporting.payload import packed, passages_payload, questions_payload
 from slm_vllm.reporting.plain_text import escaped
-from slm_vllm.reporting.run_data import RunData
 from slm_vllm.reporting.run_view import RunView, view_runs
+from slm_vllm.rundir.reading import RunData
 
 _COLUMNS = (
     "contexts", "completion", "metadata", "truncated", "finish_reason", "n_prompt_tokens",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from slm_vllm.reporting.config_diff import context_of
-from slm_vllm.reporting.run_data import RunData
+from slm_vllm.rundir.reading import RunData
 
 _MODE_ORDER = {"none": 0, "retriever": 1, "oracle": 2}
 

@@ -18,7 +18,7 @@ from types import TracebackType
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import StorageError
-from slm_vllm.runs.fingerprint import digest
+from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.types import Completion, GenerationRequest
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from typing import Any
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.prompting.template import PromptTemplate
-from slm_vllm.runs.fingerprint import digest
-from slm_vllm.runs.folder import RunFolder
-from slm_vllm.runs.journal import Journal
+from slm_vllm.rundir.fingerprint import digest
+from slm_vllm.rundir.folder import RunFolder
+from slm_vllm.rundir.journal import Journal
+from slm_vllm.rundir.state import RunState
 from slm_vllm.runs.question_set import QuestionSet
-from slm_vllm.runs.state import RunState
 from slm_vllm.tracking.recorder import NullRecorder
 
 

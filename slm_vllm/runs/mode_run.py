@@ -24,9 +24,9 @@ from slm_vllm.prompting.answer import extract_answer
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.evaluation import score_search, search_frame
+from slm_vllm.rundir.fingerprint import row_keys
+from slm_vllm.rundir.journal import Journal
 from slm_vllm.runs.answer_cache import AnswerCache
-from slm_vllm.runs.fingerprint import row_keys
-from slm_vllm.runs.journal import Journal
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.survey import context_passages, limited_scan
 from slm_vllm.types import Completion, GenerationRequest, RenderedPrompt, RetrievedPassage

@@ -14,7 +14,7 @@ from slm_vllm.config.schema import Config
 from slm_vllm.datasets.base import BaseDataset
 from slm_vllm.datasets.registry import fetched_path, open_dataset
 from slm_vllm.datasets.rejects import RejectLog
-from slm_vllm.runs.fingerprint import digest
+from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.survey import Survey, dataset_identity, limited_scan, survey
 
 

@@ -16,8 +16,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from slm_vllm.config.schema import Config
-from slm_vllm.runs.folder import RunFolder
-from slm_vllm.runs.journal import JOURNAL_SCHEMA, Journal
+from slm_vllm.rundir.folder import RunFolder
+from slm_vllm.rundir.journal import JOURNAL_SCHEMA, Journal
 from slm_vllm.scoring.answers import METRICS, score_answers
 from slm_vllm.scoring.intervals import ValueTally
 

@@ -31,19 +31,19 @@ from slm_vllm.monitoring.device import detect_device
 from slm_vllm.monitoring.memory import MemorySampler
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
+from slm_vllm.rundir.fingerprint import answer_fingerprint
+from slm_vllm.rundir.folder import RunFolder
+from slm_vllm.rundir.journal import Journal
+from slm_vllm.rundir.state import RunState
 from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.cell import Cell
-from slm_vllm.runs.fingerprint import answer_fingerprint
-from slm_vllm.runs.folder import RunFolder
 from slm_vllm.runs.index_pool import IndexPool
-from slm_vllm.runs.journal import Journal
 from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.mode_run import ModeRun
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
 from slm_vllm.runs.signals import Interrupted, StopSignals
-from slm_vllm.runs.state import RunState
 from slm_vllm.runs.survey import longest_prompt
 from slm_vllm.tracking.launch import open_tracking
 

@@ -12,7 +12,7 @@ from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
 from slm_vllm.config.shorthand import choice_override, dataset_override, model_override, quoted
 from slm_vllm.errors import ConfigError, SlmVllmError
-from slm_vllm.runs.folder import RunFolder
+from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.runs.question_set import QuestionSet
 
 Status = Literal["new", "begun", "done"]

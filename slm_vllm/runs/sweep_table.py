@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from slm_vllm.runs.state import now
+from slm_vllm.rundir.state import now
 from slm_vllm.runs.sweep_plan import PlannedCell, SweepGrid, groups, seconds_left
 
 _SHOWN = {"new": "to do", "begun": "goes on", "done": "done"}

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from slm_vllm.config.schema import TrackingConfig
 from slm_vllm.errors import MissingExtraError
-from slm_vllm.tracking.clearml_settings import clearml_installed, find_clearml
+from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 from slm_vllm.tracking.cursor import read_cursor
 from slm_vllm.tracking.recorder import SPOOL, NullRecorder, Recorder
 from slm_vllm.tracking.registry import tracker_class

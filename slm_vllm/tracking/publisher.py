@@ -23,7 +23,7 @@ from typing import Any
 
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.tracking.base import BaseTracker, RejectedError, TrackerError
-from slm_vllm.tracking.clearml_queue import TASK_VARIABLE
+from slm_vllm.tracking.clearml.queue import TASK_VARIABLE
 from slm_vllm.tracking.delivery import Delivery, MakeTracker
 from slm_vllm.tracking.registry import tracker_class
 
@@ -154,8 +154,8 @@ class Publisher:
     def _maker(self) -> tuple[MakeTracker, str]:
         if self._name != "clearml":
             return tracker_class(self._name), self._name
-        from slm_vllm.tracking.clearml_api import ClearMLApi
-        from slm_vllm.tracking.clearml_server import ClearMLServer
+        from slm_vllm.tracking.clearml.api import ClearMLApi
+        from slm_vllm.tracking.clearml.server import ClearMLServer
 
         if self._clearml is None:
             self._clearml = ClearMLApi()

@@ -10,8 +10,8 @@ from slm_vllm.tracking.base import BaseTracker
 
 TRACKERS = {
     "none": "slm_vllm.tracking.none:NoTracker",
-    "clearml": "slm_vllm.tracking.clearml_server:ClearMLServer",
-    "clearml_offline": "slm_vllm.tracking.clearml_offline:ClearMLOffline",
+    "clearml": "slm_vllm.tracking.clearml.server:ClearMLServer",
+    "clearml_offline": "slm_vllm.tracking.clearml.offline:ClearMLOffline",
 }
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, StorageError
-from slm_vllm.tracking.clearml_settings import find_clearml
+from slm_vllm.tracking.clearml.settings import find_clearml
 from slm_vllm.tracking.launch import outcome, start_publisher, wait_for
 from slm_vllm.tracking.recorder import SPOOL, record_finished_run
 

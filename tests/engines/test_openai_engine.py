@@ -542,7 +542,7 @@ def test_usual_is_what_a_server_says() -> None:
 
 def test_answers_are_kept_by_what_is_served_and_not_by_where() -> None:
     from slm_vllm.config.compose import compose_config
-    from slm_vllm.runs.fingerprint import answer_fingerprint
+    from slm_vllm.rundir.fingerprint import answer_fingerprint
 
     def fingerprint(dtype: str, *words: str) -> str:
         return answer_fingerprint(compose_config(["hardware=cpu", *words]), "rev", dtype, 512, None)

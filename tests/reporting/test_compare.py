@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from slm_vllm.cli.main import cli
 from slm_vllm.errors import ConfigError, DataError, StorageError
 from slm_vllm.reporting.comparison import compare_runs
-from slm_vllm.reporting.run_data import load_run
+from slm_vllm.rundir.reading import load_run
 from slm_vllm.scoring.paired import compare_pairs
 from support.run_folders import make_run
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slm_vllm.reporting.comparison import Comparison, compare_runs
 from slm_vllm.reporting.comparison_tables import FORMATS, render
-from slm_vllm.reporting.run_data import load_run
+from slm_vllm.rundir.reading import load_run
 from support.run_folders import make_run
 
 HOSTILE = "a|b_c & 100% $x$ #1 {y} ~^\\ <script>alert(1)</script> `c` *d* [e](f)\n\x1b[31mred\x00"

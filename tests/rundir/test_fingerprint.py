@@ -7,7 +7,7 @@ import pytest
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
-from slm_vllm.runs.fingerprint import answer_fingerprint, config_hash, row_keys
+from slm_vllm.rundir.fingerprint import answer_fingerprint, config_hash, row_keys
 
 ORACLE = ("experiment_mode=oracle_context",)
 RETRIEVER = ("experiment_mode=retriever_context",)

@@ -26,7 +26,7 @@ _CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 import psutil
-from slm_vllm.monitoring.log_rotation import rotate
+from slm_vllm.rundir.log_rotation import rotate
 
 folder, deaf = Path(sys.argv[1]), sys.argv[2] == "deaf"
 

@@ -21,7 +21,7 @@ from slm_vllm.errors import (
     EngineError,
     StorageError,
 )
-from slm_vllm.runs.folder import RunFolder
+from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.runs.session import RunOptions, evaluate
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.types import EngineInfo

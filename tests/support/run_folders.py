@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from slm_vllm.runs.fingerprint import digest
+from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.results import PREDICTIONS_SCHEMA
 from slm_vllm.scoring.answers import METRICS
 from slm_vllm.scoring.intervals import estimate_mean

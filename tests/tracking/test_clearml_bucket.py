@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from slm_vllm.cli.clearml import command as clearml_command
 from slm_vllm.storage.client import make_client
-from slm_vllm.tracking.clearml_check import check_clearml
+from slm_vllm.tracking.clearml.check import check_clearml
 from slm_vllm.tracking.launch import open_tracking
 from slm_vllm.tracking.recorder import Recorder
 from slm_vllm.tracking.sync import sync_run

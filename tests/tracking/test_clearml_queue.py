@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from slm_vllm.cli.eval import command
 from slm_vllm.errors import ConfigError
-from slm_vllm.tracking.clearml_queue import TASK_VARIABLE, take_settings
-from slm_vllm.tracking.clearml_settings import find_clearml
+from slm_vllm.tracking.clearml.queue import TASK_VARIABLE, take_settings
+from slm_vllm.tracking.clearml.settings import find_clearml
 from slm_vllm.tracking.cursor import Cursor, load_cursor, save_cursor
 from slm_vllm.tracking.sync import sync_run
 from support.clearml_loopback import Loopback

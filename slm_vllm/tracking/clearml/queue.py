@@ -1,6 +1,6 @@
 """Runs handed to a ClearML queue, and their settings read back where an agent runs them.
 
-    python -m slm_vllm.tracking.clearml_queue < request.json
+    python -m slm_vllm.tracking.clearml.queue < request.json
 
 is the bounded process that talks to the server; its answer is one line of JSON.
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import slm_vllm
 from slm_vllm.errors import ConfigError, MissingExtraError, SlmVllmError
 from slm_vllm.tracking.base import TrackerError
-from slm_vllm.tracking.clearml_settings import clearml_installed, find_clearml
+from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
@@ -164,7 +164,7 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
         raise MissingExtraError("clearml", "clearml", "A ClearML queue")
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "slm_vllm.tracking.clearml_queue"],
+            [sys.executable, "-m", "slm_vllm.tracking.clearml.queue"],
             input=json.dumps(request),
             env=dict(settings.environment),
             capture_output=True,
@@ -187,7 +187,7 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     """The work of the process."""
-    from slm_vllm.tracking.clearml_api import ClearMLApi
+    from slm_vllm.tracking.clearml.api import ClearMLApi
 
     api = ClearMLApi()
     if "task" in request:
@@ -208,7 +208,7 @@ def _queue(api: Any, name: str) -> str:
 
 
 def _enqueue(api: Any, queue: str, task: dict[str, Any]) -> dict[str, str]:
-    from slm_vllm.tracking.clearml_server import project_id
+    from slm_vllm.tracking.clearml.server import project_id
 
     project = project_id(api, task["project"])
     parameters = {

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_vllm.errors import StorageError
-from slm_vllm.runs.journal import JOURNAL_SCHEMA, Journal
+from slm_vllm.rundir.journal import JOURNAL_SCHEMA, Journal
 
 
 def record(key: int, prediction: str = "x", error: str | None = None) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import IO, Any
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, StorageError
-from slm_vllm.monitoring.log_rotation import LOGS_KEPT, rotated
-from slm_vllm.runs.fingerprint import config_hash
+from slm_vllm.rundir.fingerprint import config_hash
+from slm_vllm.rundir.log_rotation import LOGS_KEPT, rotated
 
 
 class RunFolder:

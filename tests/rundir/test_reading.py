@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from slm_vllm.errors import ConfigError, DataError
-from slm_vllm.reporting.run_data import _REQUIRED_COLUMNS, find_runs, load_run
+from slm_vllm.rundir.reading import _REQUIRED_COLUMNS, find_runs, load_run
 from slm_vllm.runs.results import PREDICTIONS_SCHEMA
 from support.run_folders import make_run
 

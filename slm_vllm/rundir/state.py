@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from slm_vllm.runs.folder import RunFolder
+from slm_vllm.rundir.folder import RunFolder
 
 _HEARTBEAT_SECONDS = 5.0
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from slm_vllm.errors import MissingExtraError
 from slm_vllm.tracking.base import BaseTracker, TrackerError
-from slm_vllm.tracking.clearml_events import task_fields
+from slm_vllm.tracking.clearml.events import task_fields
 from slm_vllm.tracking.events import (
     Artifact,
     Ended,

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from slm_vllm.tracking.base import BaseTracker, RejectedError, TrackerError
-from slm_vllm.tracking.clearml_api import ClearMLApi
-from slm_vllm.tracking.clearml_events import (
+from slm_vllm.tracking.clearml.api import ClearMLApi
+from slm_vllm.tracking.clearml.events import (
     IMAGE,
     LOG,
     api_events,
@@ -23,7 +23,7 @@ from slm_vllm.tracking.clearml_events import (
     same_content,
     task_fields,
 )
-from slm_vllm.tracking.clearml_storage import output_place, task_folder, upload
+from slm_vllm.tracking.clearml.storage import output_place, task_folder, upload
 from slm_vllm.tracking.events import Artifact, Ended, Event, Sample, Started
 
 _ENDS = {

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slm_vllm.errors import SlmVllmError
-from slm_vllm.tracking.clearml_settings import clearml_installed, find_clearml
+from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 
 BOUND_SECONDS = 60.0
 
@@ -48,7 +48,7 @@ def check_clearml(project: str, output_uri: str | None, bound: float = BOUND_SEC
     if not clearml_installed():
         detail = "not installed: pip install 'slm-vllm[clearml]'"
         return [*steps, Step("package", False, detail)]
-    command = [sys.executable, "-m", "slm_vllm.tracking.clearml_check", project, output_uri or ""]
+    command = [sys.executable, "-m", "slm_vllm.tracking.clearml.check", project, output_uri or ""]
     said = ""
     try:
         done = subprocess.run(
@@ -69,9 +69,9 @@ def check_clearml(project: str, output_uri: str | None, bound: float = BOUND_SEC
 
 def _steps(project: str, output_uri: str | None) -> None:
     """What the process does; each step is a line of JSON."""
-    from slm_vllm.tracking.clearml_api import ClearMLApi
-    from slm_vllm.tracking.clearml_server import check_task
-    from slm_vllm.tracking.clearml_storage import check_storage, output_place
+    from slm_vllm.tracking.clearml.api import ClearMLApi
+    from slm_vllm.tracking.clearml.server import check_task
+    from slm_vllm.tracking.clearml.storage import check_storage, output_place
 
     name = "server and credentials"
     try:
