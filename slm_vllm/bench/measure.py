@@ -111,7 +111,8 @@ def measure(runner: Runner, prepared: Prepared, plan: Plan, clock: Phases) -> di
         for _ in range(plan.repeats):
             runner.forget()
             passes.append(runner.answer(prompts))
-        used = None if joules is None else (gpu_joules() or joules) - joules
+        later = gpu_joules()
+        used = None if joules is None or later is None else later - joules
         memory.sample()
         used_memory = memory.report()
     runner.close()

@@ -15,7 +15,8 @@ import json, torch
 found = {"version": torch.__version__, "archs": torch.cuda.get_arch_list(), "result": None}
 if torch.cuda.is_available():
     ones = torch.ones(64, 64, device="cuda", dtype=torch.float16)
-    found["result"] = float((ones @ ones).sum().item())
+    # Summed in float32: float16 ends at 65,504.
+    found["result"] = float((ones @ ones).float().sum().item())
 print(json.dumps(found))
 """
 _VLLM = "import vllm; print(vllm.__version__)"

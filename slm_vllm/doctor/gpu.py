@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from slm_vllm.doctor.finding import Finding, Status
 from slm_vllm.engines.versions import installed_vllm, parse_release
 from slm_vllm.monitoring.device import Device
+from slm_vllm.monitoring.nvml import Nvml
 
 GIB = 1 << 30
 _SETUP = "bash scripts/setup.sh installs the set that fits (SLM_VLLM_HARDWARE=cpu|cuda|v100)"
@@ -65,31 +65,14 @@ def read_torch_build() -> TorchBuild | None:
 
 def read_driver() -> Driver | None:
     """Asks NVML; None where there is no driver or no NVML."""
-    try:
-        import pynvml
-    except ImportError:
+    with Nvml() as nvml:
+        version = nvml.ask("nvmlSystemGetDriverVersion")
+        cuda = nvml.ask("nvmlSystemGetCudaDriverVersion")
+        memory = [nvml.ask("nvmlDeviceGetMemoryInfo", gpu) for gpu in nvml.gpus()]
+    if version is None or cuda is None:
         return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        cuda = int(pynvml.nvmlSystemGetCudaDriverVersion())
-        count = int(pynvml.nvmlDeviceGetCount())
-        version = str(pynvml.nvmlSystemGetDriverVersion())
-        return Driver(version, (cuda // 1000, cuda % 1000 // 10), count, _free_bytes(pynvml))
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _free_bytes(pynvml: Any) -> int | None:
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
-    except pynvml.NVMLError:
-        return None
+    free = int(memory[0].free) if memory and memory[0] is not None else None
+    return Driver(str(version), (cuda // 1000, cuda % 1000 // 10), len(memory), free)
 
 
 def check_device(device: Device, driver: Driver | None) -> list[Finding]:

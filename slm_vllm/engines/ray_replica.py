@@ -13,6 +13,7 @@ from typing import Any
 from slm_vllm import __version__
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.versions import installed_vllm
+from slm_vllm.monitoring.memory import tree_rss
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 
@@ -101,7 +102,7 @@ class Replica:
             while True:
                 completions.append(self._taken(0.0))
         except queue.Empty:
-            return Exchange(completions, _tree_rss())
+            return Exchange(completions, tree_rss()[0])
 
     def _taken(self, wait: float) -> Completion:
         item = self._answers.get(timeout=wait) if wait else self._answers.get_nowait()
@@ -127,16 +128,3 @@ class Replica:
     def _incoming(self) -> Iterator[GenerationRequest]:
         while True:
             yield self._requests.get()
-
-
-def _tree_rss() -> int:
-    import psutil
-
-    me = psutil.Process()
-    total = 0
-    for process in (me, *me.children(recursive=True)):
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total

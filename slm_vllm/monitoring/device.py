@@ -11,7 +11,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from slm_vllm.monitoring.nvml import Nvml, first_visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +60,16 @@ def detect_device() -> Device:
 
 
 def _gpu_from_nvml() -> Device | None:
-    try:
-        import pynvml
-    except ImportError:
+    with Nvml() as nvml:
+        gpu = nvml.first_gpu()
+        name = nvml.ask("nvmlDeviceGetName", gpu)
+        capability = nvml.ask("nvmlDeviceGetCudaComputeCapability", gpu)
+        memory = nvml.ask("nvmlDeviceGetMemoryInfo", gpu)
+    if name is None or capability is None:
         return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        handle = first_gpu_handle(pynvml)
-        name = pynvml.nvmlDeviceGetName(handle)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        try:
-            memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-        except pynvml.NVMLError:
-            memory = _host_memory()
-        return Device("cuda", str(name), (int(major), int(minor)), memory)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def first_gpu_handle(pynvml: Any) -> Any:
-    """NVML's handle of the GPU that CUDA will call the first; NVML must be initialised."""
-    first = _first_visible()
-    if first.isdigit():
-        return pynvml.nvmlDeviceGetHandleByIndex(int(first))
-    return pynvml.nvmlDeviceGetHandleByUUID(first)
+    major, minor = capability
+    size = _host_memory() if memory is None else int(memory.total)
+    return Device("cuda", str(name), (int(major), int(minor)), size)
 
 
 def _gpu_from_nvidia_smi() -> Device | None:
@@ -95,7 +77,7 @@ def _gpu_from_nvidia_smi() -> Device | None:
     if program is None:
         return None
     query = "--query-gpu=name,compute_cap,memory.total"
-    command = [program, query, "--format=csv,noheader,nounits", f"--id={_first_visible()}"]
+    command = [program, query, "--format=csv,noheader,nounits", f"--id={first_visible()}"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         name, capability, memory = (part.strip() for part in answer.stdout.split(",")[:3])
@@ -105,11 +87,6 @@ def _gpu_from_nvidia_smi() -> Device | None:
         return Device("cuda", name, (int(major), int(minor)), size)
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-
-
-def _first_visible() -> str:
-    """Index or UUID of the GPU that CUDA will call the first."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
 
 
 def _host_memory() -> int:

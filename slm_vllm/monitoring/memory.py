@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
+
+from slm_vllm.monitoring.nvml import Nvml
 
 MIB = 1 << 20
 _MOST_SAMPLES = 2000
@@ -25,14 +26,12 @@ class MemorySample:
         phase: What the run was doing.
         rss_bytes: Resident memory of this process and its children, the publisher left out.
         gpu_bytes: Memory these processes hold on NVIDIA GPUs, None without one.
-        publisher_bytes: Resident memory of the publisher, None when there is none.
     """
 
     seconds: float
     phase: str
     rss_bytes: int
     gpu_bytes: int | None
-    publisher_bytes: int | None = None
 
 
 class MemorySampler:
@@ -85,8 +84,8 @@ class MemorySampler:
     def sample(self) -> MemorySample:
         """Takes a sample now."""
         seconds = time.monotonic() - self._started
-        rss, publisher = _tree_rss(self._publisher)
-        moment = MemorySample(seconds, self._phase, rss, self._gpu.used(), publisher)
+        rss, publisher = tree_rss(self._publisher)
+        moment = MemorySample(seconds, self._phase, rss, self._gpu.used())
         with self._lock:
             self._samples.append(moment)
             if len(self._samples) > _MOST_SAMPLES:
@@ -150,51 +149,32 @@ class _GpuMemory:
     """Memory that this process tree holds on NVIDIA GPUs."""
 
     def __init__(self) -> None:
-        self._nvml: Any = None
-        self._handles: list[Any] = []
-        try:
-            import pynvml
-        except ImportError:
-            return
-        try:
-            pynvml.nvmlInit()
-            count = pynvml.nvmlDeviceGetCount()
-            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
-            self._nvml = pynvml
-        except pynvml.NVMLError:
-            self._nvml = None
+        self._nvml = Nvml()
+        self._gpus = self._nvml.gpus()
 
     def used(self) -> int | None:
-        if self._nvml is None:
+        """Bytes; None without a GPU, or where one does not tell."""
+        if not self._gpus:
             return None
-        own = _tree_pids()
-        try:
-            return sum(
-                int(process.usedGpuMemory or 0)
-                for handle in self._handles
-                for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-                if process.pid in own
-            )
-        except self._nvml.NVMLError:
-            return None
+        own = {process.pid for process in _tree()}
+        total = 0
+        for gpu in self._gpus:
+            processes = self._nvml.ask("nvmlDeviceGetComputeRunningProcesses", gpu)
+            if processes is None:
+                return None
+            total += sum(int(p.usedGpuMemory or 0) for p in processes if p.pid in own)
+        return total
 
     def close(self) -> None:
-        if self._nvml is not None:
-            self._nvml.nvmlShutdown()
-            self._nvml = None
+        self._nvml.close()
 
 
-def _tree() -> list[psutil.Process]:
-    me = psutil.Process(os.getpid())
-    return [me, *me.children(recursive=True)]
+def tree_rss(apart: int | None = None) -> tuple[int, int | None]:
+    """Resident memory of this process and its descendants.
 
-
-def _tree_pids() -> set[int]:
-    return {process.pid for process in _tree()}
-
-
-def _tree_rss(apart: int | None = None) -> tuple[int, int | None]:
-    """Memory of the process tree without the process `apart`, and of that one."""
+    Returns:
+        Bytes without the process `apart`, and those of that one, None where it is not there.
+    """
     total, other = 0, None
     for process in _tree():
         try:
@@ -206,6 +186,11 @@ def _tree_rss(apart: int | None = None) -> tuple[int, int | None]:
         else:
             total += size
     return total, other
+
+
+def _tree() -> list[psutil.Process]:
+    me = psutil.Process()
+    return [me, *me.children(recursive=True)]
 
 
 def _mib(size: int) -> float:

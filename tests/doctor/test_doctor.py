@@ -286,6 +286,15 @@ def test_torch_itself(
     assert deep.check_torch_itself(device).status == status
 
 
+def test_the_product_on_the_gpu_is_what_a_gpu_gives() -> None:
+    pytest.importorskip("torch")
+    on_the_cpu = deep._TORCH.replace("torch.cuda.is_available()", "True").replace("cuda", "cpu")
+    code = on_the_cpu.replace("torch.cpu.get_arch_list()", "[]")
+    done = deep._python(code)
+    assert not isinstance(done, str), done
+    assert json.loads(done.stdout.splitlines()[-1])["result"] == 64.0**3
+
+
 def test_what_an_import_said_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deep, "_VLLM", "raise ImportError('libcudart.so.13: not found')")
     line = deep.check_vllm_import()

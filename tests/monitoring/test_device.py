@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from slm_vllm.config.compose import group_choices
 from slm_vllm.monitoring import device
 from slm_vllm.monitoring.device import Device, detect_device
+from support.fake_nvml import FakeNvml
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_gpu_that_shares_the_hosts_memory(
 
 
 def test_nvml_without_a_figure_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = FakeNvml()
+    nvml = FakeNvml(nvmlDeviceGetMemoryInfo=FakeNvml.NVMLError("Not Supported"))
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(device.os, "sysconf", lambda name: 1 << 15)
@@ -95,40 +95,6 @@ def test_nvml_without_a_figure_for_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
     detect_device()
     assert nvml.asked == [0, "GPU-8a2f", 2]
-
-
-class FakeNvml(ModuleType):
-    """NVML of a machine with one GPU that has no memory of its own."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self) -> None:
-        super().__init__("pynvml")
-        self.asked: list[int | str] = []
-
-    def nvmlInit(self) -> None:
-        pass
-
-    def nvmlShutdown(self) -> None:
-        pass
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        self.asked.append(index)
-        return 0
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
-        self.asked.append(uuid)
-        return 0
-
-    def nvmlDeviceGetName(self, handle: int) -> str:
-        return "NVIDIA GB10"
-
-    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:
-        return 12, 1
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> None:
-        raise self.NVMLError("Not Supported")
 
 
 @pytest.mark.parametrize("value", ["", "-1"])
