@@ -1,8 +1,7 @@
 """Answer metrics over whole columns: no Python call per row.
 
-Every metric compares the prediction with each of the row's answers and keeps the best. A row
-without a usable answer (one with at least one word) has null in every metric and is counted as
-unscored, not as wrong.
+Every metric compares the prediction with each of the row's answers. A row without a usable answer
+(one with at least one word) has null in every metric and is counted as unscored, not as wrong.
 """
 
 from __future__ import annotations
@@ -11,24 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 
-from slm_vllm.scoring.normalize import squad_tokens, words
+from slm_vllm.scoring import metrics
+from slm_vllm.scoring.metrics import Pairs
+from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, words
 
-METRICS = ("token_recall", "exact_match", "f1", "contains", "substring_recall")
+METRICS = tuple(metrics.METRICS)
+"""Names of the metrics that `score_answers` computes."""
 _SLICE = 16_384  # rows
 
 
 def score_answers(frame: pl.DataFrame) -> pl.DataFrame:
-    r"""Adds the columns of `METRICS` (Float64, in [0, 1] or null) to a frame.
-
-    * `token_recall`: |T(p) & T(a)| / |T(a)|, T = the set of lower-cased words (`\w+`).
-    * `exact_match`: 1 where prediction and answer are equal in SQuAD's normal form.
-    * `f1`: harmonic mean of precision and recall over SQuAD-normalised tokens, as multisets.
-    * `contains`: 1 where a normalised answer stands in the normalised prediction as whole words
-      ("K" is not in "Korea").
-    * `substring_recall`: share of the row's distinct normalised answers that are.
+    """Adds a column for each of `metrics.METRICS` (Float64, in [0, 1] or null) to a frame.
 
     Args:
         frame: Has `prediction` (String, null counts as empty) and `answers` (List(String)).
+            Columns of metrics that it has already are replaced.
     """
     # Rows do not touch each other, and polars computes without Python's lock: a slice for each
     # thread at a time uses every core, which one expression on one column does not.
@@ -40,51 +36,44 @@ def score_answers(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _scores(frame: pl.DataFrame) -> pl.DataFrame:
-    """The columns of `METRICS` alone, in the frame's order."""
+    """The columns of the metrics alone, in the frame's order."""
     rows = frame.select(
         pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
         pl.col("prediction").fill_null(""),
         "answers",
     )
-    predictions = rows.select("row", "answers").with_columns(_forms(rows["prediction"]))
-    # One line for each pair of prediction and answer.
+    pairs = _pairs(rows)
+    values = pairs.select(
+        "row",
+        "is_new",
+        *(one.of_pairs(pairs).cast(pl.Float64).alias(one.name) for one in metrics.METRICS.values()),
+    )
+    scores = values.group_by("row").agg(
+        one.of_row(pl.col(one.name)) for one in metrics.METRICS.values()
+    )
+    joined = rows.select("row").join(scores, on="row", how="left", maintain_order="left")
+    return joined.select(METRICS)
+
+
+def _pairs(rows: pl.DataFrame) -> Pairs:
+    """One line for each pair of a prediction and a usable answer."""
+    predictions = rows["prediction"]
+    forms = _forms(predictions)
+    found_in = searchable(predictions, forms[-1]).alias("searchable")
     pairs = (
-        predictions.explode("answers", empty_as_null=True)
+        rows.with_columns(*forms, found_in)
+        .explode("answers", empty_as_null=True)
         .rename({"answers": "answer"})
         .drop_nulls("answer")
     )
     pairs = pairs.with_columns(_forms(pairs["answer"])).filter(
         pl.col("answer_words").list.len() > 0
     )
-    # An answer of underscores is a word, yet punctuation to SQuAD: it must not match "".
-    has_form = pl.col("answer_form") != ""
-    is_inside = pl.format(" {} ", "prediction_form").str.contains(
-        pl.format(" {} ", "answer_form"), literal=True
-    )
-    pairs = pairs.select(
-        "row",
-        "answer_form",
-        (_shared("prediction_words", "answer_words") / pl.col("answer_words").list.len()).alias(
-            "token_recall"
-        ),
-        (has_form & (pl.col("prediction_form") == pl.col("answer_form")))
-        .cast(pl.Float64)
-        .alias("exact_match"),
-        _f1(pairs).alias("f1"),
-        (has_form & is_inside).cast(pl.Float64).alias("contains"),
-    )
-    found = (
-        pairs.unique(["row", "answer_form"])
-        .group_by("row")
-        .agg(pl.col("contains").mean().alias("substring_recall"))
-    )
-    best = pairs.group_by("row").agg(pl.col("token_recall", "exact_match", "f1", "contains").max())
-    scores = (
-        rows.select("row")
-        .join(best, on="row", how="left", maintain_order="left")
-        .join(found, on="row", how="left", maintain_order="left")
-    )
-    return scores.select(METRICS)
+    stands = pl.col("searchable").str.contains(pl.col("answer_form"), literal=True)
+    return pairs.with_columns(
+        ((pl.col("answer_form") != "") & stands).alias("stands"),
+        pl.struct("row", "answer_form").is_first_distinct().alias("is_new"),
+    ).drop("searchable")
 
 
 def _forms(text: pl.Series) -> list[pl.Series]:
@@ -93,53 +82,5 @@ def _forms(text: pl.Series) -> list[pl.Series]:
     return [
         words(text).list.unique().alias(f"{text.name}_words"),
         tokens.alias(f"{text.name}_tokens"),
-        tokens.list.join(" ").alias(f"{text.name}_form"),
+        squad_form(tokens).alias(f"{text.name}_form"),
     ]
-
-
-def _shared(left: str, right: str) -> pl.Expr:
-    return pl.col(left).list.set_intersection(right).list.len()
-
-
-def _f1(pairs: pl.DataFrame) -> pl.Series:
-    """SQuAD's F1 of each pair: 2 * overlap / (tokens predicted + tokens expected).
-
-    Where a side has no token twice, the overlap of the multisets is that of the sets.
-    """
-    sizes = pairs.select(
-        pl.int_range(pl.len(), dtype=pl.UInt32).alias("pair"),
-        _shared("prediction_tokens", "answer_tokens").alias("overlap"),
-        pl.sum_horizontal(pl.col("prediction_tokens", "answer_tokens").list.len()).alias("total"),
-        pl.all_horizontal(
-            pl.col(side).list.n_unique() < pl.col(side).list.len()
-            for side in ("prediction_tokens", "answer_tokens")
-        ).alias("repeats"),
-    )
-    repeating = (
-        pairs.select("prediction_tokens", "answer_tokens").with_columns(sizes).filter("repeats")
-    )
-    overlap = pl.col("overlap")
-    if repeating.height:
-        sizes = sizes.join(
-            _multiset_overlap(repeating), on="pair", how="left", maintain_order="left"
-        )
-        overlap = pl.coalesce("multiset_overlap", "overlap")
-    f1 = pl.when(pl.col("total") > 0).then(2.0 * overlap / pl.col("total")).otherwise(0.0)
-    return sizes.select(f1).to_series()
-
-
-def _multiset_overlap(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Tokens both sides have, each as often as the side with fewer: pair, multiset_overlap."""
-    counts = [
-        pairs.select("pair", pl.col(side).alias("token"))
-        .explode("token")
-        .group_by("pair", "token")
-        .agg(pl.len().alias("count"))
-        for side in ("prediction_tokens", "answer_tokens")
-    ]
-    return (
-        counts[0]
-        .join(counts[1], on=["pair", "token"])
-        .group_by("pair")
-        .agg(pl.min_horizontal("count", "count_right").sum().alias("multiset_overlap"))
-    )

@@ -1,9 +1,15 @@
-"""Text forms that answers are compared in, as polars expressions.
+"""What a word is, what SQuAD's normal form is, and when an answer stands in a text.
 
-Regular expressions over every word are what scoring would spend most of its time on. A text of
-nothing but letters, digits, ASCII punctuation and ASCII blanks, as nearly all are, goes through
-literal replacements and one split instead; any other text takes the general path. Both give the
-same result.
+The one place of these definitions; `docs/statistics.md` tells them to users. A text is folded
+first: characters that are never shown (zero-width ones, soft hyphens, direction marks, variation
+selectors) are left out, then NFKC, lower case, an i with a dot above is an i. Its words are runs of
+letters, marks, digits and underscores that begin with no mark; in scripts written without blanks
+each letter with its marks is a word.
+
+Regular expressions over every word are what scoring would spend most of its time on. A text that
+folding leaves as it is but for capitals, and in which only blanks and common punctuation stand
+between words, as nearly all are, goes through literal replacements and one split instead; any other
+text takes the general path. Both give the same result.
 """
 
 from __future__ import annotations
@@ -14,32 +20,52 @@ from collections.abc import Callable
 
 import polars as pl
 
-# Python's `\w`: letters, all kinds of numbers, underscore. Rust's own `\w`, which polars would
-# use, differs in combining marks (in) and superscripts (out).
-WORD = r"[\p{L}\p{N}_]+"
+DEFINITION = 2
+"""Raised when a score of any text changes. 1 was `\\w+` and ASCII punctuation."""
 
-_PUNCTUATION = f"[{re.escape(string.punctuation)}]"
-# Without these, ASCII blanks and punctuation are all that stands between words.
-_UNUSUAL = r"[^\p{L}\p{N}\t-\r -~]"
+# Scripts without blanks. The sign of a long vowel and that of a closed letter belong to several.
+_UNSPACED = (
+    r"[[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー〆]&&[\p{L}\p{Nl}]]"
+)
+_UNSPACED_WORD = rf"{_UNSPACED}\p{{M}}*"
+# Python's `\w` is letters, all kinds of numbers and the underscore.
+_WORD = (
+    rf"{_UNSPACED_WORD}|[[\p{{L}}\p{{N}}_]--{_UNSPACED}][[\p{{L}}\p{{M}}\p{{N}}_]--{_UNSPACED}]*"
+)
+_UNSEEN = r"[\p{Default_Ignorable_Code_Point}--\p{L}]"
+_PUNCTUATION = rf"[\p{{P}}{re.escape(string.punctuation)}]"
+# What parts words though no blank stands beside it. A hyphen and an apostrophe join.
+_SEPARATOR = "[‒-―…、。〈-】〔-〛！（），：；？]"
+
+_PLAIN_SIGNS = r"!-/:-@\[-^`{-~«»–—‘’“”"
+# Letters that NFKC leaves alone, with no marks among them: Latin, Greek, Cyrillic, Hebrew, Arabic,
+# Vietnamese, Hangul.
+_PLAIN_LETTERS = (
+    "0-9A-Z_a-zÀ-ÖØ-öø-įıĴ-ľŁ-ňŊ-žƠơƯưḀ-ẙẠ-ỹ"
+    "\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03ce\u0400-\u0481\u048a-\u052f"
+    "\u05d0-\u05ea\u0621-\u063a\u0641-\u064a\uac00-\ud7a3"
+)
+_UNUSUAL = rf"[^\t-\r {_PLAIN_SIGNS}{_PLAIN_LETTERS}]"
 _ARTICLES = ("a", "an", "the")
 # Finds them all, and a few more ("ten").
-_NOTHING_BUT_ARTICLES = rf"^[anthe\s{re.escape(string.punctuation)}]*$"
-# Articles between Python's word boundaries; Rust's `\b` takes combining marks for parts of words.
-_ARTICLE = r"(^|[^\p{L}\p{N}_])(?:a|an|the)($|[^\p{L}\p{N}_])"
+_NOTHING_BUT_ARTICLES = rf"(?i)^[anthe\s_{_PLAIN_SIGNS}]*$"
+_ARTICLE = r"(^|[^\p{L}\p{M}\p{N}])(?:a|an|the)($|[^\p{L}\p{M}\p{N}])"
 # What Python's `split` splits at: Rust's `\s` lacks the four separators.
 _BLANKS = r"[\s\x1c-\x1f]+"
 
 
 def words(text: pl.Series) -> pl.Series:
-    r"""The lower-cased Unicode words (`\w+`) of each string: List(String)."""
-    return _by_kind(text.str.to_lowercase(), _UNUSUAL, _plain_words, _general_words)
+    """The words of each string, in order and as often as they occur: List(String)."""
+    return _by_kind(text, _UNUSUAL, _plain_words, _general_words)
 
 
 def squad_tokens(text: pl.Series) -> pl.Series:
-    """SQuAD's normal form as tokens: lower case, no ASCII punctuation, no articles.
+    """SQuAD's normal form as tokens: folded, no punctuation, no articles.
 
-    A text of which nothing would be left ("A", "The") keeps its lower-cased words: an empty form
-    equals an empty prediction and is a substring of everything.
+    As in SQuAD, punctuation is taken away and leaves no blank, and ASCII's symbols count as
+    punctuation. Beyond SQuAD that goes for all punctuation of Unicode, and each letter of a script
+    without blanks is a token. A text of which nothing would be left ("A", "The") keeps its words:
+    an empty form equals an empty prediction and is a substring of everything.
 
     Source: the SQuAD v1.1 evaluation (Rajpurkar et al., 2016), function `normalize_answer`.
 
@@ -47,7 +73,43 @@ def squad_tokens(text: pl.Series) -> pl.Series:
         List(String); joined by single blanks it is the normal form.
     """
     kind = f"{_UNUSUAL}|{_NOTHING_BUT_ARTICLES}"
-    return _by_kind(text.str.to_lowercase(), kind, _plain_squad_tokens, _general_squad_tokens)
+    return _by_kind(text, kind, _plain_squad_tokens, _general_squad_tokens)
+
+
+def squad_form(tokens: pl.Series) -> pl.Series:
+    """SQuAD's normal form, with a blank before, between and after the tokens; "" for none.
+
+    An answer stands in a text where its form is a substring of what `searchable` makes of the text:
+    there it begins and ends where a word does ("K" is not in "Korea", "京" is in "北京").
+
+    Args:
+        tokens: `squad_tokens` of texts.
+    """
+    inside = pl.col(tokens.name).list.join(" ")
+    form = pl.when(inside != "").then(pl.format(" {} ", inside)).otherwise(pl.lit(""))
+    return tokens.to_frame().select(form.alias(tokens.name)).to_series()
+
+
+def searchable(text: pl.Series, form: pl.Series | None = None) -> pl.Series:
+    """What the `squad_form` of an answer is looked for in.
+
+    It is the text's own form. Where dashes, ellipses or the punctuation of scripts without blanks
+    occur, the form in which these part words follows on a line of its own: both "1995" and
+    "1990-1995" stand in "1990\N{EN DASH}1995".
+
+    Args:
+        text: The texts.
+        form: Their `squad_form`, where it is known already.
+    """
+    if form is None:
+        form = squad_form(squad_tokens(text))
+    rows = text.str.contains(_SEPARATOR).fill_null(value=False).arg_true()
+    if not len(rows):
+        return form
+    parted = text.gather(rows).str.replace_all(_SEPARATOR, " ")
+    both = form.gather(rows) + "\n" + squad_form(squad_tokens(parted))
+    # `scatter` changes the series itself.
+    return form.clone().scatter(rows, both)
 
 
 def _by_kind(
@@ -56,17 +118,17 @@ def _by_kind(
     plain: Callable[[pl.Expr], pl.Expr],
     general: Callable[[pl.Expr], pl.Expr],
 ) -> pl.Series:
-    """`general` of the texts in which `special` is found, `plain` of the others."""
+    """`general` of the texts in which `special` is found, `plain` of the others in lower case."""
     name = text.name
+    lower = text.str.to_lowercase()
     is_special = text.str.contains(special).fill_null(value=False)
     column = pl.col(name)
-    frame = text.to_frame()
     if not is_special.any():
-        return frame.select(plain(column)).to_series()
+        return lower.to_frame().select(plain(column)).to_series()
     both = pl.concat(
         [
-            frame.filter(~is_special).select(plain(column)),
-            frame.filter(is_special).select(general(column)),
+            lower.to_frame().filter(~is_special).select(plain(column)),
+            text.to_frame().filter(is_special).select(general(_folded(column))),
         ]
     )
     # Where each row went: the plain ones first, in order, then the special ones.
@@ -74,26 +136,31 @@ def _by_kind(
     return both.to_series().gather(places)
 
 
+def _folded(text: pl.Expr) -> pl.Expr:
+    lower = text.str.replace_all(_UNSEEN, "").str.normalize("NFKC").str.to_lowercase()
+    # A small letter can have a composed form where the capital has none.
+    return lower.str.replace_all("i\u0307", "i", literal=True).str.normalize("NFC")
+
+
 def _plain_words(text: pl.Expr) -> pl.Expr:
-    return _split(text.str.replace_all(r"[\t-\r!-/:-@\[-^`{-~]", " "))
+    return _split(text.str.replace_all(rf"[\t-\r{_PLAIN_SIGNS}]", " "))
 
 
 def _general_words(text: pl.Expr) -> pl.Expr:
-    return text.str.extract_all(WORD)
+    return text.str.extract_all(_WORD)
 
 
 def _plain_squad_tokens(text: pl.Expr) -> pl.Expr:
-    bare = text.str.replace_all(_PUNCTUATION, "").str.replace_all(r"[\t-\r]", " ")
+    bare = text.str.replace_all(rf"[_{_PLAIN_SIGNS}]", "").str.replace_all(r"[\t-\r]", " ")
     return bare.str.split(" ").list.eval(pl.element().filter(~pl.element().is_in(["", *_ARTICLES])))
 
 
 def _general_squad_tokens(text: pl.Expr) -> pl.Expr:
     bare = text.str.replace_all(_PUNCTUATION, "")
+    bare = bare.str.replace_all(_UNSPACED_WORD, " ${0} ").str.replace_all(_BLANKS, " ")
     # A match takes the character behind the article, so every second one waits for a second turn.
-    once = bare.str.replace_all(_ARTICLE, "${1} ${2}")
-    form = once.str.replace_all(_ARTICLE, "${1} ${2}").str.replace_all(_BLANKS, " ")
-    kept = pl.when(form.is_in(["", " "])).then(bare.str.replace_all(_BLANKS, " ")).otherwise(form)
-    return _split(kept)
+    form = bare.str.replace_all(_ARTICLE, "${1} ${2}").str.replace_all(_ARTICLE, "${1} ${2}")
+    return _split(pl.when(form.str.strip_chars(" ") == "").then(bare).otherwise(form))
 
 
 def _split(text: pl.Expr) -> pl.Expr:

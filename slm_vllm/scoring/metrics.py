@@ -1,0 +1,186 @@
+"""The answer metrics, each defined once: value, name, label, unit, source.
+
+Everything else (columns of predictions, results, tables, report, page, `compare`) goes through
+`METRICS`. To add a metric, write a function of `Pairs` under `@metric(...)` here; runs that were
+scored before it get it from their predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import polars as pl
+
+Pairs = pl.DataFrame
+"""Pairs of a prediction and one of its row's usable answers, one line each:
+
+* `row`: number of the row.
+* `prediction`, `answer`: the texts as they are.
+* `prediction_words`, `answer_words`: their distinct words; those of an answer are never empty.
+* `prediction_tokens`, `answer_tokens`: their SQuAD tokens, as often as they occur.
+* `prediction_form`, `answer_form`: their SQuAD forms.
+* `stands`: whether the answer stands in the prediction.
+* `is_new`: whether no earlier answer of the row has the same SQuAD form.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure for each row, from its prediction and answers.
+
+    Attributes:
+        name: Its column and its key in `results.json`.
+        label: What tables call it.
+        unit: What is counted.
+        is_binary: Whether its only values are 0 and 1.
+        source: Where the definition comes from.
+        in_tables: Whether tables of runs have a column for it.
+        of_pairs: A value in [0, 1] for each pair.
+        of_row: From the values of a row's pairs to that of the row.
+    """
+
+    name: str
+    label: str
+    unit: str
+    is_binary: bool
+    source: str
+    in_tables: bool
+    of_pairs: Callable[[Pairs], pl.Series]
+    of_row: Callable[[pl.Expr], pl.Expr]
+
+
+METRICS: dict[str, Metric] = {}
+MAIN = "token_recall"
+
+
+def in_tables() -> list[Metric]:
+    """The metrics that tables of runs show, in their order."""
+    return [metric for metric in METRICS.values() if metric.in_tables]
+
+
+def best(values: pl.Expr) -> pl.Expr:
+    """The highest value over the row's answers."""
+    return values.max()
+
+
+def mean_of_distinct(values: pl.Expr) -> pl.Expr:
+    """The mean over the row's answers, each SQuAD form once."""
+    return values.filter("is_new").mean()
+
+
+def metric(
+    name: str,
+    label: str,
+    *,
+    unit: str,
+    source: str,
+    is_binary: bool = False,
+    in_tables: bool = True,
+    of_row: Callable[[pl.Expr], pl.Expr] = best,
+) -> Callable[[Callable[[Pairs], pl.Series]], Callable[[Pairs], pl.Series]]:
+    """Registers a function that gives a value for each pair."""
+
+    def register(of_pairs: Callable[[Pairs], pl.Series]) -> Callable[[Pairs], pl.Series]:
+        METRICS[name] = Metric(name, label, unit, is_binary, source, in_tables, of_pairs, of_row)
+        return of_pairs
+
+    return register
+
+
+_SQUAD = "Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehension of Text (2016)"
+
+
+@metric(
+    "token_recall",
+    "token recall",
+    unit="share of the answer's words",
+    source="Adlakha et al., Evaluating Correctness and Faithfulness of Instruction-Following "
+    "Models for Question Answering (2024), over sets of words",
+)
+def token_recall(pairs: Pairs) -> pl.Series:
+    """|T(p) & T(a)| / |T(a)|, T = the set of words."""
+    shared = _shared("prediction_words", "answer_words")
+    return pairs.select(shared / pl.col("answer_words").list.len()).to_series()
+
+
+@metric("exact_match", "exact match", unit="0 or 1", is_binary=True, source=_SQUAD)
+def exact_match(pairs: Pairs) -> pl.Series:
+    """Whether both have the same SQuAD form."""
+    # An answer of underscores is a word, yet punctuation to SQuAD: it must not match "".
+    has_form = pl.col("answer_form") != ""
+    return pairs.select(has_form & (pl.col("prediction_form") == pl.col("answer_form"))).to_series()
+
+
+@metric("f1", "F1", unit="harmonic mean of precision and recall of tokens", source=_SQUAD)
+def f1(pairs: Pairs) -> pl.Series:
+    """2 * overlap / (tokens predicted + tokens expected), over multisets of SQuAD tokens.
+
+    Where a side has no token twice, the overlap of the multisets is that of the sets.
+    """
+    sizes = pairs.select(
+        pl.int_range(pl.len(), dtype=pl.UInt32).alias("pair"),
+        _shared("prediction_tokens", "answer_tokens").alias("overlap"),
+        pl.sum_horizontal(pl.col("prediction_tokens", "answer_tokens").list.len()).alias("total"),
+        pl.all_horizontal(
+            pl.col(side).list.n_unique() < pl.col(side).list.len()
+            for side in ("prediction_tokens", "answer_tokens")
+        ).alias("repeats"),
+    )
+    repeating = (
+        pairs.select("prediction_tokens", "answer_tokens").with_columns(sizes).filter("repeats")
+    )
+    overlap = pl.col("overlap")
+    if repeating.height:
+        sizes = sizes.join(
+            _multiset_overlap(repeating), on="pair", how="left", maintain_order="left"
+        )
+        overlap = pl.coalesce("multiset_overlap", "overlap")
+    value = pl.when(pl.col("total") > 0).then(2.0 * overlap / pl.col("total")).otherwise(0.0)
+    return sizes.select(value).to_series()
+
+
+@metric(
+    "contains",
+    "contains",
+    unit="0 or 1",
+    is_binary=True,
+    source="Mallen et al., When Not to Trust Language Models (2023), with borders of words",
+)
+def contains(pairs: Pairs) -> pl.Series:
+    """Whether the answer stands in the prediction."""
+    return pairs["stands"]
+
+
+@metric(
+    "substring_recall",
+    "substring recall",
+    unit="share of the row's answers",
+    source="Stelmakh et al., ASQA (2022), `STR-EM`, with borders of words",
+    in_tables=False,
+    of_row=mean_of_distinct,
+)
+def substring_recall(pairs: Pairs) -> pl.Series:
+    """Whether the answer stands in the prediction: a share over the row's answers."""
+    return pairs["stands"]
+
+
+def _shared(left: str, right: str) -> pl.Expr:
+    return pl.col(left).list.set_intersection(right).list.len()
+
+
+def _multiset_overlap(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Tokens both sides have, each as often as the side with fewer: pair, multiset_overlap."""
+    counts = [
+        pairs.select("pair", pl.col(side).alias("token"))
+        .explode("token")
+        .group_by("pair", "token")
+        .agg(pl.len().alias("count"))
+        for side in ("prediction_tokens", "answer_tokens")
+    ]
+    return (
+        counts[0]
+        .join(counts[1], on=["pair", "token"])
+        .group_by("pair")
+        .agg(pl.min_horizontal("count", "count_right").sum().alias("multiset_overlap"))
+    )
