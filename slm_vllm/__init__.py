@@ -1,3 +1,3 @@
 """slm-vllm: fast, resumable evaluation of small language models on question answering."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -45,7 +45,9 @@ class MissingExtraError(ConfigError):
     """An optional package is needed and not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
+        from slm_vllm.extras import install_advice
+
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed. "
-            f"Install it with: pip install 'slm-vllm[{extra}]'"
+            f"{install_advice(extra, package)}"
         )

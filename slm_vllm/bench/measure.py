@@ -29,6 +29,7 @@ from slm_vllm.engines.settings import (
     read_model_config,
 )
 from slm_vllm.errors import SlmVllmError
+from slm_vllm.extras import require_model_packages
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.monitoring.device import detect_device
 from slm_vllm.monitoring.energy import gpu_joules
@@ -59,6 +60,7 @@ def prepare(plan: Plan) -> Prepared:
     config = compose_config([*plan.words, *_plan_words(plan)], plan.config_dir)
     device = detect_device()
     section = config.model
+    require_model_packages(config.engine.name, device.profile)
     cache = Path(config.cache_dir)
     folder = find_model(section.path, section.revision, dummy=plan.dummy, cache_dir=cache)
     tokenizer = load_tokenizer(folder, trust_remote_code=section.trust_remote_code)

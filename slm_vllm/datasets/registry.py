@@ -146,7 +146,7 @@ def sniff_kind(path: str) -> str:
 
 def demo_path() -> Path:
     """Gives the path of the dataset shipped with the package."""
-    return Path(str(files("slm_vllm.datasets").joinpath("data", "demo.jsonl")))
+    return Path(str(files("slm_vllm.datasets").joinpath("data").joinpath("demo.jsonl")))
 
 
 def _kind_of(layout: Layout, name: str) -> str | None:

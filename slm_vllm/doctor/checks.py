@@ -25,6 +25,9 @@ from slm_vllm.monitoring.device import cpu_device, detect_device
 
 log = logging.getLogger(__name__)
 
+# Those of the classifiers in pyproject.toml.
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
+
 
 def run_checks(*, deep: bool, output_dir: Path, cache_dir: Path) -> list[Finding]:
     """Looks at this machine.
@@ -66,8 +69,8 @@ def run_checks(*, deep: bool, output_dir: Path, cache_dir: Path) -> list[Finding
 
 def _check_python() -> Finding:
     version = platform.python_version()
-    if not (3, 11) <= sys.version_info[:2] <= (3, 12):
-        fix = "The locked sets in requirements/ are for Python 3.11 and 3.12"
+    if not OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
+        fix = "Tried with Python {}.{} to {}.{}".format(*OLDEST_PYTHON, *NEWEST_PYTHON)
         return Finding("python", "warn", version, fix)
     return Finding("python", "ok", version)
 

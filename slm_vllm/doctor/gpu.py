@@ -10,6 +10,7 @@ from pathlib import Path
 
 from slm_vllm.doctor.finding import Finding, Status
 from slm_vllm.engines.versions import installed_vllm, parse_release
+from slm_vllm.extras import engine_extra, install_advice
 from slm_vllm.monitoring.device import Device
 from slm_vllm.monitoring.nvml import Nvml
 
@@ -127,14 +128,11 @@ def _free_memory(device: Device, free: int) -> Finding:
 def check_builds(device: Device, driver: Driver | None, torch: TorchBuild | None) -> list[Finding]:
     """Whether the installed vLLM and torch have code for the device."""
     vllm = installed_vllm()
-    if vllm is None:
-        missing = [Finding("vllm", "fail", "not installed", _SETUP)]
-    else:
-        missing = []
-    if torch is None:
-        return [*missing, Finding("torch", "fail", "not installed", _SETUP)]
-    if vllm is None:
-        return missing
+    if vllm is None or torch is None:
+        advice = install_advice(engine_extra("vllm", device.profile), "vllm")
+        lacking = [name for name, found in (("vllm", vllm), ("torch", torch)) if found is None]
+        fix = f"In a checkout {_SETUP}. Elsewhere: {advice}"
+        return [Finding(name, "fail", "not installed", fix) for name in lacking]
     return [_check_vllm(device, vllm), _check_torch(device, driver, torch)]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from slm_vllm.doctor.finding import Finding
 from slm_vllm.engines.versions import is_installed
 from slm_vllm.errors import SlmVllmError
+from slm_vllm.extras import install_advice
 
 
 def hub_cache() -> Path:
@@ -79,7 +80,7 @@ def check_s3() -> Finding:
         )
     found = f"{settings.endpoint or 'Amazon S3'}, bucket {settings.bucket or 'not named'}"
     if find_spec("boto3") is None:
-        return Finding("S3", "fail", f"{found}; boto3 missing", "pip install 'slm-vllm[s3]'")
+        return Finding("S3", "fail", f"{found}; boto3 missing", install_advice("s3", "boto3"))
     if settings.bucket is None:
         return Finding("S3", "warn", found, "Set CLEARML_S3_BUCKET in .env or the environment")
     return Finding("S3", "ok", f"{found} (not asked; --deep asks)")
@@ -116,6 +117,6 @@ def check_clearml() -> Finding:
     if settings.source is None:
         return Finding("ClearML", "ok", "not configured (runs keep everything in their folder)")
     if find_spec("clearml") is None:
-        fix = "pip install 'slm-vllm[clearml]'"
+        fix = install_advice("clearml", "clearml")
         return Finding("ClearML", "fail", f"configured in {settings.source}; not installed", fix)
     return Finding("ClearML", "ok", f"configured in {settings.source} (not asked)")

@@ -35,6 +35,8 @@ from slm_vllm.engines.settings import (
 )
 from slm_vllm.engines.versions import free_device, kv_cache_tokens, shut_down
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
+from slm_vllm.extras import engine_extra
+from slm_vllm.monitoring.device import detect_device
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
@@ -194,7 +196,8 @@ def _import_vllm() -> Any:
         import vllm
     except ImportError as error:
         if error.name == "vllm":
-            raise MissingExtraError("vllm", "cuda", "The vLLM engine") from None
+            extra = engine_extra("vllm", detect_device().profile)
+            raise MissingExtraError("vllm", extra, "The vLLM engine") from None
         raise EngineError(
             f"vLLM is installed but cannot be imported: {error}. Install one of the locked "
             "sets in requirements/ (bash scripts/setup.sh does)"

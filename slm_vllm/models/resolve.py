@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from slm_vllm.errors import EngineError, MissingExtraError
+from slm_vllm.errors import EngineError
 from slm_vllm.models import demo
 from slm_vllm.models.local import content_hash, find_problems
 
@@ -100,12 +100,10 @@ def _resolve_local(path: str, folder: Path, revision: str | None) -> ResolvedMod
 
 
 def _resolve_repo(repo: str, revision: str | None) -> ResolvedModel:
-    try:
-        from huggingface_hub import constants, snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-        from huggingface_hub.utils import validate_repo_id
-    except ImportError as error:
-        raise MissingExtraError("huggingface_hub", "cuda", f"The model '{repo}'") from error
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
+
     try:
         validate_repo_id(repo)
     except HFValidationError:

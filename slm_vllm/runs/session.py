@@ -24,6 +24,7 @@ from slm_vllm.engines.settings import (
     read_model_config,
 )
 from slm_vllm.errors import EngineDiedError, SlmVllmError
+from slm_vllm.extras import require_model_packages
 from slm_vllm.models.resolve import ResolvedModel, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.monitoring.console import OutputCapture
@@ -169,6 +170,7 @@ class _Session:
         self._look_over_datasets()
         if not self._alive():
             return [cell.failure() for cell in self._cells]
+        require_model_packages(self._config.engine.name, self._device.profile)
         with self._phase("load"):
             model = resolve_model(
                 self._config.model.path,

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from slm_vllm.config.schema import TrackingConfig
 from slm_vllm.errors import MissingExtraError
+from slm_vllm.extras import install_advice
 from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 from slm_vllm.tracking.cursor import read_cursor
 from slm_vllm.tracking.recorder import SPOOL, NullRecorder, Recorder
@@ -133,7 +134,7 @@ def open_tracking(config: TrackingConfig, *, enabled: bool, say: Say) -> Trackin
         if settings.source is not None:
             say(
                 f"ClearML is configured ({settings.source}) and its package is not installed: "
-                "the run is not published. pip install 'slm-vllm[clearml]'"
+                f"the run is not published. {install_advice('clearml', 'clearml')}"
             )
         return Tracking()
     environment = dict(settings.environment)

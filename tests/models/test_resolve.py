@@ -13,6 +13,7 @@ from slm_vllm.models import resolve_model
 from slm_vllm.models.local import content_hash
 
 hub = pytest.importorskip("huggingface_hub")
+pytest.importorskip("huggingface_hub.constants")  # an attribute of it only once imported
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "some-org/some-model"

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slm_vllm.errors import SlmVllmError
+from slm_vllm.extras import install_advice
 from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 
 BOUND_SECONDS = 60.0
@@ -46,7 +47,7 @@ def check_clearml(project: str, output_uri: str | None, bound: float = BOUND_SEC
         return [Step("configuration", False, detail)]
     steps = [Step("configuration", True, settings.source)]
     if not clearml_installed():
-        detail = "not installed: pip install 'slm-vllm[clearml]'"
+        detail = f"not installed. {install_advice('clearml', 'clearml')}"
         return [*steps, Step("package", False, detail)]
     command = [sys.executable, "-m", "slm_vllm.tracking.clearml.check", project, output_uri or ""]
     said = ""

@@ -1,0 +1,75 @@
+"""What installs an optional part of this package, in words that work wherever it came from."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.util import find_spec
+
+from slm_vllm.errors import MissingExtraError
+
+# The engines exclude one another; `scripts/setup.sh` chooses by the machine in the same way.
+_ENGINE_EXTRAS = {"cpu": "cpu", "v100": "volta"}
+_CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu"
+
+
+def engine_extra(engine: str, profile: str) -> str:
+    """The extra that brings what an engine needs first.
+
+    Args:
+        engine: Value of `engine.name`.
+        profile: Name of the hardware profile that fits the machine.
+    """
+    return "openai" if engine == "openai" else _ENGINE_EXTRAS.get(profile, "cuda")
+
+
+def require_model_packages(engine: str, profile: str) -> None:
+    """Checks for the packages that find a model and read its tokenizer, whatever engine answers.
+
+    Args:
+        engine: Value of `engine.name`; its extra brings them.
+        profile: Name of the hardware profile that fits the machine.
+
+    Raises:
+        MissingExtraError: One of them is not installed.
+    """
+    for package in ("huggingface_hub", "transformers"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, engine_extra(engine, profile), "Reading a model")
+
+
+def requirements_of(extra: str) -> list[str]:
+    """The requirements of an extra, as the metadata of the installed package has them.
+
+    Empty where the package is used without being installed, from a folder on the path.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        declared = requires("slm-vllm") or []
+    except PackageNotFoundError:
+        return []
+    found = []
+    for line in declared:
+        requirement, _, marker = line.partition(";")
+        others = [part.strip() for part in re.split(r"\band\b", marker)]
+        named = [part for part in others if re.fullmatch(rf"extra *== *(['\"]){extra}\1", part)]
+        if named:
+            others.remove(named[0])
+            found.append("; ".join(filter(None, [requirement.strip(), " and ".join(others)])))
+    return found
+
+
+def install_advice(extra: str, package: str | None = None) -> str:
+    """The sentence that says how to install an extra.
+
+    It names the packages themselves and not `slm-vllm[extra]`, which no pip finds where this
+    package came from a checkout or a wheel and not from an index.
+
+    Args:
+        extra: Its name in `[project.optional-dependencies]`.
+        package: What to name where the extra's requirements are not known.
+    """
+    wanted = requirements_of(extra) or ([package] if package else [])
+    words = ["pip install", *([_CPU_TORCH] if extra == "cpu" else []), *map(shlex.quote, wanted)]
+    return f"Install the extra '{extra}': {' '.join(words)}"
