@@ -21,7 +21,8 @@ from slm_vllm.config.compose import compose_config
 from slm_vllm.config.shorthand import dataset_override
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.engines.vllm_offline import VllmEngine
-from slm_vllm.runs.session import RunOptions, evaluate
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.session import evaluate
 from slm_vllm.types import EngineInfo
 
 

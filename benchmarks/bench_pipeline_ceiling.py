@@ -110,7 +110,8 @@ def measure(folder: Path, rows: int, *, profiled: bool, prefetch: bool) -> dict[
     # Stands in for the import that a run does ahead; see above.
     sys.modules["vllm"] = types.ModuleType("vllm")
     from slm_vllm.config.compose import compose_config
-    from slm_vllm.runs.session import RunOptions, evaluate
+    from slm_vllm.runs.options import RunOptions
+    from slm_vllm.runs.session import evaluate
 
     write_model(folder / "model")
     write_rows(folder / "qa.jsonl", rows)

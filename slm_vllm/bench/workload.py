@@ -11,7 +11,8 @@ from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
-from slm_vllm.runs.survey import context_passages, limited_scan
+from slm_vllm.runs.contexts import context_of
+from slm_vllm.runs.survey import limited_scan
 
 
 def made_up_prompts(n: int, length: int, vocabulary: int, seed: int) -> list[list[int]]:
@@ -41,8 +42,8 @@ def dataset_prompts(config: Config, tokenizer: Any, n: int, budget: int) -> list
         ConfigError: The mode needs a search.
         DataError: No row can be asked.
     """
-    context = config.experiment_mode.context
-    if context == "retriever":
+    context = context_of(config)
+    if context.searches:
         raise ConfigError(
             "bench throughput makes its prompts without searching. Use experiment_mode=oracle or "
             "experiment_mode=no_context"
@@ -52,10 +53,9 @@ def dataset_prompts(config: Config, tokenizer: Any, n: int, budget: int) -> list
     renderer = PromptRenderer(PromptTemplate(config.prompt, tokenizer), tokenizer, budget)
     prompts: list[list[int]] = []
     for frame in limited_scan(open_dataset(section.kind, section.path, options=options), n):
-        rows = frame.select("question", "contexts").iter_rows()
         asked = [
-            PromptInput(question, context_passages("", texts) if context == "oracle" else ())
-            for question, texts in rows
+            PromptInput(question, tuple(found.passage for found in row.passages))
+            for question, row in zip(frame["question"], context(config).rows(frame), strict=True)
         ]
         prompts += [prompt.token_ids for prompt in renderer.render(asked) if prompt.error is None]
     if not prompts:

@@ -172,11 +172,14 @@ def _run(
     configs: list[Config], overwrite: bool, retry_errors: bool, *, track: bool, as_json: bool
 ) -> None:
     from slm_vllm.reporting.table import results_table
-    from slm_vllm.runs.session import RunOptions, evaluate
+    from slm_vllm.runs.options import RunOptions
+    from slm_vllm.runs.session import evaluate
     from slm_vllm.runs.signals import Interrupted
 
     try:
-        options = RunOptions(overwrite=overwrite, retry_errors=retry_errors, track=track)
+        options = RunOptions(
+            overwrite=overwrite, retry_errors=retry_errors, track=track, own_process=True
+        )
         results = evaluate(configs, options)
     except Interrupted as stop:
         click.echo(

@@ -63,53 +63,35 @@ def _terminal_width(stream: TextIO) -> int:
         return 100
 
 
-class OutputCapture:
-    """Sends standard output, standard error and log records to a file while its block runs.
-
-    Works on file descriptors, so that C++ code and child processes are caught as well.
+class RunLog:
+    """Sends log records of this package to a file while its block runs.
 
     Attributes:
-        console: Writes to the real standard error.
+        console: Lines for the user, on standard error.
     """
 
     def __init__(self) -> None:
-        self.console: Console
-        self._real: tuple[int, int]
-        self._stream: TextIO
+        self.console = Console(sys.stderr)
         self._path: Path | None = None
         self._rotate_at = LOG_BYTES
         self._handler: logging.Handler | None = None
         self._level = logging.NOTSET
 
-    def __enter__(self) -> OutputCapture:
-        _flush()
-        self._real = (os.dup(1), os.dup(2))
-        self._stream = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
-        self.console = Console(self._stream)
+    def __enter__(self) -> RunLog:
         self._level = _LOGGER.level
         _LOGGER.setLevel(logging.INFO)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.console.erase()
-        _flush()
-        for real, standard in zip(self._real, (1, 2), strict=True):
-            os.dup2(real, standard)
-            os.close(real)
-        self._stream.close()
         self._drop_handler()
         _LOGGER.setLevel(self._level)
 
-    def lead_to(self, path: Path) -> None:
+    def write_to(self, path: Path) -> None:
         """Sends everything to the end of this file from now on."""
-        _flush()
         self._path, self._rotate_at = path, LOG_BYTES
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(target, 1)
-        os.dup2(target, 2)
-        os.close(target)
         self._drop_handler()
-        self._handler = logging.FileHandler(path, encoding="utf-8")
+        self._handler = logging.FileHandler(path, encoding="utf-8", errors="replace")
         self._handler.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
         )
@@ -118,10 +100,11 @@ class OutputCapture:
 
     def keep_small(self) -> None:
         """Rotates the log if it has grown large."""
-        if self._path is None or os.fstat(1).st_size < self._rotate_at:
+        if self._path is None:
             return
         try:
-            rotate(self._path)
+            if self._path.stat().st_size >= self._rotate_at:
+                rotate(self._path)
         except OSError as error:
             # The disk may be full; the journal is what the room is needed for.
             self._rotate_at *= 2
@@ -132,6 +115,39 @@ class OutputCapture:
             _LOGGER.removeHandler(self._handler)
             self._handler.close()
             self._handler = None
+
+
+class OutputCapture(RunLog):
+    """Sends standard output and standard error of the process there as well.
+
+    Works on file descriptors, so that C++ code and child processes are caught too; the console
+    keeps the real standard error.
+    """
+
+    def __enter__(self) -> OutputCapture:
+        super().__enter__()
+        _flush()
+        self._real = (os.dup(1), os.dup(2))
+        self._stream = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+        self.console = Console(self._stream)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        _flush()
+        for real, standard in zip(self._real, (1, 2), strict=True):
+            os.dup2(real, standard)
+            os.close(real)
+        self._stream.close()
+
+    def write_to(self, path: Path) -> None:
+        """See `RunLog.write_to`."""
+        _flush()
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        os.close(target)
+        super().write_to(path)
 
 
 _LOGGER = logging.getLogger("slm_vllm")

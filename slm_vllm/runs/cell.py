@@ -12,31 +12,36 @@ from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import Journal
 from slm_vllm.rundir.state import RunState
+from slm_vllm.runs.contexts import Context
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.tracking.recorder import NullRecorder
 
 
-@dataclass
+@dataclass(eq=False)
 class Cell:
     """What a session knows about one of its runs.
 
     Attributes:
         config: Its configuration.
+        context: What its prompts show beside the question.
         folder: Its run folder, locked.
         state: Its `state.json`.
         questions: Its dataset; cells that ask the same rows share one.
         journal: Set when the model is resolved, as is `template`.
         template: How its prompts are made.
         error: Why it failed, or None.
+        result: The content of its `results.json`, set at its end.
         recorder: Tells the tracker what happens.
     """
 
     config: Config
+    context: type[Context]
     folder: RunFolder
     state: RunState
     questions: QuestionSet
     journal: Journal = field(init=False)
     template: PromptTemplate = field(init=False)
+    result: dict[str, Any] = field(init=False)
     error: SlmVllmError | None = None
     recorder: NullRecorder = field(default_factory=NullRecorder)
 
@@ -48,7 +53,7 @@ class Cell:
     @property
     def searches(self) -> bool:
         """Whether it needs a retrieval index."""
-        return self.error is None and self.config.experiment_mode.context == "retriever"
+        return self.error is None and self.context.searches
 
     @property
     def index_key(self) -> str:

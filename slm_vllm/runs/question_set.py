@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from slm_vllm.datasets.registry import fetched_path, open_dataset
 from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.survey import Survey, dataset_identity, limited_scan, survey
+
+_KEPT_BYTES = 32 << 20
 
 
 class QuestionSet:
@@ -37,6 +39,7 @@ class QuestionSet:
         self._file: str | None = None
         self._identity: dict[str, Any] | None = None
         self._found: Survey | None = None
+        self._kept: list[pl.DataFrame] | None = None
         self.rejected = 0
         self.notices: list[str] = []
 
@@ -102,10 +105,34 @@ class QuestionSet:
         first, *others = rejected_files
         rejects = RejectLog(first, strict=self._strict)
         with closing(rejects):
-            self._found = survey(self.open(rejects), self._max_samples)
+            self._found = survey(self._keeping(limited_scan(self.open(rejects), self._max_samples)))
         self.rejected = rejects.count
         for other in others if rejects.count else ():
             shutil.copyfile(first, other)
+
+    def scan(self, *, with_documents: bool = False) -> Iterator[pl.DataFrame]:
+        """The rows that are asked, in the order of the dataset.
+
+        Args:
+            with_documents: Read their documents too, which cost the most.
+        """
+        if self._kept is not None and not with_documents:
+            yield from self._kept
+            return
+        yield from limited_scan(self.open(), self._max_samples, with_documents=with_documents)
+
+    def _keeping(self, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Keeps what is read, so that it is not parsed again, until it is too much."""
+        kept: list[pl.DataFrame] = []
+        size = 0
+        for frame in frames:
+            size += int(frame.estimated_size())
+            if size <= _KEPT_BYTES:
+                kept.append(frame)
+            else:
+                kept.clear()
+            yield frame
+        self._kept = kept if size <= _KEPT_BYTES else None
 
     def documents(self) -> Iterator[pl.DataFrame]:
         """The documents of all rows, those that are not asked included."""

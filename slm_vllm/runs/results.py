@@ -18,6 +18,7 @@ from polars.io.plugins import register_io_source
 from slm_vllm.config.schema import Config
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA, Journal
+from slm_vllm.runs.contexts import context_of
 from slm_vllm.scoring.answers import METRICS, score_answers
 from slm_vllm.scoring.intervals import ValueTally
 
@@ -187,9 +188,7 @@ def build_results(
         "model": config.model.name,
         "dataset": config.dataset.name,
         "mode": config.experiment_mode.name,
-        "retriever": config.retriever.name
-        if config.experiment_mode.context == "retriever"
-        else None,
+        "retriever": config.retriever.name if context_of(config).searches else None,
         "token_recall": _number(estimates["token_recall"].mean),
         "num_examples": summary.counts["total"],
         "duration_seconds": round(sum(timing.phases.values()), 3),

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from slm_vllm.config.schema import Config
-from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.registry import engine_class, engine_factory
-from slm_vllm.engines.settings import (
-    EngineSettings,
-    choose_dtype,
-    context_limit,
-    engine_settings,
-    read_model_config,
-)
+from slm_vllm.engines.settings import engine_settings
 from slm_vllm.errors import EngineDiedError, SlmVllmError
 from slm_vllm.extras import require_model_packages
 from slm_vllm.models.resolve import ResolvedModel, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
-from slm_vllm.monitoring.console import OutputCapture
-from slm_vllm.monitoring.device import detect_device
-from slm_vllm.monitoring.memory import MemorySampler
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import answer_fingerprint
@@ -38,41 +25,21 @@ from slm_vllm.rundir.journal import Journal
 from slm_vllm.rundir.state import RunState
 from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.cell import Cell
+from slm_vllm.runs.cell_run import CellRun
+from slm_vllm.runs.contexts import context_of
+from slm_vllm.runs.dataset_checks import check_datasets, survey_datasets
+from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
-from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.mode_run import ModeRun
-from slm_vllm.runs.progress import Progress
+from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.question_set import QuestionSet
-from slm_vllm.runs.results import RunTiming, build_results, write_predictions
-from slm_vllm.runs.signals import Interrupted, StopSignals
-from slm_vllm.runs.survey import longest_prompt
+from slm_vllm.runs.services import open_services
+from slm_vllm.runs.signals import Interrupted
 from slm_vllm.tracking.launch import open_tracking
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 20.0
 _NO_BUDGET = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a command treats what is there already.
-
-    Attributes:
-        overwrite: Replace an earlier run of the same name.
-        retry_errors: Ask again the questions that failed in an earlier run.
-        keep_going: A cell that fails is recorded, and the others are run.
-        track: Tell the tracker of the configuration; False for `--no-clearml`.
-        make_engine: Builds the engine; None: the one that the configuration names.
-        import_engine: Imports what it needs, ahead of time and in another thread; None likewise.
-    """
-
-    overwrite: bool = False
-    retry_errors: bool = False
-    keep_going: bool = False
-    track: bool = True
-    make_engine: Callable[[EngineSettings], BaseEngine] | None = None
-    import_engine: Callable[[], None] | None = None
 
 
 def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> list[dict[str, Any]]:
@@ -95,7 +62,7 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
         session = _Session(configs, options or RunOptions(), stack)
         try:
             return session.run()
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             session.mark_unfinished("interrupted")
             raise
         except Exception as error:
@@ -112,38 +79,31 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
 
 
 class _Session:
-    """What the cells of one command share; everything it opens is closed by `stack`."""
+    """The cells of one command; everything it opens is closed by `stack`."""
 
     def __init__(self, configs: Sequence[Config], options: RunOptions, stack: ExitStack) -> None:
         self._options, self._stack = options, stack
         self._config = configs[0]
-        self._make_engine = options.make_engine or engine_factory(self._config.engine)
+        engine = self._config.engine
+        self._make_engine = options.make_engine or engine_factory(engine)
+        self._import_engine = options.import_engine or engine_class(engine.name).import_ahead
         questions: dict[str, QuestionSet] = {}
-        self._cells = []
-        for config in configs:
-            folder = self._open_folder(config)
-            state = RunState(folder, config.experiment.name)
-            asked = questions.setdefault(QuestionSet.key(config), QuestionSet(config))
-            self._cells.append(Cell(config, folder, state, asked))
-        self._capture = stack.enter_context(OutputCapture())
-        self._capture.lead_to(self._cells[0].folder.log)
-        self._signals = stack.enter_context(StopSignals())
-        self._memory = stack.enter_context(MemorySampler())
+        self._cells = [
+            self._open(config, questions.setdefault(QuestionSet.key(config), QuestionSet(config)))
+            for config in configs
+        ]
+        self._services = open_services(options, stack)
+        self._services.log.write_to(self._cells[0].folder.log)
         tracking = stack.enter_context(
             open_tracking(
-                self._config.tracking, enabled=options.track, say=self._capture.console.say
+                self._config.tracking, enabled=options.track, say=self._services.console.say
             )
         )
         for cell in self._cells:
             cell.recorder = tracking.recorder(cell.folder.path)
-        self._memory.set_publisher(tracking.pid)
-        self._device = detect_device()
-        self._timing: dict[str, float] = {}
+        self._services.memory.set_publisher(tracking.pid)
         self._indexes = IndexPool()
         stack.callback(self._indexes.close)
-        self._engine: BaseEngine | None = None
-        self._engine_details: dict[str, Any] = {}
-        self._engine_died = False
 
     def mark_unfinished(self, phase: str, error: Exception | None = None) -> None:
         """Writes a phase into the state of every cell that has not ended."""
@@ -155,23 +115,27 @@ class _Session:
 
     def interruption(self) -> Interrupted | None:
         """The signal behind an error: compiled code may make one of its own of `Interrupted`."""
-        number = self._signals.received
-        return Interrupted(number) if self._signals.raised and number is not None else None
+        signals = self._services.signals
+        number = signals.received
+        return Interrupted(number) if signals.raised and number is not None else None
 
     def run(self) -> list[dict[str, Any]]:
         """See `evaluate`."""
+        services = self._services
         self.mark_unfinished("loading")
         for cell in self._cells:
             cell.folder.write_text("config.yaml", _as_yaml(cell.config))
         if self._config.model.gradient_checkpointing:
-            self._capture.console.say(
+            services.console.say(
                 "model.gradient_checkpointing is ignored: it has no meaning in inference"
             )
-        self._look_over_datasets()
+        by_dataset = check_datasets(self._cells, self._fail)
+        with services.phase("survey"):
+            survey_datasets(by_dataset, self._fail, services.console, self._import_engine)
         if not self._alive():
             return [cell.failure() for cell in self._cells]
-        require_model_packages(self._config.engine.name, self._device.profile)
-        with self._phase("load"):
+        require_model_packages(self._config.engine.name, services.device.profile)
+        with services.phase("load"):
             model = resolve_model(
                 self._config.model.path,
                 self._config.model.revision,
@@ -180,44 +144,29 @@ class _Session:
             tokenizer = load_tokenizer(
                 model.path, trust_remote_code=self._config.model.trust_remote_code
             )
-        for cell in self._alive():
-            cell.template = PromptTemplate(cell.config.prompt, tokenizer)
-            cell.journal = self._stack.enter_context(Journal(cell.folder.journal))
-        longest = max(
-            longest_prompt(
-                cell.config,
-                cell.questions.found,
-                PromptRenderer(cell.template, tokenizer, _NO_BUDGET),
-            )
-            for cell in self._alive()
-        )
-        settings = engine_settings(self._config, model.path, self._device, longest)
+        host = self._engine_host(model, tokenizer)
         self._indexes.start(self._cells)
         if any(
             not len(cell.journal) and not cell.config.experiment.answer_cache
             for cell in self._alive()
         ):
             # There is work for certain, so the engine starts while the index is made.
-            self._start_engine(settings)
-        results = []
+            assert host.engine is not None
         for position, cell in enumerate(self._cells):
-            following = self._cells[position + 1 :]
             if cell.error is None:
                 try:
-                    results.append(self._run_cell(cell, following, model, settings, tokenizer))
+                    cell.result = self._run_cell(cell, model, tokenizer, host)
                 except SlmVllmError as error:
                     self._fail([cell], error)
-            if cell.error is not None:
-                results.append(cell.failure())
-            self._indexes.keep(following)
-        return results
+            self._indexes.keep(self._cells[position + 1 :])
+        return [cell.failure() if cell.error else cell.result for cell in self._cells]
 
     def _alive(self) -> list[Cell]:
         return [cell for cell in self._cells if cell.error is None]
 
     def _fail(self, cells: Sequence[Cell], error: SlmVllmError) -> None:
         """Notes an error at its cells under `keep_going`; a dead engine ends them all."""
-        final = isinstance(error, EngineDiedError) or self._signals.raised
+        final = isinstance(error, EngineDiedError) or self._services.signals.raised
         if final or not self._options.keep_going:
             raise error
         log.error("%s", error)
@@ -225,239 +174,71 @@ class _Session:
             cell.error = error
             cell.state.update("failed", **_reason(error))
             cell.recorder.stopped("failed")
-            self._capture.console.say(f"{cell.name} failed: {error}")
+            self._services.console.say(f"{cell.name} failed: {error}")
 
-    def _open_folder(self, config: Config) -> RunFolder:
+    def _open(self, config: Config, questions: QuestionSet) -> Cell:
+        context = context_of(config)
         folder = RunFolder(Path(config.experiment.output_dir) / config.experiment.name)
         self._stack.callback(folder.close)
         if folder.open(config, overwrite=self._options.overwrite):
             log.info("%s: going on with the run that is there", folder.path)
-        return folder
+        return Cell(config, context, folder, RunState(folder, config.experiment.name), questions)
 
-    def _look_over_datasets(self) -> None:
-        """Passes over each dataset while vLLM is imported; also counts the rejected rows."""
-        by_dataset: dict[int, list[Cell]] = {}
-        for cell in self._cells:
-            by_dataset.setdefault(id(cell.questions), []).append(cell)
-        for cells in by_dataset.values():
-            # A bad file is known before anything large is imported.
-            try:
-                cells[0].questions.check()
-            except SlmVllmError as error:
-                self._fail(cells, error)
-        work = self._options.import_engine or engine_class(self._config.engine.name).import_ahead
-        importing = threading.Thread(target=work, name="import", daemon=True)
-        with self._phase("survey"):
-            importing.start()
-            try:
-                for cells in by_dataset.values():
-                    if cells[0].error is None:
-                        self._look_over(cells)
-            finally:
-                # Two threads importing parts of the same packages can see them half made.
-                importing.join()
-
-    def _look_over(self, cells: Sequence[Cell]) -> None:
-        questions = cells[0].questions
-        try:
-            questions.look_over([cell.folder.rejected for cell in cells])
-        except SlmVllmError as error:
-            self._fail(cells, error)
-        for notice in questions.notices:
-            self._capture.console.say(notice)
-        if questions.rejected:
-            self._capture.console.say(
-                f"{questions.rejected} rows of {questions.path} cannot be used; "
-                f"{cells[0].folder.rejected} says why"
-            )
-
-    def _start_engine(self, settings: EngineSettings) -> None:
-        if self._engine is not None:
-            return
-        place = self._config.engine.place or self._device.name
-        self._capture.console.say(f"Loading {self._config.model.name} on {place} ...")
-        engine = self._stack.enter_context(self._make_engine(settings))
-        with self._phase("load"):
-            info = engine.start()
-        self._engine = engine
-        self._engine_details = {"name": info.engine, "max_model_len": info.max_model_len}
-        self._engine_details |= info.details
-
-    def _restart_engine(self, settings: EngineSettings, error: EngineDiedError) -> None:
-        """Loads a dead engine again, once in a command."""
-        if self._engine_died or self._signals.received is not None:
-            raise error
-        self._engine_died = True
-        log.warning("%s", error, exc_info=error)
-        self._capture.console.say("The engine died; starting it again (once). Answers are kept.")
-        assert self._engine is not None
-        self._engine.close()
-        self._engine = None
-        self._start_engine(settings)
+    def _engine_host(self, model: ResolvedModel, tokenizer: Any) -> EngineHost:
+        """Opens the journals and sizes the engine for the longest prompt of all cells."""
+        longest = 0
+        for cell in self._alive():
+            cell.template = PromptTemplate(cell.config.prompt, tokenizer)
+            cell.journal = self._stack.enter_context(Journal(cell.folder.journal))
+            renderer = PromptRenderer(cell.template, tokenizer, _NO_BUDGET)
+            found = cell.questions.found
+            longest = max(longest, cell.context.longest_prompt(cell.config, found, renderer))
+        settings = engine_settings(self._config, model.path, self._services.device, longest)
+        place = self._config.engine.place or self._services.device.name
+        return EngineHost(
+            settings,
+            self._make_engine,
+            place=place,
+            model=self._config.model.name,
+            services=self._services,
+            stack=self._stack,
+        )
 
     def _run_cell(
-        self,
-        cell: Cell,
-        following: Sequence[Cell],
-        model: ResolvedModel,
-        settings: EngineSettings,
-        tokenizer: Any,
+        self, cell: Cell, model: ResolvedModel, tokenizer: Any, host: EngineHost
     ) -> dict[str, Any]:
-        config, folder, total = cell.config, cell.folder, cell.questions.found.rows
-        self._capture.lead_to(folder.log)
+        config, settings = cell.config, host.settings
+        self._services.log.write_to(cell.folder.log)
         waited: dict[str, float] = {}
-        run = self._make_run(cell, model, waited)
-        budget = settings.max_model_len - config.generation.max_new_tokens
-        renderer = PromptRenderer(cell.template, tokenizer, budget)
-        run.take_from_cache(cell.questions.open(), renderer)
-        if run.from_cache:
-            self._capture.console.say(f"{cell.name}: {run.from_cache} answers of the answer cache")
-        pending = run.pending(cell.questions.open()) if len(cell.journal) else total
-        if pending:
-            self._start_engine(settings)
-        manifest = build_manifest(
-            config, model, self._device, cell.questions.identity, self._engine_details
-        )
-        folder.write_json("manifest.json", manifest)
-        cell.recorder.started(config, manifest, total)
-        cell.state.update("generating", total=total, done=total - pending)
-        progress = Progress(self._capture.console, config.experiment.name, total, total - pending)
-        self._indexes.start(following)
-        with self._memory.phase(_generate_phase(cell)):
-            seconds = self._generate(cell, run, renderer, progress, settings if pending else None)
-        overlapped = {"retrieval": run.retrieval_seconds}
+        retriever = None
         if cell.searches:
-            overlapped["index"] = self._indexes.loader(cell).seconds
-        timing = RunTiming({**self._timing, **waited, "generate": seconds}, overlapped)
-        result = self._write_results(cell, run, progress, timing)
-        cell.recorder.finished()
-        cell.state.update("finished", done=result["counts"]["total"])
-        return result
-
-    def _make_run(self, cell: Cell, model: ResolvedModel, waited: dict[str, float]) -> ModeRun:
-        config, retriever = cell.config, None
-        if cell.searches:
-            with self._phase("index", waited):
+            with self._services.phase("index", waited):
                 retriever = self._indexes.loader(cell).wait()
         revision = model.revision or str(model.path)
-        dtype = choose_dtype(config, self._device)
         cache = None
         if config.experiment.answer_cache:
             path = Path(config.cache_dir) / "answers.sqlite"
-            cache = self._stack.enter_context(AnswerCache(path, config, revision, dtype))
+            cache = self._stack.enter_context(AnswerCache(path, config, revision, settings.dtype))
         fingerprint = answer_fingerprint(
             config,
             revision,
-            dtype,
-            context_limit(config, read_model_config(model.path)),
+            settings.dtype,
+            settings.context_limit,
             retriever.fingerprint if retriever is not None else None,
         )
-        return ModeRun(
+        run = ModeRun(
             config,
+            cell.questions,
+            cell.context(config, retriever),
             fingerprint,
             cell.journal,
-            retriever,
             cache,
             retry_errors=self._options.retry_errors,
         )
-
-    def _generate(
-        self,
-        cell: Cell,
-        run: ModeRun,
-        renderer: PromptRenderer,
-        progress: Progress,
-        settings: EngineSettings | None,
-    ) -> float:
-        """Asks what is pending and returns the seconds it took.
-
-        Args:
-            cell: The cell.
-            run: Its rows.
-            renderer: Makes its prompts.
-            progress: Counts its answers.
-            settings: Of the engine, None when nothing is pending.
-        """
-        started = time.monotonic()
-        if settings is None:
-            for _ in run.requests(cell.questions.open(), renderer):
-                raise AssertionError("a row became pending")  # the keys are what is needed
-            return 0.0
-        self._signals.drain(True)
-        try:
-            self._ask(cell, run, renderer, progress)
-        except EngineDiedError as error:
-            self._signals.drain(False)
-            self._restart_engine(settings, error)
-            run.start_over()
-            self._signals.drain(True)
-            self._ask(cell, run, renderer, progress)
-        progress.show()
-        self._capture.console.end_line()
-        self._signals.drain(False)
-        return time.monotonic() - started
-
-    def _ask(self, cell: Cell, run: ModeRun, renderer: PromptRenderer, progress: Progress) -> None:
-        assert self._engine is not None
-        stop_at: float | None = None
-        dataset = cell.questions.open()
-        with closing(run.answers(self._engine, dataset, renderer, progress)) as answers:
-            for _ in answers:
-                cell.state.beat(done=progress.total_done)
-                self._capture.keep_small()
-                cell.recorder.progress(progress, self._memory.sample)
-                if self._signals.received is None:
-                    continue
-                if stop_at is None:
-                    run.stop()
-                    stop_at = time.monotonic() + DRAIN_SECONDS
-                    self._capture.console.say("Stopping: finishing what is in flight ...")
-                if time.monotonic() > stop_at:
-                    break
-
-    def _write_results(
-        self, cell: Cell, run: ModeRun, progress: Progress, timing: RunTiming
-    ) -> dict[str, Any]:
-        config, folder = cell.config, cell.folder
-        cell.journal.sync()
-        started = time.monotonic()
-        with self._memory.phase("score"):
-            summary = write_predictions(folder, cell.journal, run.keys, config)
-        timing.phases["score"] = time.monotonic() - started
-        seconds = timing.phases["generate"]
-        throughput = {
-            "questions_per_second": _rate(progress.done, seconds),
-            "completion_tokens_per_second": _rate(progress.tokens, seconds),
-            "prompt_tokens_per_second": _rate(progress.prompt_tokens, seconds),
-        }
-        result = build_results(
-            config,
-            summary,
-            rejected=cell.questions.rejected,
-            timing=timing,
-            throughput=throughput,
-            resumed=run.resumed,
-            from_cache=run.from_cache,
-        )
-        names: dict[str, str | None] = {
-            _generate_phase(other): None for other in self._cells if other is not cell
-        }
-        names[_generate_phase(cell)] = "generate"
-        memory = self._memory.report(names)
-        if self._engine is not None and (elsewhere := self._engine.memory_usage()):
-            memory["replicas"] = elsewhere
-        folder.write_json("memory_usage.json", memory)
-        folder.write_json("results.json", result)
-        return result
-
-    @contextmanager
-    def _phase(self, name: str, timing: dict[str, float] | None = None) -> Iterator[None]:
-        """Times a phase and labels the memory samples taken in it."""
-        timing = self._timing if timing is None else timing
-        started = time.monotonic()
-        with self._memory.phase(name):
-            yield
-        timing[name] = timing.get(name, 0.0) + time.monotonic() - started
+        budget = settings.max_model_len - config.generation.max_new_tokens
+        renderer = PromptRenderer(cell.template, tokenizer, budget)
+        cell_run = CellRun(cell, run, renderer, host, self._services)
+        return cell_run.finish(model, self._indexes, self._cells, waited)
 
 
 def _reason(error: Exception | None) -> dict[str, Any]:
@@ -467,13 +248,5 @@ def _reason(error: Exception | None) -> dict[str, Any]:
     return {"error": str(error), "exit_code": getattr(error, "exit_code", 1)}
 
 
-def _generate_phase(cell: Cell) -> str:
-    return f"generate {cell.name}"
-
-
 def _as_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _rate(count: int, seconds: float) -> float | None:
-    return round(count / seconds, 2) if count and seconds else None

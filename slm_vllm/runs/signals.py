@@ -34,20 +34,24 @@ class StopSignals:
 
     A signal that is ignored stays ignored: that is how nohup protects a run from SIGHUP.
 
+    Args:
+        install: False leaves every signal to the caller, as a thread has to.
+
     Attributes:
         received: The first signal, None before it.
         raised: Whether `Interrupted` was raised where the run was. Compiled code may make an error
             of its own of it (Ray: a SystemError).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, install: bool = True) -> None:
+        self._install = install
         self.received: int | None = None
         self.raised = False
         self._draining = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        for signum in SIGNALS:
+        for signum in SIGNALS if self._install else ():
             if signal.getsignal(signum) != signal.SIG_IGN:
                 self._previous[signum] = signal.signal(signum, self._handle)
         return self

@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from slm_vllm.config.schema import Config
 from slm_vllm.datasets.base import BaseDataset
-from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
+from slm_vllm.prompting.renderer import PromptInput
 from slm_vllm.types import Passage
 
 BATCH_ROWS = 256
 _KEPT = 16
-# A prompt with fewer bytes can still have more tokens (another script).
-_MARGIN = 1.25
-# Generous, so that a passage of long words still fits: English needs 1.3.
-_TOKENS_PER_WORD = 2.5
-_TITLE_TOKENS = 40
 _HASH_WHOLE_BYTES = 1 << 28
 _HASH_ENDS_BYTES = 1 << 24
 
@@ -65,16 +59,16 @@ def limited_scan(
             return
 
 
-def survey(dataset: BaseDataset, max_rows: int | None) -> Survey:
-    """Passes over the dataset once.
+def survey(frames: Iterable[pl.DataFrame]) -> Survey:
+    """Looks at every row once.
 
-    Raises:
-        DataError: It cannot be used.
+    Args:
+        frames: Canonical rows.
     """
     rows = order = 0
     by_question: list[tuple[int, int, PromptInput]] = []
     by_context: list[tuple[int, int, PromptInput]] = []
-    for frame in limited_scan(dataset, max_rows):
+    for frame in frames:
         sized = frame.select(
             "question",
             "contexts",
@@ -105,27 +99,6 @@ def context_passages(question_id: str, contexts: list[str]) -> tuple[Passage, ..
         for number, text in enumerate(contexts, start=1)
         if text.strip()
     )
-
-
-def longest_prompt(config: Config, found: Survey, renderer: PromptRenderer) -> int:
-    """An upper bound of the run's prompts in tokens.
-
-    Args:
-        config: The run's configuration.
-        found: The survey of its dataset.
-        renderer: One without a budget.
-    """
-    asked = renderer.render(found.longest_questions)
-    longest = max((len(prompt.token_ids) for prompt in asked), default=0)
-    if config.experiment_mode.context == "oracle":
-        with_contexts = renderer.render(found.longest_contexts)
-        longest = max([longest, *(len(prompt.token_ids) for prompt in with_contexts)])
-    longest = int(longest * _MARGIN)
-    if config.experiment_mode.context == "retriever":
-        words = config.retriever.passage.size
-        passage = int(words * _TOKENS_PER_WORD) + _TITLE_TOKENS
-        longest += config.retriever.top_k * passage
-    return longest
 
 
 def dataset_identity(path: str) -> dict[str, Any]:

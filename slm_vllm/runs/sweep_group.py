@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import SlmVllmError
-from slm_vllm.runs.session import RunOptions, evaluate
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.runs.sweep import die_with_parent
 
@@ -29,6 +30,7 @@ def main(options: RunOptions | None = None) -> int:
         overwrite="--overwrite" in sys.argv,
         retry_errors="--retry-errors" in sys.argv,
         keep_going=True,
+        own_process=True,
         track="--no-clearml" not in sys.argv,
     )
     try:

@@ -13,6 +13,7 @@ from slm_vllm.config.schema import Config
 from slm_vllm.config.shorthand import choice_override, dataset_override, model_override, quoted
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.rundir.folder import RunFolder
+from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.question_set import QuestionSet
 
 Status = Literal["new", "begun", "done"]
@@ -151,7 +152,7 @@ def _configs(grid: SweepGrid, model: str, dataset: str) -> list[Config]:
         chosen = [*words, *choice_override("experiment_mode", mode, grid.config_dir)]
         plain = "experiment.name=${model.name}_${dataset.name}_${experiment_mode.name}"
         first = compose_config([*chosen, plain, *grid.overrides], grid.config_dir)
-        if first.experiment_mode.context != "retriever":
+        if not context_of(first).searches:
             configs.append(first)
             continue
         for retriever in grid.retrievers:

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from slm_vllm.cli.main import cli
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.base import BaseEngine
-from slm_vllm.runs.session import RunOptions, evaluate
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.session import evaluate
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "version_0_1_0"

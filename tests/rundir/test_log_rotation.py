@@ -41,7 +41,7 @@ def test_output_of_a_child_follows_a_rotation(
     log = tmp_path / "run.log"
     code = "import sys\nfor line in sys.stdin: print(line, end='', flush=True, file=sys.stderr)"
     with OutputCapture() as capture:
-        capture.lead_to(log)
+        capture.write_to(log)
         with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
             assert child.stdin is not None
             os.write(1, b"small\n")
@@ -65,7 +65,7 @@ def test_a_log_that_cannot_be_rotated_stays_whole(
     monkeypatch.setattr(log_rotation.shutil, "copyfileobj", full)
     log = tmp_path / "run.log"
     with OutputCapture() as capture:
-        capture.lead_to(log)
+        capture.write_to(log)
         os.write(1, b"a line of output\n")
         capture.keep_small()
         capture.keep_small()

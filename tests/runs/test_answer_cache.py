@@ -17,7 +17,8 @@ from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, StorageError
 from slm_vllm.runs.answer_cache import AnswerCache
-from slm_vllm.runs.session import RunOptions, evaluate
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.session import evaluate
 from slm_vllm.types import Completion, GenerationRequest
 from support.fake_engine import FakeEngine
 

@@ -18,7 +18,8 @@ from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, StorageError
 from slm_vllm.runs.jobs import find_job, list_jobs, read_job, stop_job
 from slm_vllm.runs.log_tail import LogFollower, last_lines
-from slm_vllm.runs.session import RunOptions, evaluate
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.session import evaluate
 from support.fake_engine import FakeEngine
 
 # Writes its state, says so, then does what it is told by lines on its standard input.

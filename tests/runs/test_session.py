@@ -22,7 +22,8 @@ from slm_vllm.errors import (
     StorageError,
 )
 from slm_vllm.rundir.folder import RunFolder
-from slm_vllm.runs.session import RunOptions, evaluate
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.types import EngineInfo
 from support.fake_engine import FakeEngine
@@ -32,7 +33,9 @@ MakeConfig = Callable[..., Config]
 
 
 def run(config: Config, engine: FakeEngine, **options: Any) -> dict[str, Any]:
-    return evaluate([config], RunOptions(make_engine=engine.factory(), **options))[0]
+    return evaluate(
+        [config], RunOptions(make_engine=engine.factory(), own_process=True, **options)
+    )[0]
 
 
 def folder(config: Config) -> Path:
@@ -165,7 +168,7 @@ def test_a_signal_that_compiled_code_makes_an_error_of_is_still_a_signal(
             short = first.experiment.model_copy(update={"max_samples": 2})
             run(first.model_copy(update={"experiment": short}), FakeEngine())
     engine = Translating()
-    options = RunOptions(keep_going=True, make_engine=engine.factory())
+    options = RunOptions(keep_going=True, own_process=True, make_engine=engine.factory())
     with pytest.raises(Interrupted) as stopped:
         evaluate([config, other], options)
     assert stopped.value.exit_code == 143
@@ -346,7 +349,7 @@ def test_keep_going_records_the_cell_that_fails_and_runs_the_others(
         make_config("experiment_mode=oracle"),
     ]
     engine = FakeEngine(fails=frozenset({3}))
-    options = RunOptions(keep_going=True, make_engine=engine.factory())
+    options = RunOptions(keep_going=True, own_process=True, make_engine=engine.factory())
     results = evaluate(configs, options)
     assert [result.get("exit_code") for result in results] == [3, None, 4, None]
     assert str(empty) in results[0]["error"]

@@ -19,7 +19,8 @@ from slm_vllm.cli import main as entry
 from slm_vllm.config.compose import compose_config
 from slm_vllm.datasets.bucket_survey import closed_json
 from slm_vllm.monitoring.console import Console
-from slm_vllm.runs.session import RunOptions, evaluate
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.session import evaluate
 from slm_vllm.storage.bucket import Bucket
 from support.fake_engine import FakeEngine
 from support.s3_servers import ACCESS, SECRET

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from slm_vllm.runs.session import RunOptions
+from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.sweep_group import main
 from support.fake_engine import FakeEngine
 

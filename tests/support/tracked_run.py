@@ -10,7 +10,8 @@ import signal
 import sys
 
 from slm_vllm.config.compose import compose_config
-from slm_vllm.runs.session import RunOptions, evaluate
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
 from support.fake_engine import FakeEngine
 
@@ -25,7 +26,10 @@ def main() -> None:
 
     engine = FakeEngine(on_answer=stop)
     try:
-        evaluate([compose_config(sys.argv[1:])], RunOptions(make_engine=engine.factory()))
+        evaluate(
+            [compose_config(sys.argv[1:])],
+            RunOptions(make_engine=engine.factory(), own_process=True),
+        )
     except Interrupted as stopped:
         sys.exit(stopped.exit_code)
     finally:

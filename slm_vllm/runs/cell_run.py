@@ -1,0 +1,170 @@
+"""One cell from its first question to its results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+from slm_vllm.errors import EngineDiedError
+from slm_vllm.models.resolve import ResolvedModel
+from slm_vllm.prompting.renderer import PromptRenderer
+from slm_vllm.runs.cell import Cell
+from slm_vllm.runs.engine_host import EngineHost
+from slm_vllm.runs.index_pool import IndexPool
+from slm_vllm.runs.manifest import build_manifest
+from slm_vllm.runs.mode_run import ModeRun, Plan
+from slm_vllm.runs.progress import Progress
+from slm_vllm.runs.results import RunTiming, build_results, write_predictions
+from slm_vllm.runs.services import Services
+
+DRAIN_SECONDS = 20.0
+
+
+class CellRun:
+    """Asks what is open, and writes what comes of it.
+
+    Args:
+        cell: The cell.
+        run: Its rows.
+        renderer: Makes its prompts.
+        host: The engine, started only if something is open.
+        services: Console, signals and clock of the command.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        run: ModeRun,
+        renderer: PromptRenderer,
+        host: EngineHost,
+        services: Services,
+    ) -> None:
+        self._cell, self._run, self._renderer = cell, run, renderer
+        self._host, self._services = host, services
+
+    def finish(
+        self,
+        model: ResolvedModel,
+        indexes: IndexPool,
+        cells: Sequence[Cell],
+        waited: dict[str, float],
+    ) -> dict[str, Any]:
+        """Runs it to the end.
+
+        Args:
+            model: The weights.
+            indexes: The retrieval indexes; that of the next cell is begun while this one asks.
+            cells: All cells of the command, this one included.
+            waited: Seconds by phase that this cell alone took so far.
+
+        Returns:
+            The content of `results.json`.
+        """
+        cell, services = self._cell, self._services
+        plan = self._run.plan()
+        total, resumed = len(plan.keys), len(plan.keys) - plan.pending
+        plan = self._run.take_from_cache(plan, self._renderer)
+        if self._run.from_cache:
+            services.console.say(f"{cell.name}: {self._run.from_cache} answers of the answer cache")
+        if plan.pending:
+            self._host.engine  # noqa: B018 - what it reports of itself is part of the manifest
+        manifest = build_manifest(
+            cell.config, model, services.device, cell.questions.identity, self._host.details
+        )
+        cell.folder.write_json("manifest.json", manifest)
+        cell.recorder.started(cell.config, manifest, total)
+        cell.state.update("generating", total=total, done=total - plan.pending)
+        progress = Progress(services.console, cell.name, total, total - plan.pending)
+        indexes.start(cells[cells.index(cell) + 1 :])
+        with services.memory.phase(_generate_phase(cell)):
+            seconds = self._generate(plan, progress) if plan.pending else 0.0
+        overlapped = {"retrieval": self._run.search_seconds}
+        if cell.searches:
+            overlapped["index"] = indexes.loader(cell).seconds
+        timing = RunTiming({**services.seconds, **waited, "generate": seconds}, overlapped)
+        result = self._score(plan, progress, timing, resumed)
+        memory = services.memory.report(_phase_names(cell, cells))
+        if elsewhere := self._host.memory_usage():
+            memory["replicas"] = elsewhere
+        cell.folder.write_json("memory_usage.json", memory)
+        cell.folder.write_json("results.json", result)
+        cell.recorder.finished()
+        cell.state.update("finished", done=result["counts"]["total"])
+        return result
+
+    def _generate(self, plan: Plan, progress: Progress) -> float:
+        """Asks what is open and returns the seconds it took."""
+        started = time.monotonic()
+        signals = self._services.signals
+        signals.drain(True)
+        try:
+            self._ask(plan, progress)
+        except EngineDiedError as error:
+            signals.drain(False)
+            self._host.restart(error)
+            signals.drain(True)
+            self._ask(self._run.plan(), progress)
+        progress.show()
+        self._services.console.end_line()
+        signals.drain(False)
+        return time.monotonic() - started
+
+    def _ask(self, plan: Plan, progress: Progress) -> None:
+        cell, services = self._cell, self._services
+        stop_at: float | None = None
+        answering = self._run.answers(self._host.engine, plan, self._renderer, progress)
+        with closing(answering) as answers:
+            for _ in answers:
+                cell.state.beat(done=progress.total_done)
+                services.log.keep_small()
+                cell.recorder.progress(progress, services.memory.sample)
+                if services.signals.received is None:
+                    continue
+                if stop_at is None:
+                    self._run.stop()
+                    stop_at = time.monotonic() + DRAIN_SECONDS
+                    services.console.say("Stopping: finishing what is in flight ...")
+                if time.monotonic() > stop_at:
+                    break
+
+    def _score(
+        self, plan: Plan, progress: Progress, timing: RunTiming, resumed: int
+    ) -> dict[str, Any]:
+        """Writes the predictions and returns the content of `results.json`."""
+        cell, services = self._cell, self._services
+        cell.journal.sync()
+        started = time.monotonic()
+        with services.memory.phase("score"):
+            summary = write_predictions(cell.folder, cell.journal, plan.keys, cell.config)
+        timing.phases["score"] = time.monotonic() - started
+        seconds = timing.phases["generate"]
+        throughput = {
+            "questions_per_second": _rate(progress.done, seconds),
+            "completion_tokens_per_second": _rate(progress.tokens, seconds),
+            "prompt_tokens_per_second": _rate(progress.prompt_tokens, seconds),
+        }
+        return build_results(
+            cell.config,
+            summary,
+            rejected=cell.questions.rejected,
+            timing=timing,
+            throughput=throughput,
+            resumed=resumed,
+            from_cache=self._run.from_cache,
+        )
+
+
+def _generate_phase(cell: Cell) -> str:
+    return f"generate {cell.name}"
+
+
+def _phase_names(cell: Cell, cells: Sequence[Cell]) -> dict[str, str | None]:
+    """Names for the phases of a cell's report, which has those of no other cell."""
+    names: dict[str, str | None] = {_generate_phase(other): None for other in cells}
+    return names | {_generate_phase(cell): "generate"}
+
+
+def _rate(count: int, seconds: float) -> float | None:
+    return round(count / seconds, 2) if count and seconds else None

@@ -1,0 +1,194 @@
+"""What the model sees beside the question: one class for each value of `experiment_mode.context`.
+
+A new mode is a class here, a line in `CONTEXTS` and a YAML file in `configs/experiment_mode/`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import polars as pl
+
+from slm_vllm.config.schema import Config
+from slm_vllm.errors import ConfigError
+from slm_vllm.nearest import nearest
+from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
+from slm_vllm.retrieval.base import BaseRetriever
+from slm_vllm.retrieval.evaluation import score_search, search_frame
+from slm_vllm.runs.survey import Survey, context_passages
+from slm_vllm.types import RetrievedPassage
+
+# nDCG@10 needs ten results, whether or not the prompt uses so many.
+_SEARCH_DEPTH = 10
+_CUT_OFFS = (1, 3, 5, 10)
+# A prompt with fewer bytes can still have more tokens (another script).
+_MARGIN = 1.25
+# Generous, so that a passage of long words still fits: English needs 1.3.
+_TOKENS_PER_WORD = 2.5
+_TITLE_TOKENS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class RowContext:
+    """What one row's prompt may show.
+
+    Attributes:
+        passages: Best first; the prompt takes as many as fit.
+        search: How good the search was, as a JSON object, or None where nothing was searched.
+    """
+
+    passages: Sequence[RetrievedPassage] = ()
+    search: str | None = None
+
+
+class Context(ABC):
+    """A mode.
+
+    Class attributes:
+        name: The value of `experiment_mode.context`; also `context_type` of each prediction.
+        searches: Whether it needs a retrieval index, and each row's documents to judge it by.
+        uses_gold: Whether a row's own contexts are in its prompt, and so part of its identity.
+        sections: Sections of the configuration that its answers depend on and others' do not.
+        takes_passages: Whether the context limit decides what stands in the prompt.
+
+    Args:
+        config: The run's configuration.
+        retriever: Searches, where `searches` is true.
+    """
+
+    name: ClassVar[str]
+    searches: ClassVar[bool] = False
+    uses_gold: ClassVar[bool] = False
+    sections: ClassVar[tuple[str, ...]] = ()
+    takes_passages: ClassVar[bool] = True
+
+    def __init__(self, config: Config, retriever: BaseRetriever | None = None) -> None:
+        self._config = config
+        self._retriever = retriever
+        self.seconds = 0.0
+        """Time spent searching."""
+
+    @abstractmethod
+    def rows(self, frame: pl.DataFrame) -> list[RowContext]:
+        """What each row of a canonical frame may show, in the frame's order."""
+
+    @classmethod
+    def longest_prompt(cls, config: Config, found: Survey, renderer: PromptRenderer) -> int:
+        """An upper bound of the run's prompts in tokens.
+
+        Args:
+            config: The run's configuration.
+            found: The survey of its dataset.
+            renderer: One without a budget.
+        """
+        return _with_margin(_longest(found.longest_questions, renderer))
+
+
+class NoContext(Context):
+    """Closed book: the question alone."""
+
+    name = "none"
+    takes_passages = False
+
+    def rows(self, frame: pl.DataFrame) -> list[RowContext]:
+        """See `Context.rows`."""
+        return [RowContext()] * frame.height
+
+
+class OracleContext(Context):
+    """The dataset's own gold contexts."""
+
+    name = "oracle"
+    uses_gold = True
+
+    def rows(self, frame: pl.DataFrame) -> list[RowContext]:
+        """See `Context.rows`."""
+        return [
+            RowContext(
+                [
+                    RetrievedPassage(passage, 1.0, rank)
+                    for rank, passage in enumerate(context_passages(question_id, contexts), start=1)
+                ]
+            )
+            for question_id, contexts in frame.select("question_id", "contexts").iter_rows()
+        ]
+
+    @classmethod
+    def longest_prompt(cls, config: Config, found: Survey, renderer: PromptRenderer) -> int:
+        """See `Context.longest_prompt`."""
+        asked = (*found.longest_questions, *found.longest_contexts)
+        return _with_margin(_longest(asked, renderer))
+
+
+class RetrieverContext(Context):
+    """Passages that a search over the dataset's documents finds."""
+
+    name = "retriever"
+    searches = True
+    sections = ("retriever",)
+
+    def rows(self, frame: pl.DataFrame) -> list[RowContext]:
+        """See `Context.rows`; the frame needs its documents, by which the search is judged."""
+        assert self._retriever is not None
+        started = time.monotonic()
+        settings = self._config.retriever
+        found = self._retriever.retrieve(
+            frame["question"].to_list(), max(settings.top_k, _SEARCH_DEPTH), settings.min_score
+        )
+        aliases = self._retriever.passages.aliases
+        gold = [
+            [
+                aliases.get(document["document_id"], document["document_id"])
+                for document in documents
+            ]
+            for documents in frame["documents"].to_list()
+        ]
+        metrics = score_search(search_frame(found, frame["answers"].to_list(), gold), _CUT_OFFS)
+        rows = [
+            RowContext(
+                ranked[: settings.top_k],
+                json.dumps({name: value for name, value in row.items() if value is not None}),
+            )
+            for ranked, row in zip(found, metrics.iter_rows(named=True), strict=True)
+        ]
+        self.seconds += time.monotonic() - started
+        return rows
+
+    @classmethod
+    def longest_prompt(cls, config: Config, found: Survey, renderer: PromptRenderer) -> int:
+        """See `Context.longest_prompt`."""
+        passage = int(config.retriever.passage.size * _TOKENS_PER_WORD) + _TITLE_TOKENS
+        question = super().longest_prompt(config, found, renderer)
+        return question + config.retriever.top_k * passage
+
+
+CONTEXTS: dict[str, type[Context]] = {
+    context.name: context for context in (NoContext, OracleContext, RetrieverContext)
+}
+
+
+def context_of(config: Config) -> type[Context]:
+    """The class of a run's mode.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    name = config.experiment_mode.context
+    if name not in CONTEXTS:
+        raise ConfigError(
+            f"experiment_mode.context={name}: there is no such context. {nearest(name, CONTEXTS)}"
+        )
+    return CONTEXTS[name]
+
+
+def _longest(asked: Sequence[PromptInput], renderer: PromptRenderer) -> int:
+    return max((len(prompt.token_ids) for prompt in renderer.render(asked)), default=0)
+
+
+def _with_margin(tokens: int) -> int:
+    return int(tokens * _MARGIN)

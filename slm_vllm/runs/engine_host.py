@@ -1,0 +1,89 @@
+"""The engine of a command: started when there is work, and once more when it dies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.settings import EngineSettings
+from slm_vllm.errors import EngineDiedError
+from slm_vllm.runs.services import Services
+
+log = logging.getLogger(__name__)
+
+
+class EngineHost:
+    """Holds the engine that all cells of a command share.
+
+    Args:
+        settings: What it is told.
+        make_engine: Builds it.
+        place: Where it runs, for the user.
+        model: What it loads, for the user.
+        services: Console, signals and clock of the command.
+        stack: Closes it.
+
+    Attributes:
+        settings: What it is told.
+        details: What it reported of itself, for the manifest; empty before it is started.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        make_engine: Callable[[EngineSettings], BaseEngine],
+        *,
+        place: str,
+        model: str,
+        services: Services,
+        stack: ExitStack,
+    ) -> None:
+        self.settings = settings
+        self.details: dict[str, Any] = {}
+        self._make_engine, self._place, self._model = make_engine, place, model
+        self._services, self._stack = services, stack
+        self._engine: BaseEngine | None = None
+        self._has_died = False
+
+    @property
+    def engine(self) -> BaseEngine:
+        """The engine, started if it was not.
+
+        Raises:
+            EngineError: It cannot be started.
+        """
+        if self._engine is None:
+            self._services.console.say(f"Loading {self._model} on {self._place} ...")
+            engine = self._stack.enter_context(self._make_engine(self.settings))
+            with self._services.phase("load"):
+                info = engine.start()
+            self._engine = engine
+            self.details = {"name": info.engine, "max_model_len": info.max_model_len}
+            self.details |= info.details
+        return self._engine
+
+    def restart(self, error: EngineDiedError) -> None:
+        """Loads a dead engine again, once in a command.
+
+        Args:
+            error: How it died.
+
+        Raises:
+            EngineDiedError: It was the second time, or the run is to stop.
+        """
+        if self._has_died or self._services.signals.received is not None:
+            raise error
+        self._has_died = True
+        log.warning("%s", error, exc_info=error)
+        self._services.console.say("The engine died; starting it again (once). Answers are kept.")
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        assert self.engine is not None
+
+    def memory_usage(self) -> dict[str, Any]:
+        """Memory of its parts that run elsewhere; see `BaseEngine.memory_usage`."""
+        return {} if self._engine is None else self._engine.memory_usage()

@@ -1,0 +1,34 @@
+"""How a command treats what is there already, and what of its process it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.settings import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Options of `evaluate` that are no part of a run's configuration.
+
+    Attributes:
+        overwrite: Replace an earlier run of the same name.
+        retry_errors: Ask again the questions that failed in an earlier run.
+        keep_going: A cell that fails is recorded, and the others are run.
+        track: Tell the tracker of the configuration; False for `--no-clearml`.
+        own_process: The process is the run's own, as the command line's is: standard output and
+            error go to `experiment.log`, and SIGINT, SIGTERM and SIGHUP finish what is in flight.
+            Otherwise (a notebook, a thread, a server) both stay the caller's.
+        make_engine: Builds the engine; None: the one that the configuration names.
+        import_engine: Imports what it needs, ahead of time and in another thread; None likewise.
+    """
+
+    overwrite: bool = False
+    retry_errors: bool = False
+    keep_going: bool = False
+    track: bool = True
+    own_process: bool = False
+    make_engine: Callable[[EngineSettings], BaseEngine] | None = None
+    import_engine: Callable[[], None] | None = None
