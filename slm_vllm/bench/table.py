@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.errors import DataError
+from slm_vllm.text_table import text_table
 
 _HEADER = (
     "model",
@@ -66,7 +67,7 @@ def throughput_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     several = len({row["machine"] for row in rows}) > 1
     header = ["machine", *_HEADER] if several else list(_HEADER)
-    lines = [header]
+    lines = []
     notes = []
     for row in rows:
         name = [str(row["machine"])] if several else []
@@ -74,12 +75,7 @@ def throughput_table(rows: Sequence[Mapping[str, Any]]) -> str:
             notes.append(f"{row['model']} on {row['engine']} failed: {row['error']}")
             continue
         lines.append([*name, *_cells(row)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    drawn = [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
-    ]
-    drawn.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(line.rstrip() for line in [*drawn, *notes])
+    return "\n".join([text_table(header, lines), *notes])
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

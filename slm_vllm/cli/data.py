@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from slm_vllm.amounts import format_size
+
 JSON_FLAG = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 KIND_OPTION = click.option(
     "--kind", help="nq, simple_qa, qa_pairs or hf; found from the file when left out."
@@ -52,7 +54,7 @@ def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool
     if done.rejected:
         click.echo(f"{done.rejected:,} rejected, see {Path(output_dir) / 'rejected.jsonl'}")
     for file in done.files:
-        click.echo(f"  {file}  {_size(file.stat().st_size)}")
+        click.echo(f"  {file}  {format_size(file.stat().st_size)}")
 
 
 @data.command("check")
@@ -162,7 +164,7 @@ def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
 
     folder = Path(cache_dir) / "datasets"
     count, size = folder_size(folder)
-    found = f"{folder}: {count:,} files, {_size(size)}"
+    found = f"{folder}: {count:,} files, {format_size(size)}"
     click.echo(found, err=as_json)
     if count and not yes:
         click.confirm("Remove them?", abort=True, err=as_json)
@@ -188,12 +190,4 @@ def _presence(entry: Any) -> str:
     if "://" in entry.path:
         return entry.path
     size = entry.size
-    return f"{entry.path}  {'missing' if size is None else _size(size)}"
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:,.1f} GB"
+    return f"{entry.path}  {'missing' if size is None else format_size(size)}"

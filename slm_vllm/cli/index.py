@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from slm_vllm.amounts import format_size
 from slm_vllm.cli.s3_options import (
     DRY_RUN_OPTION,
     FORCE_OPTION,
@@ -93,7 +94,7 @@ def info(cache_dir: str, as_json: bool) -> None:
         if "damaged" in entry:
             click.echo(f"{entry['name']:<28} damaged, is rebuilt when used: {entry['damaged']}")
         else:
-            size = f"{entry['bytes'] / 1e6:,.1f} MB"
+            size = format_size(entry["bytes"])
             click.echo(f"{entry['name']:<28} {entry['n_passages']:>9,} passages {size:>12}")
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from slm_vllm.amounts import format_size
+
 
 @click.command(
     "report",
@@ -74,7 +76,7 @@ def command(
         }
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
-    click.echo(f"{target}: {len(paths)} run{'s' * (len(paths) > 1)}, {size / 1e6:.1f} MB")
+    click.echo(f"{target}: {len(paths)} run{'s' * (len(paths) > 1)}, {format_size(size)}")
     if plots is not None:
         click.echo(f"{plots}: {len(report.figures)} plots, each as SVG and PNG")
 

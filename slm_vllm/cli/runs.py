@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slm_vllm.text_table import text_table
+
 if TYPE_CHECKING:
     from slm_vllm.runs.jobs import Job
 
@@ -56,11 +58,7 @@ def list_runs(output_dir: Path, as_json: bool) -> None:
         click.echo(f"There is no run in {output_dir}.")
         return
     header = ["run", "phase", "done", "questions/s", "token recall", "heartbeat", "pid"]
-    lines = [header, *(_line(job) for job in jobs)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    click.echo(text_table(header, (_line(job) for job in jobs)))
     for job in jobs:
         if job.problem is not None:
             click.echo(f"{job.name}: {job.problem}")

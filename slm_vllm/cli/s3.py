@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slm_vllm.amounts import format_size
 from slm_vllm.cli.s3_options import (
     DRY_RUN_OPTION,
     FORCE_OPTION,
@@ -104,8 +105,6 @@ def list_objects(prefix: str, as_json: bool, **given: Any) -> None:
       slm-vllm s3 ls
       slm-vllm s3 ls datasets/nq --json
     """
-    from slm_vllm.storage.sizes import format_size
-
     bucket = open_bucket(given)
     total, listed = 0, []
     count = 0
@@ -249,7 +248,6 @@ def artifacts(run: str, output_dir: str, prefix: str, as_json: bool, **given: An
       slm-vllm s3 artifacts qwen_1.7b_nq_retriever --bucket clearml
     """
     from slm_vllm.runs.jobs import find_folder
-    from slm_vllm.storage.sizes import format_size
     from slm_vllm.tracking.clearml.artifacts import find_artifacts
 
     bucket = open_bucket(given)
@@ -299,8 +297,6 @@ def _fail_if(failed: list[str], message: str) -> None:
 
 
 def _dataset_line(state: FileState) -> str:
-    from slm_vllm.storage.sizes import format_size
-
     if state.found is None:
         return f"{state.key}: {'MISSING' if state.file.required else 'not there (optional)'}"
     about = f"{format_size(state.found.size)}, {state.found.last_modified:%Y-%m-%d %H:%M}"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from slm_vllm.amounts import format_size
+
 if TYPE_CHECKING:
     from slm_vllm.storage.bucket import Bucket
     from slm_vllm.storage.download import Transferred
@@ -94,8 +96,6 @@ def prepare_transfers(
 
 
 def _transfer_line(done: Transferred) -> str:
-    from slm_vllm.storage.sizes import format_size
-
     size = format_size(done.bytes)
     if done.status == "same":
         return f"same        {done.path}  {size}, nothing to do ({done.verified})"

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from slm_vllm.amounts import format_memory
 from slm_vllm.doctor.finding import Finding, Status
 from slm_vllm.engines.versions import installed_vllm, parse_release
 from slm_vllm.extras import engine_extra, install_advice
 from slm_vllm.monitoring.device import Device
 from slm_vllm.monitoring.nvml import Nvml
 
-GIB = 1 << 30
 _SETUP = "bash scripts/setup.sh installs the set that fits (SLM_VLLM_HARDWARE=cpu|cuda|v100)"
 
 
@@ -82,7 +82,7 @@ def check_device(device: Device, driver: Driver | None) -> list[Finding]:
         return [_no_gpu(device, driver)]
     capability = "{}.{}".format(*device.compute_capability)
     text = (
-        f"{device.name}, compute capability {capability}, {device.memory_bytes / GIB:.0f} GiB, "
+        f"{device.name}, compute capability {capability}, {format_memory(device.memory_bytes)}, "
         f"profile {device.profile}"
     )
     findings = [Finding("device", "ok", text)]
@@ -115,7 +115,7 @@ def _no_gpu(device: Device, driver: Driver | None) -> Finding:
 
 def _free_memory(device: Device, free: int) -> Finding:
     share = free / device.memory_bytes
-    found = f"{free / GIB:.1f} of {device.memory_bytes / GIB:.1f} GiB free"
+    found = f"{format_memory(free)} of {format_memory(device.memory_bytes)} free"
     if share >= 0.9:
         return Finding("GPU memory", "ok", found)
     fix = (

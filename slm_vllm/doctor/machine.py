@@ -6,10 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+from slm_vllm.amounts import GIB, format_memory, format_size
 from slm_vllm.doctor.finding import Finding
 from slm_vllm.monitoring.device import Device
 
-GIB = 1 << 30
 _CGROUP = Path("/sys/fs/cgroup")
 _SHM = Path("/dev/shm")
 
@@ -23,7 +23,7 @@ def check_memory(cgroup: Path = _CGROUP) -> Finding:
     limit = _number(cgroup / "memory.max")
     if limit is not None and limit < total:
         total, free = limit, min(free, limit - (_number(cgroup / "memory.current") or 0))
-    found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
+    found = f"{format_memory(free)} of {format_memory(total)} free"
     if free < 1.5 * GIB:
         fix = "The smallest model needs about 1.5 GiB on a CPU: end other programs"
         return Finding("memory", "fail", found, fix)
@@ -48,7 +48,7 @@ def check_disk(folders: dict[str, Path]) -> list[Finding]:
 
 def _free_space(purpose: str, folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free
-    found = f"{free / GIB:.0f} GiB free for {purpose} ({folder})"
+    found = f"{format_size(free)} free for {purpose} ({folder})"
     if not os.access(folder, os.W_OK):
         return Finding("disk", "fail", f"{folder} cannot be written ({purpose})", "Choose another")
     if free < GIB:
@@ -63,7 +63,7 @@ def check_shared_memory(folder: Path = _SHM) -> Finding:
     if not folder.is_dir():
         return Finding("shared memory", "warn", f"no {folder}", "Mount a tmpfs there")
     usage = shutil.disk_usage(folder)
-    found = f"{usage.free / GIB:.1f} GiB free in {folder}"
+    found = f"{format_memory(usage.free)} free in {folder}"
     if usage.free < GIB:
         fix = "docker run --shm-size=8g or --ipc=host; engines with several processes fail without"
         return Finding("shared memory", "warn", found, fix)

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from slm_vllm.engines.settings import GIB, EngineSettings
+from slm_vllm.amounts import format_memory
+from slm_vllm.engines.settings import EngineSettings
 
 MAX_RETRIES = 3
 _FEWEST_SEQS = 8
@@ -76,7 +77,7 @@ def shortage_advice(settings: EngineSettings) -> str:
     """What the user can set, with the numbers of the last try."""
     return (
         f"It needs more memory than {settings.device.name} has free "
-        f"({settings.device.memory_bytes / GIB:.0f} GiB in all), even with "
+        f"({format_memory(settings.device.memory_bytes)} in all), even with "
         f"hardware.engine_args.max_num_seqs={settings.max_num_seqs}. Lower model.max_model_len "
         f"(now {settings.max_model_len}), choose a smaller or quantized model, or free memory "
         "that other processes use"

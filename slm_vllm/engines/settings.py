@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.amounts import GIB
 from slm_vllm.config.schema import Config, GenerationConfig, HardwareConfig
 from slm_vllm.engines.quantization import choose_quantization
 from slm_vllm.engines.versions import fit_arguments, installed_vllm, takes_kv_cache_bytes
 from slm_vllm.errors import ConfigError, EngineError
 from slm_vllm.monitoring.device import Device
 
-GIB = 1 << 30
 _BLOCK = 128  # tokens; the largest block size any profile uses
 
 

@@ -15,6 +15,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
+from slm_vllm.amounts import format_memory
 from slm_vllm.config.engine import EngineConfig
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.memory_shortage import (
@@ -26,7 +27,6 @@ from slm_vllm.engines.memory_shortage import (
 )
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.settings import (
-    GIB,
     EngineSettings,
     cpu_kv_cache_bytes,
     engine_environment,
@@ -240,8 +240,8 @@ def _check_host_memory(settings: EngineSettings) -> None:
     free = psutil.virtual_memory().available
     if weights + cache > free:
         reason = (
-            f"Not enough memory for the engine: weights {weights / GIB:.1f} GiB and KV cache "
-            f"{cache / GIB:.1f} GiB, but {free / GIB:.1f} GiB are free"
+            f"Not enough memory for the engine: weights {format_memory(weights)} and KV "
+            f"cache {format_memory(cache)}, but {format_memory(free)} are free"
         )
         raise _TooLittleMemory(reason, reason)
 

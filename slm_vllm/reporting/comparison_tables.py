@@ -17,6 +17,7 @@ from typing import Any
 from slm_vllm.reporting.comparison import Comparison, DatasetComparison, Pair, RunFigures
 from slm_vllm.reporting.context_effect import ContextEffect
 from slm_vllm.scoring.intervals import MeanEstimate
+from slm_vllm.text_table import one_line, text_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,15 +220,8 @@ def _terminal(comparison: Comparison) -> str:
 
 
 def _drawn(grid: Grid) -> str:
-    lines = [tuple(_plain(cell) for cell in line) for line in (grid.header, *grid.rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(grid.header))]
-    drawn = [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    drawn.insert(1, "  ".join("-" * width for width in widths))
-    note = [_plain(grid.note)] if grid.note else []
-    return "\n".join([_plain(grid.title), *drawn, *note])
+    note = [one_line(grid.note)] if grid.note else []
+    return "\n".join([one_line(grid.title), text_table(grid.header, grid.rows), *note])
 
 
 def _markdown(comparison: Comparison) -> str:
@@ -329,11 +323,11 @@ def _latex_row(row: tuple[str, ...]) -> str:
 
 
 def _latex_cell(cell: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in _plain(cell))
+    return "".join(_LATEX.get(character, character) for character in one_line(cell))
 
 
 def _markdown_cell(cell: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", _plain(cell))
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", one_line(cell))
 
 
 def _csv_cell(cell: object) -> object:
@@ -341,13 +335,8 @@ def _csv_cell(cell: object) -> object:
         return cell if math.isfinite(cell) else ""
     if isinstance(cell, str):
         # A spreadsheet takes text that begins so for a formula.
-        return _plain(f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell)
+        return one_line(f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell)
     return "" if cell is None else cell
-
-
-def _plain(cell: str) -> str:
-    """One line without control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in cell)
 
 
 def _estimate(estimate: MeanEstimate, *, signed: bool = False) -> str:

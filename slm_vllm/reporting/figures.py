@@ -199,27 +199,24 @@ def _group_figure(
 
 
 def _time_figures(views: Sequence[RunView]) -> Iterator[Figure]:
-    for key, title, unit, tracks_of in (
-        ("memory-over-time", "Memory over time", "GiB", _memory_tracks),
-        ("rate-over-time", "Rate over time", "questions/s", _rate_tracks),
-    ):
-        known = [(view, tracks) for view in views if (tracks := tracks_of(view, len(views) == 1))]
-        chunks = list(_chunked(known))
-        for i, chunk in enumerate(chunks):
-            tracks = [track for _, found in chunk for track in found]
-            phases = _phases(chunk[0][0]) if len(chunk) == 1 else {}
-            figure = Figure(
-                key,
-                title,
-                "From the start of the process; modes of one command share it.",
-                time_chart(title, tracks, unit, phases),
-                ("line", "samples", f"highest ({unit})"),
-                tuple(
-                    (t.label, str(len(t.points)), number(max(value for _, value in t.points)))
-                    for t in tracks
-                ),
-            )
-            yield _counted(figure, i, len(chunks))
+    title = "Memory over time"
+    known = [(view, tracks) for view in views if (tracks := _memory_tracks(view, len(views) == 1))]
+    chunks = list(_chunked(known))
+    for i, chunk in enumerate(chunks):
+        tracks = [track for _, found in chunk for track in found]
+        phases = _phases(chunk[0][0]) if len(chunk) == 1 else {}
+        figure = Figure(
+            "memory-over-time",
+            title,
+            "From the start of the process; modes of one command share it.",
+            time_chart(title, tracks, "GiB", phases),
+            ("line", "samples", "highest (GiB)"),
+            tuple(
+                (t.label, str(len(t.points)), number(max(value for _, value in t.points)))
+                for t in tracks
+            ),
+        )
+        yield _counted(figure, i, len(chunks))
 
 
 def _memory_tracks(view: RunView, alone: bool) -> list[Track]:
@@ -232,22 +229,6 @@ def _memory_tracks(view: RunView, alone: bool) -> list[Track]:
         if points:
             tracks.append(Track(name, colour, points))
     return tracks
-
-
-def _rate_tracks(view: RunView, alone: bool) -> list[Track]:
-    """Answers for each second between samples that say how many were `done`."""
-    counted = [(s["seconds"], s["done"]) for s in _samples(view) if s.get("done") is not None]
-    if not counted:
-        return []
-    # Windows of a thirtieth of the time: shorter ones show the batches, not the rate.
-    window = max((counted[-1][0] - counted[0][0]) / 30, 1.0)
-    points, (since, before) = [], counted[0]
-    for seconds, done in counted[1:]:
-        if seconds - since >= window:
-            points.append((seconds, (done - before) / (seconds - since)))
-            since, before = seconds, done
-    label, colour = ("rate", "series-0") if alone else (view.label, view.colour)
-    return [Track(label, colour, points)] if points else []
 
 
 def _samples(view: RunView) -> list[Mapping[str, Any]]:

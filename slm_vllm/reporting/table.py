@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from slm_vllm.text_table import text_table
+
 _METRICS = {
     "token_recall": "token recall",
     "exact_match": "exact match",
@@ -20,14 +22,8 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> str:
         results: Contents of `results.json`.
     """
     header = ["run", *(_METRICS.values()), "hit@k", "n", "questions/s"]
-    lines = [header, *(_line(result) for result in results)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    drawn = [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
-    ]
-    drawn.insert(1, "  ".join("-" * width for width in widths))
     notes = [note for result in results if (note := _note(result))]
-    return "\n".join(line.rstrip() for line in [*drawn, *notes])
+    return "\n".join([text_table(header, map(_line, results)), *notes])
 
 
 def _line(result: Mapping[str, Any]) -> list[str]:

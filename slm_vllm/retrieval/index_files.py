@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm import durable
+from slm_vllm.amounts import format_size
 from slm_vllm.errors import StorageError
 from slm_vllm.retrieval.base import BuildMonitor, IndexCancelled
 
@@ -154,10 +155,10 @@ def _storage_error(error: Exception, folder: Path, what: str) -> StorageError:
         where = folder if folder.exists() else folder.parent
         while not where.exists():
             where = where.parent
-        free = shutil.disk_usage(where).free / 1e6
+        free = format_size(shutil.disk_usage(where).free)
         return StorageError(
             f"Writing {what} failed, there is no room for it under {folder.parent} "
-            f"({free:.0f} MB free). Nothing was left behind. Free some space or choose another "
+            f"({free} free). Nothing was left behind. Free some space or choose another "
             "place with cache_dir=PATH"
         )
     return StorageError(

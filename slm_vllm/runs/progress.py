@@ -7,6 +7,7 @@ import time
 
 import polars as pl
 
+from slm_vllm.amounts import format_clock
 from slm_vllm.monitoring.console import Console
 from slm_vllm.scoring.answers import score_answers
 from slm_vllm.types import Completion
@@ -87,7 +88,7 @@ class Progress:
             parts.append(f"{self.errors} errors")
         if self._total is not None and rate > 0:
             left = max(0, self._total - self.total_done)
-            parts.append(f"ETA {_clock(left / rate)}")
+            parts.append(f"ETA {format_clock(left / rate)}")
         return "  ".join(parts)
 
     def _score(self) -> None:
@@ -112,9 +113,3 @@ class Progress:
             return ""
         full = min(_BAR_WIDTH, _BAR_WIDTH * self.total_done // self._total)
         return "[" + "#" * full + "." * (_BAR_WIDTH - full) + "]"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -15,13 +15,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.amounts import format_size
 from slm_vllm.storage.bucket import Bucket, RemoteObject, parse_url
 from slm_vllm.storage.download import download
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.parts import TransferOptions
 from slm_vllm.storage.settings import S3Settings, load_s3_settings
 from slm_vllm.storage.side_files import read_state, write_state, writing
-from slm_vllm.storage.sizes import format_size
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from slm_vllm.storage.sizes import format_clock, format_size
+from slm_vllm.amounts import format_clock, format_size
 
 _TERMINAL_SECONDS = 0.5
 _PLAIN_SECONDS = 10.0

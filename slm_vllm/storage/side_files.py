@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.amounts import format_size
 from slm_vllm.durable import locked, write_text
 from slm_vllm.errors import StorageError
 
@@ -84,6 +85,6 @@ def check_room(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         raise StorageError(
-            f"{target} needs {needed / 1e6:,.0f} MB and {target.parent} has {free / 1e6:,.0f} MB "
+            f"{target} needs {format_size(needed)} and {target.parent} has {format_size(free)} "
             "free. Nothing was downloaded"
         )

@@ -141,7 +141,7 @@ def test_a_cpu_is_asked_before_the_kernel_kills(
     assert [asked["max_num_seqs"] for asked in vllm.asked] == [16]
     assert info.details["retried_with_less_memory"] == ["max_num_seqs=16"]
     free.available = 1 << 20
-    with pytest.raises(EngineError, match=r"KV cache 0.2 GiB, but 0.0 GiB are free"):
+    with pytest.raises(EngineError, match=r"KV cache 0.2 GiB, but 0 GiB are free"):
         start(Vllm(), CPU)
 
 

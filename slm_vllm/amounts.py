@@ -1,15 +1,22 @@
-"""Amounts of data and spans of time as people read them."""
+"""Amounts of data and memory and spans of time as people read them."""
 
 from __future__ import annotations
 
+GIB = 1 << 30
+
 
 def format_size(n_bytes: float) -> str:
-    """Bytes with a unit, in steps of 1,000."""
+    """Bytes of data with a unit, in steps of 1,000, as disks and networks are sold."""
     for unit in ("B", "KB", "MB"):
         if n_bytes < 999.95:
             return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:,.1f} GB"
+
+
+def format_memory(n_bytes: float) -> str:
+    """Bytes of memory in GiB, as GPUs are sold and engines speak of it."""
+    return f"{n_bytes / GIB:,.1f}".removesuffix(".0") + " GiB"
 
 
 def format_clock(seconds: float) -> str:

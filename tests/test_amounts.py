@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from slm_vllm.amounts import format_clock, format_memory, format_size
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1.0 KB"),
+        (1_500_000, "1.5 MB"),
+        (999_949, "999.9 KB"),
+        (999_950, "1.0 MB"),
+        (2_345_678_901_234, "2,345.7 GB"),
+    ],
+)
+def test_data_goes_by_thousands(n_bytes: int, text: str) -> None:
+    assert format_size(n_bytes) == text
+
+
+def test_memory_goes_by_gibibytes() -> None:
+    assert format_memory(32 << 30) == "32 GiB"
+    assert format_memory(3 << 29) == "1.5 GiB"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5.9, "0:05"), (754, "12:34"), (3600, "1:00:00")])
+def test_clock(seconds: float, text: str) -> None:
+    assert format_clock(seconds) == text
