@@ -156,6 +156,11 @@ class StoredRetriever(BaseRetriever):
         return {key: value for key, value in asdict(options).items() if key not in skipped}
 
     @classmethod
+    def passages_identity(cls, passages: PassageStore) -> dict[str, Any]:
+        """What decides the content of the index beyond options and the passages' fingerprint."""
+        return {}
+
+    @classmethod
     @abstractmethod
     def build(
         cls, folder: Path, passages: PassageStore, options: Any, monitor: BuildMonitor

@@ -29,6 +29,7 @@ from slm_vllm.retrieval.lexical import (
     Vocabulary,
     count_terms,
     look_up,
+    words_identity,
 )
 from slm_vllm.retrieval.passage_store import PassageStore
 
@@ -114,6 +115,11 @@ class BM25Retriever(StoredRetriever):
             if self._vocabulary is None:
                 self._vocabulary = Vocabulary(pl.read_ipc(self._terms_path)["term"])
             return self._vocabulary
+
+    @classmethod
+    def passages_identity(cls, passages: PassageStore) -> dict[str, Any]:
+        """See `words_identity`."""
+        return words_identity(passages)
 
     @classmethod
     def build(

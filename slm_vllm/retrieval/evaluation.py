@@ -1,9 +1,9 @@
 """How good a search is, by answer string and by gold document.
 
-By answer, a passage is relevant when its title or text contains one of the row's answers: both are
-normalised as in SQuAD (see `normalized`), and the answer must begin and end at word boundaries, so
-"art" is not found in "party". By document, a passage is relevant when it was cut from one of the
-row's own documents; a document counts at the rank of its best passage.
+By answer, a passage is relevant when one of the row's answers stands in its title and text, as
+`scoring.normalize` defines it for the metric `contains` too: "art" does not stand in "party". By
+document, a passage is relevant when it was cut from one of the row's own documents; a document
+counts at the rank of its best passage.
 
 For one row, with relevant items among the first k results:
 
@@ -21,6 +21,7 @@ from typing import Any, TypedDict
 
 import polars as pl
 
+from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, stands_in, words
 from slm_vllm.types import RetrievedPassage
 
 NDCG_DEPTH = 10
@@ -41,26 +42,6 @@ class Mean(TypedDict):
 
     mean: float | None
     n: int
-
-
-def normalized(text: pl.Expr) -> pl.Expr:
-    """SQuAD's normalisation, for any script, with one blank before and after.
-
-    Lower case; ASCII punctuation removed; a, an, the removed; runs of blanks made one. Beyond
-    SQuAD, other punctuation such as dashes and curly quotes becomes a blank, because passages join
-    words with it ("1990-1995" with an en dash), and characters are brought to their NFKC form.
-    """
-    return (
-        pl.lit(" ")
-        + text.str.normalize("NFKC")
-        .str.to_lowercase()
-        .str.replace_all(r"[!-/:-@\[-`{-~]", "")
-        .str.replace_all(r"[\p{P}\p{Z}\s]+", " ")
-        .str.replace_all(r"\b(?:a|an|the)\b", " ")
-        .str.replace_all(r" +", " ")
-        .str.strip_chars(" ")
-        + pl.lit(" ")
-    )
 
 
 def evaluate_search(
@@ -163,10 +144,11 @@ def _answer_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> pl.DataFrame:
         rows.select("row", answer="answers")
         .filter(pl.col("answer").list.len() > 0)
         .explode("answer")
-        .with_columns(answer=normalized(pl.col("answer")))
-        .filter(pl.col("answer").str.strip_chars(" ") != "")
-        .unique()
+        .drop_nulls("answer")
     )
+    usable = answers.filter(words(answers["answer"]).list.len() > 0)
+    forms = squad_form(squad_tokens(usable["answer"]))
+    answers = usable.with_columns(forms).unique()
     # Distinct texts are normalised once: top passages are shared by many questions.
     ranked = (
         rows.select("row", text="retrieved_texts")
@@ -175,10 +157,10 @@ def _answer_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> pl.DataFrame:
         .with_columns(rank=pl.int_range(1, pl.len() + 1).over("row"))
     )
     distinct = ranked.select(pl.col("text").unique())
-    distinct = distinct.with_columns(clean=normalized(pl.col("text")))
-    ranked = ranked.join(distinct, on="text").select("row", "rank", "clean")
+    distinct = distinct.with_columns(searchable(distinct["text"]).alias("searchable"))
+    ranked = ranked.join(distinct, on="text").select("row", "rank", "searchable")
     pairs = answers.join(ranked, on="row", how="left").with_columns(
-        found=pl.col("clean").str.contains(pl.col("answer"), literal=True).fill_null(False)
+        found=stands_in("answer", "searchable").fill_null(False)
     )
     first = pairs.group_by("row", "answer").agg(rank=pl.col("rank").filter("found").min())
     per_row = first.group_by("row").agg(

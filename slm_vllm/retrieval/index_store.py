@@ -124,7 +124,11 @@ def _open(config: RetrieverConfig, corpus: _Corpus) -> BaseRetriever:
         return found.combine(parts, options)
     assert issubclass(found, StoredRetriever)
     passages = _open_passages(config.passage, corpus)
-    identity = {"version": found.version, "options": found.identity(options)}
+    identity = {
+        "version": found.version,
+        "options": found.identity(options),
+        **found.passages_identity(passages),
+    }
     fingerprint = _fingerprint(passages.fingerprint, config.kind, identity)
     folder = corpus.root / f"{config.kind}-{fingerprint}"
     what = f"the {config.kind} index"

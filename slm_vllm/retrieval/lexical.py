@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,12 +12,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from slm_vllm.durable import write_text
 from slm_vllm.errors import MissingExtraError
+from slm_vllm.retrieval.passage_store import PassageStore
+from slm_vllm.scoring.normalize import WORDS_VERSION, words
 
-# Scripts written without blanks: each character is a word of its own, as in Lucene's
-# StandardAnalyzer. Everything else: runs of letters, digits, marks and underscores.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"
-WORD_PATTERN = rf"[{_UNSPACED}]|[\w--[{_UNSPACED}]]+"
+# What indexes of version 1 hold the words of.
+_WORDS_1 = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\w--[\p{Han}\p{Hiragana}\p{Katakana}]]+"
+_CHECKED = "words.json"
+_BATCH = 10_000
 
 Stopwords = Literal["none", "english"]
 Stemmer = Literal["none", "english"]
@@ -40,11 +45,8 @@ class Analyzer:
     stemmer: Stemmer = "none"
 
     def words(self, texts: Sequence[str]) -> pl.Series:
-        """A list of words for each text: NFKC, lower case, then `WORD_PATTERN`."""
-        series = pl.Series("words", texts, dtype=pl.String)
-        if not all(map(str.isascii, texts)):
-            series = series.str.normalize("NFKC")
-        return series.str.to_lowercase().str.extract_all(WORD_PATTERN)
+        """A list of words for each text, as `scoring.normalize.words` finds them."""
+        return words(pl.Series("words", texts, dtype=pl.String))
 
     def filtered(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Applies stop words and stems to the column `word` of a frame with one word per row."""
@@ -88,6 +90,35 @@ class TermCounts:
     passage: NDArray[np.int32]
     count: NDArray[np.float32]
     lengths: NDArray[np.int64]
+
+
+def words_identity(passages: PassageStore) -> dict[str, int]:
+    """What the words of passages add to the fingerprint of an index of them.
+
+    Nothing where they are those of version 1, so that indexes of most corpora, and the answers
+    given by them, stay valid.
+    """
+    return {"words": WORDS_VERSION} if _differs_from_version_1(passages) else {}
+
+
+def _differs_from_version_1(passages: PassageStore) -> bool:
+    known = passages.folder / _CHECKED
+    try:
+        checked = json.loads(known.read_text("utf-8"))
+        if checked["words"] == WORDS_VERSION:
+            return bool(checked["differs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    differs = any(_differ(texts) for _, texts in passages.iter_texts(_BATCH))
+    with contextlib.suppress(OSError):  # a store that cannot be written is checked each time
+        write_text(known, json.dumps({"words": WORDS_VERSION, "differs": differs}))
+    return differs
+
+
+def _differ(texts: Sequence[str]) -> bool:
+    special = pl.Series("words", [text for text in texts if not text.isascii()], dtype=pl.String)
+    before = special.str.normalize("NFKC").str.to_lowercase().str.extract_all(_WORDS_1)
+    return not before.equals(words(special))
 
 
 def count_terms(texts: Sequence[str], analyzer: Analyzer) -> TermCounts:

@@ -21,7 +21,7 @@ from slm_vllm.retrieval.base import (
     check_top_k,
     pad_result,
 )
-from slm_vllm.retrieval.lexical import Analyzer
+from slm_vllm.retrieval.lexical import Analyzer, words_identity
 from slm_vllm.retrieval.passage_store import PassageStore
 
 BUILD_BATCH = 16_384
@@ -87,6 +87,11 @@ class RankBM25Retriever(StoredRetriever):
                     words, k1=options.k1, b=options.b, epsilon=options.epsilon
                 )
             return self._okapi
+
+    @classmethod
+    def passages_identity(cls, passages: PassageStore) -> dict[str, Any]:
+        """See `words_identity`."""
+        return words_identity(passages)
 
     @classmethod
     def build(

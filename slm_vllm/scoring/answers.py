@@ -12,7 +12,7 @@ import polars as pl
 
 from slm_vllm.scoring import metrics
 from slm_vllm.scoring.metrics import Pairs
-from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, words
+from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, stands_in, words
 
 METRICS = tuple(metrics.METRICS)
 """Names of the metrics that `score_answers` computes."""
@@ -69,9 +69,8 @@ def _pairs(rows: pl.DataFrame) -> Pairs:
     pairs = pairs.with_columns(_forms(pairs["answer"])).filter(
         pl.col("answer_words").list.len() > 0
     )
-    stands = pl.col("searchable").str.contains(pl.col("answer_form"), literal=True)
     return pairs.with_columns(
-        ((pl.col("answer_form") != "") & stands).alias("stands"),
+        stands_in("answer_form", "searchable").alias("stands"),
         pl.struct("row", "answer_form").is_first_distinct().alias("is_new"),
     ).drop("searchable")
 

@@ -20,8 +20,10 @@ from collections.abc import Callable
 
 import polars as pl
 
-DEFINITION = 2
-"""Raised when a score of any text changes. 1 was `\\w+` and ASCII punctuation."""
+SCORING_VERSION = 2
+"""Raised when a score of any text changes. 1 had `\\w+` for words, and ASCII's punctuation."""
+WORDS_VERSION = 2
+"""Raised when the words of any text change."""
 
 # Scripts without blanks. The sign of a long vowel and that of a closed letter belong to several.
 _UNSPACED = (
@@ -110,6 +112,15 @@ def searchable(text: pl.Series, form: pl.Series | None = None) -> pl.Series:
     both = form.gather(rows) + "\n" + squad_form(squad_tokens(parted))
     # `scatter` changes the series itself.
     return form.clone().scatter(rows, both)
+
+
+def stands_in(answer_form: str, searchable_text: str) -> pl.Expr:
+    """Whether an answer stands in a text, from columns of `squad_form` and `searchable`.
+
+    An answer of underscores has words but no form; it stands nowhere.
+    """
+    form = pl.col(answer_form)
+    return (form != "") & pl.col(searchable_text).str.contains(form, literal=True)
 
 
 def _by_kind(

@@ -90,6 +90,22 @@ def test_words_by_script(opened: Opener) -> None:
     assert ask("nowhere found") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("กรุงเทพเป็นเมืองหลวงของไทย", "เมืองหลวงของประเทศไทยคือที่ไหน"),
+        ("ວຽງຈັນແມ່ນນະຄອນຫຼວງ", "ນະຄອນຫຼວງແມ່ນຫຍັງ"),
+        ("ភ្នំពេញជារាជធានី", "រាជធានីគឺជាអ្វី"),
+        ("နေပြည်တော်သည်မြို့တော်ဖြစ်သည်", "မြို့တော်ကဘာလဲ"),
+        ("東京タワーは塔です", "ﾀﾜｰ"),
+        ("soft\u00adhyphen", "softhyphen"),
+    ],
+)
+def test_scripts_without_blanks_are_found(opened: Opener, text: str, question: str) -> None:
+    found = opened("bm25", ["castle garden", text, "river"]).retrieve([question], 3)[0]
+    assert [item.passage.text for item in found] == [text]
+
+
 def test_a_document_of_ten_megabytes(opened: Opener) -> None:
     text = " ".join(f"{WORDS[i % 12]} n{i}" for i in range(800_000))
     assert len(text) > 10_000_000

@@ -270,3 +270,25 @@ def test_an_index_keeps_its_fingerprint_from_version_to_version(
         name=kind, kind=kind, options=options, passage=PassageConfig(**passage)
     )
     assert opened(source, tmp_path, config=config).fingerprint == expected
+
+
+@pytest.mark.parametrize("kind", ["bm25", "rank_bm25"])
+def test_an_index_of_other_words_than_in_version_1_is_another_one(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RetrieverConfig(name=kind, kind=kind)
+    old = Source(["river bridge", "rivie\u0300re 東京"])
+    thai = Source(["river bridge", "ภาษาไทย"])
+    with monkeypatch.context() as before:
+        before.setattr(f"slm_vllm.retrieval.{kind}.words_identity", lambda passages: {})
+        version_1 = [
+            opened(source, tmp_path, f"{kind}{n}", config=config).fingerprint
+            for n, source in enumerate((old, thai))
+        ]
+    for _ in range(2):  # the second time from what the first one noted
+        now = [
+            opened(source, tmp_path, f"{kind}{n}", config=config).fingerprint
+            for n, source in enumerate((old, thai))
+        ]
+        assert now[0] == version_1[0]
+        assert now[1] != version_1[1]
