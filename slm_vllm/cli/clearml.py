@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from slm_vllm.cli.findings import show_finding
+
 
 @click.group("clearml")
 def command() -> None:
@@ -24,15 +26,15 @@ def check(as_json: bool) -> None:
     from slm_vllm.tracking.clearml.check import check_clearml
 
     settings = TrackingConfig()
-    steps = check_clearml(settings.project, settings.output_uri)
-    passed = all(step.passed for step in steps)
+    findings = check_clearml(settings.project, settings.output_uri)
+    failed = any(finding.status == "fail" for finding in findings)
     if as_json:
-        content = {"passed": passed, "steps": [step.to_json() for step in steps]}
+        content = {"ok": not failed, "checks": [finding.to_json() for finding in findings]}
         click.echo(json.dumps(content, ensure_ascii=False))
     else:
-        for step in steps:
-            click.echo(f"{'ok  ' if step.passed else 'FAIL'}  {step.name.ljust(24)}  {step.detail}")
-    if not passed:
+        for finding in findings:
+            show_finding(finding, width=max(len(finding.name) for finding in findings))
+    if failed:
         raise click.exceptions.Exit(5)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from slm_vllm.cli.findings import show_finding
+
 _EPILOG = """\b
 Examples:
   slm-vllm doctor
@@ -14,8 +16,6 @@ Examples:
 
 Exit code 1 when a line says fail, else 0. Nothing is changed and, without --deep, nothing is
 connected to."""
-
-_COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command("doctor", epilog=_EPILOG)
@@ -34,9 +34,6 @@ def command(deep: bool, output_dir: str, cache_dir: str, as_json: bool) -> None:
     else:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
-            status = click.style(f"{finding.status:<4}", fg=_COLORS[finding.status])
-            click.echo(f"{status}  {finding.name:<{width}}  {finding.found}")
-            if finding.fix:
-                click.echo(f"{'':<{width + 8}}-> {finding.fix}")
+            show_finding(finding, width)
     if failed:
         raise click.exceptions.Exit(1)

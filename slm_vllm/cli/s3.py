@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slm_vllm.amounts import format_size
+from slm_vllm.cli.findings import show_finding
 from slm_vllm.cli.s3_options import (
     DRY_RUN_OPTION,
     FORCE_OPTION,
@@ -20,7 +21,7 @@ from slm_vllm.cli.s3_options import (
 
 if TYPE_CHECKING:
     from slm_vllm.datasets.bucket_survey import FileState
-    from slm_vllm.storage.diagnosis import Finding
+    from slm_vllm.finding import Finding
 
 _WHICH = click.Choice(["nq", "simple_qa", "both"])
 _RAW = click.option("--raw", is_flag=True, help="Only the raw file.")
@@ -72,17 +73,16 @@ def check(
     def report(finding: Finding) -> None:
         findings.append(finding)
         if not as_json:
-            mark = {True: "ok", False: "FAILED", None: "-"}[finding.ok]
-            click.echo(f"{finding.what:<12} {mark:<7} {finding.detail}".rstrip())
+            show_finding(finding, width=11)
 
     for finding in check_connection(bucket):
         report(finding)
-    reached = all(finding.ok for finding in findings if finding.what != "clock")
+    reached = all(finding.status == "ok" for finding in findings if finding.name != "clock")
     if test_operations and reached:
         for finding in check_operations(bucket):
             report(finding)
     states = survey_known(bucket, prefix) if check_datasets and reached else []
-    failed = [finding.what for finding in findings if finding.ok is False]
+    failed = [finding.name for finding in findings if finding.status == "fail"]
     failed += [s.key for s in states if s.problem or (s.found is None and s.file.required)]
     if as_json:
         files = [state.to_json() for state in states]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from slm_vllm.doctor.deep import check_torch_itself, check_vllm_import
-from slm_vllm.doctor.finding import Finding
 from slm_vllm.doctor.gpu import check_builds, check_device, read_driver, read_torch_build
 from slm_vllm.doctor.machine import check_cpu, check_disk, check_memory, check_shared_memory
 from slm_vllm.doctor.services import (
@@ -21,6 +20,7 @@ from slm_vllm.doctor.services import (
     hub_cache,
     reach_s3,
 )
+from slm_vllm.finding import Finding
 from slm_vllm.monitoring.device import cpu_device, detect_device
 
 log = logging.getLogger(__name__)

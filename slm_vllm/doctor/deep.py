@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from slm_vllm.doctor.finding import Finding
+from slm_vllm.finding import Finding
 from slm_vllm.monitoring.device import Device
 
 _SECONDS = 300

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from slm_vllm.amounts import format_memory
-from slm_vllm.doctor.finding import Finding, Status
 from slm_vllm.engines.versions import installed_vllm, parse_release
 from slm_vllm.extras import engine_extra, install_advice
+from slm_vllm.finding import Finding, Status
 from slm_vllm.monitoring.device import Device
 from slm_vllm.monitoring.nvml import Nvml
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from slm_vllm.amounts import GIB, format_memory, format_size
-from slm_vllm.doctor.finding import Finding
+from slm_vllm.finding import Finding
 from slm_vllm.monitoring.device import Device
 
 _CGROUP = Path("/sys/fs/cgroup")

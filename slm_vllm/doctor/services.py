@@ -6,10 +6,10 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from slm_vllm.doctor.finding import Finding
 from slm_vllm.engines.versions import is_installed
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.extras import install_advice
+from slm_vllm.finding import Finding
 
 
 def hub_cache() -> Path:
@@ -87,23 +87,23 @@ def check_s3() -> Finding:
 
 
 def reach_s3() -> Finding:
-    """Asks the configured bucket for its head."""
-    from slm_vllm.storage.client import make_client
+    """Asks the configured bucket; what `s3 test` finds wrong first is told."""
+    from slm_vllm.storage.bucket import Bucket
+    from slm_vllm.storage.diagnosis import check_connection
     from slm_vllm.storage.settings import load_s3_settings
 
     settings = load_s3_settings()
     if settings.bucket is None:
         return Finding("S3 answer", "ok", "no bucket configured")
-    where = f"{settings.endpoint or 'Amazon S3'}, bucket {settings.bucket}"
-    client = make_client(settings, attempts=1, connect_timeout=5.0, read_timeout=10.0)
+    bucket = Bucket.open(settings, attempts=1, connect_timeout=5.0, read_timeout=10.0)
     try:
-        client.head_bucket(Bucket=settings.bucket)
-    except Exception as error:  # boto3 has a type of its own for each failure
-        reason = str(error).splitlines()[0]
-        return Finding("S3 answer", "fail", f"{where}: {reason}", "slm-vllm s3 test says more")
+        wrong = [found for found in check_connection(bucket) if found.status == "fail"]
     finally:
-        client.close()
-    return Finding("S3 answer", "ok", f"{where} answers")
+        bucket.client.close()
+    if wrong:
+        found = f"{wrong[0].name}: {wrong[0].found}"
+        return Finding("S3 answer", "fail", found, wrong[0].fix or "slm-vllm s3 test says more")
+    return Finding("S3 answer", "ok", f"{settings.where}, bucket {settings.bucket} answers")
 
 
 def check_clearml() -> Finding:

@@ -6,13 +6,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from slm_vllm.errors import StorageError
+from slm_vllm.finding import Finding
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.download import download
 from slm_vllm.storage.faults import Fault, S3Error
@@ -37,25 +37,6 @@ _BLAMED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        what: What was looked at.
-        ok: None where it was not reached.
-        detail: What was found, or what to do.
-    """
-
-    what: str
-    ok: bool | None
-    detail: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Gives the finding as plain values."""
-        return asdict(self)
-
-
 def check_connection(bucket: Bucket) -> list[Finding]:
     """Asks for the bucket and lists it, and says which part is at fault if that fails."""
     try:
@@ -63,22 +44,14 @@ def check_connection(bucket: Bucket) -> list[Finding]:
         first = next(bucket.objects(), None)
     except S3Error as error:
         return _blame(bucket, error)
-    region = headers.get("x-amz-bucket-region")
-    said = bucket.settings.region
     return [
-        Finding("endpoint", True, bucket.settings.where),
+        Finding("endpoint", "ok", bucket.settings.where),
         _tls(bucket),
         _clock(headers.get("date")),
-        Finding("credentials", True, _credentials(bucket)),
-        Finding("bucket", True, f"{bucket.name}, {'holds objects' if first else 'empty'}"),
-        Finding(
-            "region",
-            region in (None, said),
-            said
-            if region in (None, said)
-            else (f"the bucket is in {region}, CLEARML_S3_REGION is {said}: set it"),
-        ),
-        Finding("permission", True, "may list the bucket"),
+        Finding("credentials", "ok", _credentials(bucket)),
+        Finding("bucket", "ok", f"{bucket.name}, {'holds objects' if first else 'empty'}"),
+        _region(headers.get("x-amz-bucket-region"), bucket.settings.region),
+        Finding("permission", "ok", "may list the bucket"),
     ]
 
 
@@ -110,11 +83,11 @@ def _blame(bucket: Bucket, error: S3Error) -> list[Finding]:
     at = _ORDER.index(guilty)
     shown = {"endpoint": bucket.settings.where, "credentials": _credentials(bucket)}
     return [
-        Finding(what, True, shown.get(what, ""))
+        Finding(what, "ok", shown.get(what, ""))
         if number < at
-        else Finding(what, False, str(error))
+        else Finding(what, "fail", str(error))
         if number == at
-        else Finding(what, None)
+        else Finding(what, "skipped")
         for number, what in enumerate(_ORDER)
     ]
 
@@ -127,25 +100,33 @@ def _credentials(bucket: Bucket) -> str:
 def _tls(bucket: Bucket) -> Finding:
     endpoint, verify = bucket.settings.endpoint, bucket.settings.verify_ssl
     if endpoint is not None and endpoint.startswith("http://"):
-        return Finding("TLS", True, "none: the endpoint is http://")
+        return Finding("TLS", "ok", "none: the endpoint is http://")
     if verify is False:
-        return Finding("TLS", True, "certificate not checked (CLEARML_S3_VERIFY_SSL=false)")
-    return Finding("TLS", True, "certificate checked")
+        return Finding("TLS", "ok", "certificate not checked (CLEARML_S3_VERIFY_SSL=false)")
+    return Finding("TLS", "ok", "certificate checked")
 
 
 def _clock(date: str | None) -> Finding:
     if date is None:
-        return Finding("clock", True, "the server does not tell its time")
+        return Finding("clock", "ok", "the server does not tell its time")
     skew = time.time() - parsedate_to_datetime(date).timestamp()
     if abs(skew) > _SKEW_SECONDS:
         way = "ahead of" if skew > 0 else "behind"
         return Finding(
             "clock",
-            False,
+            "fail",
             f"this machine is {abs(skew):,.0f} s {way} the server; signatures stop being accepted "
-            "at 900 s. Set the clock, or have NTP set it",
+            "at 900 s",
+            "Set the clock, or have NTP set it",
         )
-    return Finding("clock", True, f"{abs(skew):.0f} s apart")
+    return Finding("clock", "ok", f"{abs(skew):.0f} s apart")
+
+
+def _region(found: str | None, said: str) -> Finding:
+    if found in (None, said):
+        return Finding("region", "ok", said)
+    text = f"the bucket is in {found}, CLEARML_S3_REGION is {said}"
+    return Finding("region", "fail", text, f"Set CLEARML_S3_REGION={found}")
 
 
 def _tried(what: str, operation: Any) -> Finding:
@@ -153,8 +134,8 @@ def _tried(what: str, operation: Any) -> Finding:
     try:
         operation()
     except StorageError as error:
-        return Finding(what, False, str(error))
-    return Finding(what, True, f"{(time.monotonic() - begin) * 1000:,.0f} ms")
+        return Finding(what, "fail", str(error))
+    return Finding(what, "ok", f"{(time.monotonic() - begin) * 1000:,.0f} ms")
 
 
 def _put(bucket: Bucket, folder: Path, key: str, content: bytes) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from slm_vllm.doctor import checks, deep, gpu, machine, services
-from slm_vllm.doctor.finding import Finding
 from slm_vllm.doctor.gpu import Driver, TorchBuild
+from slm_vllm.finding import Finding
 from slm_vllm.monitoring.device import Device
 
 GIB = 1 << 30

@@ -203,7 +203,7 @@ def test_connection_report(slm: Slm, bucket: Bucket, tmp_path: Path) -> None:
     tested = slm("s3", "test", "--test-operations", "--check-datasets", "--json")
     assert tested.code == 5
     told = json.loads(tested.out)
-    assert all(check["ok"] for check in told["checks"]) and not told["ok"]
+    assert all(check["status"] == "ok" for check in told["checks"]) and not told["ok"]
     files = {file["key"]: file for file in told["datasets"]}
     assert len([file for file in files.values() if file["required"]]) == 8
     assert {key for key, file in files.items() if file["usable"]} == {
@@ -214,7 +214,7 @@ def test_connection_report(slm: Slm, bucket: Bucket, tmp_path: Path) -> None:
     }
     assert "problem" in files["nq_converted_eval.json"]
     text = slm("s3", "test", "--bucket", "no-such-bucket")
-    assert text.code == 5 and "bucket       FAILED" in text.out
+    assert text.code == 5 and "fail     bucket" in text.out
     assert ACCESS not in text.out
 
 

@@ -189,7 +189,7 @@ def test_the_reason_behind_a_bare_head_answer_is_asked_for(
         with pytest.raises(S3Error) as caught:
             ask()
         assert caught.value.fault is fault
-    blamed = [f.what for f in check_connection(proxied) if f.ok is False]
+    blamed = [f.name for f in check_connection(proxied) if f.status == "fail"]
     assert blamed == [fault.value]
 
 
@@ -212,7 +212,7 @@ def test_connection_refused(bucket_name: str) -> None:
         bucket.find("k")
     assert caught.value.fault is Fault.ENDPOINT
     findings = check_connection(bucket)
-    assert [(f.what, f.ok) for f in findings[:2]] == [("endpoint", False), ("TLS", None)]
+    assert [(f.name, f.status) for f in findings[:2]] == [("endpoint", "fail"), ("TLS", "skipped")]
 
 
 def test_a_server_that_is_no_s3_server(bucket_name: str, proxy: FaultyProxy) -> None:
@@ -286,23 +286,23 @@ def test_certificates(tls_proxy: FaultyProxy, bucket_name: str, certificate: Pat
         settings = settings_for(tls_proxy.url, bucket_name, verify_ssl=verify)
         return Bucket.open(settings, attempts=1)
 
-    findings = {f.what: f for f in check_connection(opened(True))}
-    assert findings["endpoint"].ok and not findings["TLS"].ok
-    assert "CLEARML_S3_VERIFY_SSL" in findings["TLS"].detail
+    findings = {f.name: f for f in check_connection(opened(True))}
+    assert (findings["endpoint"].status, findings["TLS"].status) == ("ok", "fail")
+    assert "CLEARML_S3_VERIFY_SSL" in findings["TLS"].found
     for verify, said in ((str(certificate), "checked"), (False, "not checked")):
-        findings = {f.what: f for f in check_connection(opened(verify))}
-        assert all(finding.ok for finding in findings.values())
-        assert said in findings["TLS"].detail
+        findings = {f.name: f for f in check_connection(opened(verify))}
+        assert all(finding.status == "ok" for finding in findings.values())
+        assert said in findings["TLS"].found
 
 
 def test_operations_leave_nothing_behind(
     bucket: Bucket, proxied: Bucket, proxy: FaultyProxy
 ) -> None:
-    assert all(finding.ok for finding in check_operations(bucket))
+    assert all(finding.status == "ok" for finding in check_operations(bucket))
     assert list(bucket.objects()) == []
     proxy.plan("GET", "flip", after=3, times=99, contains=b"scratch")
-    findings = {f.what: f for f in check_operations(proxied)}
-    assert not findings["range"].ok and findings["multipart"].ok
+    findings = {f.name: f for f in check_operations(proxied)}
+    assert (findings["range"].status, findings["multipart"].status) == ("fail", "ok")
     assert list(bucket.objects()) == []
 
 
@@ -311,5 +311,5 @@ def test_a_clock_that_is_wrong_is_told(bucket: Bucket, monkeypatch: pytest.Monke
 
     now = time.time()
     monkeypatch.setattr("slm_vllm.storage.diagnosis.time.time", lambda: now + 400)
-    clock = next(f for f in check_connection(bucket) if f.what == "clock")
-    assert not clock.ok and "ahead of the server" in clock.detail
+    clock = next(f for f in check_connection(bucket) if f.name == "clock")
+    assert clock.status == "fail" and "ahead of the server" in clock.found

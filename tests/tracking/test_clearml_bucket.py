@@ -111,13 +111,13 @@ def test_a_bucket_that_is_away_is_served_later(
 
 
 def test_check_tries_everything(keys: Any, endpoint: str, configured: Loopback) -> None:
-    steps = check_clearml("p", keys(endpoint))
-    assert [(step.name, step.passed) for step in steps] == [
-        ("configuration", True),
-        ("server and credentials", True),
-        ("versions", True),
-        ("task", True),
-        ("artifacts", True),
+    findings = check_clearml("p", keys(endpoint))
+    assert [(finding.name, finding.status) for finding in findings] == [
+        ("configuration", "ok"),
+        ("server and credentials", "ok"),
+        ("versions", "ok"),
+        ("task", "ok"),
+        ("artifacts", "ok"),
     ]
     assert configured.tasks == {}
     listed = make_client(settings_for(endpoint, BUCKET)).list_objects_v2(Bucket=BUCKET)
@@ -129,7 +129,7 @@ def test_check_says_which_step_fails(keys: Any, configured: Loopback) -> None:
     done = CliRunner().invoke(clearml_command, ["check", "--json"])
     assert done.exit_code == 5
     found = json.loads(done.output)
-    assert [step["name"] for step in found["steps"] if not step["passed"]] == ["artifacts"]
+    assert [each["name"] for each in found["checks"] if each["status"] != "ok"] == ["artifacts"]
     assert SECRET not in done.output
 
 
@@ -137,7 +137,7 @@ def test_check_of_a_server_that_never_answers_ends(configured: Loopback) -> None
     configured.stall()
     started = time.monotonic()
     *_, last = check_clearml("p", None, bound=6.0)
-    assert (last.name, last.passed, last.detail) == ("answer", False, "none within 6 s")
+    assert (last.name, last.status, last.found) == ("answer", "fail", "none within 6 s")
     assert time.monotonic() - started < 20
 
 

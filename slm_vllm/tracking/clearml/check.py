@@ -1,35 +1,23 @@
-"""Tries everything a run will need of ClearML, one step after the other."""
+"""Tries everything a run will need of ClearML, one thing after the other."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.extras import install_advice
+from slm_vllm.finding import Finding, Status
 from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 
 BOUND_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that was tried."""
-
-    name: str
-    passed: bool
-    detail: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
-
-def check_clearml(project: str, output_uri: str | None, bound: float = BOUND_SECONDS) -> list[Step]:
-    """Tries configuration, login, a task and an artifact, until a step fails.
+def check_clearml(
+    project: str, output_uri: str | None, bound: float = BOUND_SECONDS
+) -> list[Finding]:
+    """Tries configuration, login, a task and an artifact, until one fails.
 
     The SDK runs in a process of its own, which is killed when it hangs.
 
@@ -44,11 +32,11 @@ def check_clearml(project: str, output_uri: str | None, bound: float = BOUND_SEC
             "nothing names a server: neither CLEARML_CONFIG_FILE, CLEARML_API_ACCESS_KEY and "
             "CLEARML_API_SECRET_KEY, .env nor ~/clearml.conf"
         )
-        return [Step("configuration", False, detail)]
-    steps = [Step("configuration", True, settings.source)]
+        return [Finding("configuration", "fail", detail)]
+    findings = [Finding("configuration", "ok", settings.source)]
     if not clearml_installed():
-        detail = f"not installed. {install_advice('clearml', 'clearml')}"
-        return [*steps, Step("package", False, detail)]
+        fix = install_advice("clearml", "clearml")
+        return [*findings, Finding("package", "fail", "not installed", fix)]
     command = [sys.executable, "-m", "slm_vllm.tracking.clearml.check", project, output_uri or ""]
     said = ""
     try:
@@ -63,13 +51,13 @@ def check_clearml(project: str, output_uri: str | None, bound: float = BOUND_SEC
         output, said = done.stdout, done.stderr.strip()[-300:]
     except subprocess.TimeoutExpired as error:
         output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        output += json.dumps(["answer", False, f"none within {bound:.0f} s"]) + "\n"
-    found = [Step(*json.loads(line)) for line in output.splitlines() if line.startswith("[")]
-    return steps + (found or [Step("answer", False, said or "none")])
+        output += json.dumps(["answer", "fail", f"none within {bound:.0f} s"]) + "\n"
+    found = [Finding(*json.loads(line)) for line in output.splitlines() if line.startswith("[")]
+    return findings + (found or [Finding("answer", "fail", said or "none")])
 
 
-def _steps(project: str, output_uri: str | None) -> None:
-    """What the process does; each step is a line of JSON."""
+def _try_all(project: str, output_uri: str | None) -> None:
+    """What the process does; each finding is a line of JSON."""
     from slm_vllm.tracking.clearml.api import ClearMLApi
     from slm_vllm.tracking.clearml.server import check_task
     from slm_vllm.tracking.clearml.storage import check_storage, output_place
@@ -79,21 +67,21 @@ def _steps(project: str, output_uri: str | None) -> None:
         api = ClearMLApi()
         from clearml import __version__
 
-        _say(name, True, f"{api.host}, server {api.server_version}, API {api.api_version}")
-        _say("versions", True, f"clearml {__version__}, API {api.api_version}")
+        _say(name, "ok", f"{api.host}, server {api.server_version}, API {api.api_version}")
+        _say("versions", "ok", f"clearml {__version__}, API {api.api_version}")
         name = "task"
-        _say(name, True, f"{check_task(api, project)} made and deleted")
+        _say(name, "ok", f"{check_task(api, project)} made and deleted")
         name = "artifacts"
         place = output_place(output_uri, api.files_server)
         check_storage(place)
-        _say(name, True, f"{place}: stored, read back, deleted")
+        _say(name, "ok", f"{place}: stored, read back, deleted")
     except SlmVllmError as error:
-        _say(name, False, str(error))
+        _say(name, "fail", str(error))
 
 
-def _say(name: str, passed: bool, detail: str) -> None:
-    print(json.dumps([name, passed, detail]), flush=True)
+def _say(name: str, status: Status, found: str) -> None:
+    print(json.dumps([name, status, found]), flush=True)
 
 
 if __name__ == "__main__":
-    _steps(sys.argv[1], sys.argv[2] or None)
+    _try_all(sys.argv[1], sys.argv[2] or None)
