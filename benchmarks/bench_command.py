@@ -29,11 +29,11 @@ from typing import Any
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.shorthand import dataset_override
+from slm_vllm.datasets.base import limited_scan
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.engines.settings import choose_dtype
 from slm_vllm.models.demo import prepare_demo_model
 from slm_vllm.monitoring.device import detect_device
-from slm_vllm.runs.survey import limited_scan
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NEW_TOKENS = 32

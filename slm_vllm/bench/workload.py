@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from slm_vllm.config.schema import Config
+from slm_vllm.datasets.base import limited_scan
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.runs.contexts import context_of
-from slm_vllm.runs.survey import limited_scan
 
 
 def made_up_prompts(n: int, length: int, vocabulary: int, seed: int) -> list[list[int]]:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-BATCH = 256
-
 
 def _shared(command: F) -> F:
     """The options that all commands which open an index take."""
@@ -135,9 +133,16 @@ def evaluate(as_json: bool, **given: Any) -> None:
     Example:
       slm-vllm index eval --dataset nq --retriever dense --json
     """
+    from slm_vllm.datasets.registry import open_dataset
+    from slm_vllm.retrieval.evaluation import NDCG_DEPTH, measure_search
+
     config = _compose(given)
     retriever = _open(config)
-    result = _evaluate(config, retriever)
+    dataset = _local(config)
+    rows = open_dataset(dataset.kind, dataset.path, options=_options(config)).scan()
+    depth = max(config.retriever.top_k, NDCG_DEPTH)
+    figures = measure_search(retriever, rows, depth, config.retriever.min_score)
+    result = {**retriever.describe(), "dataset": dataset.name, **figures}
     retriever.close()
     if as_json:
         click.echo(json.dumps(result))
@@ -265,34 +270,6 @@ def _local(config: Config) -> DatasetConfig:
 
 def _options(config: Config) -> dict[str, Any]:
     return {"split": config.dataset.split, **config.dataset.options}
-
-
-def _evaluate(config: Config, retriever: BaseRetriever) -> dict[str, Any]:
-    from slm_vllm.datasets.registry import open_dataset
-    from slm_vllm.retrieval.corpus import gold_document_ids
-    from slm_vllm.retrieval.evaluation import NDCG_DEPTH, SearchMetrics
-
-    depth = max(config.retriever.top_k, NDCG_DEPTH)
-    metrics = SearchMetrics(depth=depth, aliases=retriever.passages.aliases)
-    dataset = _local(config)
-    n_questions, seconds, empty = 0, 0.0, 0
-    for frame in open_dataset(dataset.kind, dataset.path, options=_options(config)).scan(BATCH):
-        questions = frame["question"].to_list()
-        begin = time.perf_counter()
-        found = retriever.retrieve(questions, depth, config.retriever.min_score)
-        seconds += time.perf_counter() - begin
-        metrics.add(found, frame["answers"].to_list(), gold_document_ids(frame))
-        n_questions += len(questions)
-        empty += sum(not row for row in found)
-    return {
-        **retriever.describe(),
-        "dataset": dataset.name,
-        "questions": n_questions,
-        "without_passage": empty,
-        "search_seconds": round(seconds, 3),
-        "questions_per_second": round(n_questions / max(seconds, 1e-9), 1),
-        "metrics": metrics.result(),
-    }
 
 
 def _progress(phase: str, done: int, total: int | None) -> None:

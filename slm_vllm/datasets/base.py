@@ -11,6 +11,8 @@ import polars as pl
 
 from slm_vllm.types import RejectedRow
 
+BATCH_ROWS = 256
+
 
 class BaseDataset(ABC):
     """Question-answer rows read from one file, in batches, in bounded memory.
@@ -31,7 +33,9 @@ class BaseDataset(ABC):
         self._on_reject = on_reject
 
     @abstractmethod
-    def scan(self, batch_size: int = 256, *, with_documents: bool = True) -> Iterator[pl.DataFrame]:
+    def scan(
+        self, batch_size: int = BATCH_ROWS, *, with_documents: bool = True
+    ) -> Iterator[pl.DataFrame]:
         """Yields frames of `CANONICAL_SCHEMA` with at most `batch_size` rows, in file order.
 
         Args:
@@ -49,3 +53,22 @@ class BaseDataset(ABC):
         """Reports a row that is left out."""
         if self._on_reject is not None:
             self._on_reject(row)
+
+
+def limited_scan(
+    dataset: BaseDataset, max_rows: int | None, *, with_documents: bool = False
+) -> Iterator[pl.DataFrame]:
+    """The dataset's frames, up to `max_rows` rows in all.
+
+    Documents cost the most to read (whole pages), so they are left out unless asked for.
+    """
+    left = max_rows
+    size = BATCH_ROWS if max_rows is None else min(BATCH_ROWS, max_rows)
+    for frame in dataset.scan(size, with_documents=with_documents):
+        if left is None:
+            yield frame
+            continue
+        yield frame.head(left)
+        left -= frame.height
+        if left <= 0:
+            return

@@ -1,8 +1,19 @@
-"""Ids that depend on content alone, so that row order, file layout and machine do not matter."""
+"""Which rows, documents and files these are.
+
+Ids of rows and documents depend on content alone, so that row order, file layout and machine do not
+matter.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
+from typing import Any
+
+from slm_vllm.durable import samples, sha256_of
+
+_HASHED_WHOLE_BYTES = 1 << 28
+_END_BYTES = 1 << 24
 
 
 def content_id(prefix: str, *parts: str, digits: int = 12) -> str:
@@ -20,3 +31,20 @@ def document_id(url: str, title: str, text: str) -> str:
     The text is part of it, because one URL can stand for several revisions or extracts.
     """
     return content_id("doc", url, title, text, digits=16)
+
+
+def dataset_identity(path: str) -> dict[str, Any]:
+    """Path, size and hash of a dataset file, for the manifest and the index store.
+
+    Of a file over 256 MiB only the ends are hashed, beside its size and time of change.
+    """
+    file = Path(path)
+    if "://" in path or not file.is_file():
+        return {"path": path}
+    status = file.stat()
+    known: dict[str, Any] = {"path": str(file.resolve()), "bytes": status.st_size}
+    if status.st_size <= _HASHED_WHOLE_BYTES:
+        return {**known, "sha256": sha256_of(file)}
+    ends = hashlib.sha256(b"".join(samples(file, 2, _END_BYTES)))
+    ends.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return {**known, "sha256_of_ends": ends.hexdigest()}

@@ -16,11 +16,14 @@ For one row, with relevant items among the first k results:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 import polars as pl
 
+from slm_vllm.retrieval.base import BaseRetriever
+from slm_vllm.retrieval.corpus import gold_document_ids
 from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, stands_in, words
 from slm_vllm.types import RetrievedPassage
 
@@ -119,6 +122,36 @@ class SearchMetrics:
             name: Mean(mean=total / n if n else None, n=n)
             for name, (total, n) in self._sums.items()
         }
+
+
+def measure_search(
+    retriever: BaseRetriever, rows: Iterable[pl.DataFrame], depth: int, min_score: float | None
+) -> dict[str, Any]:
+    """Searches for every question of a dataset: how well, and how fast.
+
+    Args:
+        retriever: What searches.
+        rows: Canonical rows, with documents.
+        depth: Passages searched for.
+        min_score: See `BaseRetriever.retrieve`.
+    """
+    metrics = SearchMetrics(depth=depth, aliases=retriever.passages.aliases)
+    n_questions, seconds, empty = 0, 0.0, 0
+    for frame in rows:
+        questions = frame["question"].to_list()
+        begin = time.perf_counter()
+        found = retriever.retrieve(questions, depth, min_score)
+        seconds += time.perf_counter() - begin
+        metrics.add(found, frame["answers"].to_list(), gold_document_ids(frame))
+        n_questions += len(questions)
+        empty += sum(not row for row in found)
+    return {
+        "questions": n_questions,
+        "without_passage": empty,
+        "search_seconds": round(seconds, 3),
+        "questions_per_second": round(n_questions / max(seconds, 1e-9), 1),
+        "metrics": metrics.result(),
+    }
 
 
 def search_frame(

@@ -15,12 +15,13 @@ from typing import ClassVar
 import polars as pl
 
 from slm_vllm.config.schema import Config
+from slm_vllm.datasets.schema import gold_passages
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import nearest
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.evaluation import score_search, search_frame
-from slm_vllm.runs.survey import Survey, context_passages
+from slm_vllm.runs.survey import Survey
 from slm_vllm.types import RetrievedPassage
 
 # nDCG@10 needs ten results, whether or not the prompt uses so many.
@@ -112,7 +113,7 @@ class OracleContext(Context):
             RowContext(
                 [
                     RetrievedPassage(passage, 1.0, rank)
-                    for rank, passage in enumerate(context_passages(question_id, contexts), start=1)
+                    for rank, passage in enumerate(gold_passages(question_id, contexts), start=1)
                 ]
             )
             for question_id, contexts in frame.select("question_id", "contexts").iter_rows()

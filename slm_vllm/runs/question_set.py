@@ -11,11 +11,12 @@ from typing import Any
 import polars as pl
 
 from slm_vllm.config.schema import Config
-from slm_vllm.datasets.base import BaseDataset
+from slm_vllm.datasets.base import BaseDataset, limited_scan
+from slm_vllm.datasets.identity import dataset_identity
 from slm_vllm.datasets.registry import fetched_path, open_dataset
 from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.rundir.fingerprint import digest
-from slm_vllm.runs.survey import Survey, dataset_identity, limited_scan, survey
+from slm_vllm.runs.survey import Survey, survey
 
 _KEPT_BYTES = 32 << 20
 
