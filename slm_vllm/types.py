@@ -54,6 +54,14 @@ class RetrievedPassage:
 
 
 @dataclass(frozen=True, slots=True)
+class ThinkingBlock:
+    """The two markers around a model's thoughts."""
+
+    opening: str
+    closing: str
+
+
+@dataclass(frozen=True, slots=True)
 class RenderedPrompt:
     """A prompt as the engine takes it.
 
@@ -63,6 +71,7 @@ class RenderedPrompt:
         truncated: Whether a passage was left out or cut to fit the context budget.
         error: Why the question cannot be asked (it alone is over the budget), or None.
         user_turn: What of it is the user's turn, as text.
+        opened: The thinking block that it leaves open, or None: the answer begins behind its end.
     """
 
     token_ids: list[int]
@@ -70,6 +79,7 @@ class RenderedPrompt:
     truncated: bool = False
     error: str | None = None
     user_turn: str = ""
+    opened: ThinkingBlock | None = None
 
 
 @dataclass(frozen=True, slots=True)

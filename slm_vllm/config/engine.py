@@ -37,6 +37,11 @@ class EngineConfig(Section):
         """Where it answers, if that is not this machine's device."""
         return None
 
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether it is given whole prompts, and does not put them together itself."""
+        return True
+
     def changes_answers(self) -> dict[str, Any]:
         """What of this section an answer depends on; part of the run's fingerprint."""
         return {}
@@ -75,6 +80,11 @@ class OpenAIConfig(EngineConfig):
     def place(self) -> str | None:
         """The addresses."""
         return ", ".join(self.base_url)
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Not at the chat end point."""
+        return self.endpoint == "completions"
 
     def changes_answers(self) -> dict[str, Any]:
         """What the servers are asked for, and how; where they are changes no answer."""

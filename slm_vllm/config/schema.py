@@ -6,6 +6,7 @@ heavy is imported. They are frozen: after validation a configuration is data, no
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
@@ -113,6 +114,10 @@ class PromptConfig(Section):
     name: str
     chat: bool | None = None
     """Use the tokenizer's chat template; null: when it has one."""
+    chat_template: str | None = None
+    """Which of several named chat templates; null: its default."""
+    date: str | None = None
+    """What a chat template writes as today's date, as YYYY-MM-DD; null: the day the run began."""
     system: str | None = None
     question_template: str = "{question}"
     context_template: str = "{context}\n\n{question}"
@@ -122,6 +127,19 @@ class PromptConfig(Section):
     stop: tuple[str, ...] = ()
     """Stop strings this form of prompt needs, beside those of `generation.stop`."""
     enable_thinking: bool = False
+
+    @property
+    def day(self) -> datetime.date | None:
+        """The `date` as one."""
+        return datetime.date.fromisoformat(self.date) if self.date else None
+
+    @field_validator("date")
+    @classmethod
+    def _a_day(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else datetime.date.fromisoformat(value).isoformat()
+        except ValueError:
+            raise ValueError(f"'{value}' is not a day such as 2026-01-31") from None
 
 
 class GenerationConfig(Section):

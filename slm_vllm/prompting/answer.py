@@ -1,10 +1,15 @@
-"""The answer inside a completion."""
+"""The answer inside a completion, and the thinking around it.
+
+A chat template may open the thinking block itself, at the end of the prompt (DeepSeek-R1-Distill,
+Qwen3-Thinking). A completion of such a prompt begins inside the block, so the prompt has to be
+known where the completion is read.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-_OPEN, _CLOSE = "<think>", "</think>"
+from slm_vllm.types import ThinkingBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +26,53 @@ class ExtractedAnswer:
     unterminated_thinking: bool = False
 
 
-def extract_answer(completion: str) -> ExtractedAnswer:
+_USUAL = ThinkingBlock("<think>", "</think>")
+_BLOCKS = (
+    _USUAL,
+    ThinkingBlock("<thinking>", "</thinking>"),
+    ThinkingBlock("<thought>", "</thought>"),  # EXAONE Deep
+    ThinkingBlock("<reasoning>", "</reasoning>"),
+    ThinkingBlock("<seed:think>", "</seed:think>"),  # Seed-OSS
+    ThinkingBlock("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker, Sky-T1
+    ThinkingBlock("[THINK]", "[/THINK]"),  # Magistral
+    ThinkingBlock("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+)
+
+
+def open_block(text: str) -> ThinkingBlock | None:
+    """The thinking block that a text opens and does not close."""
+    for block in _BLOCKS:
+        if text.rfind(block.opening) > text.rfind(block.closing):
+            return block
+    return None
+
+
+def open_block_at_end(text: str) -> ThinkingBlock | None:
+    """The thinking block that a text opens with its last word."""
+    end = text.rstrip()
+    return next((block for block in _BLOCKS if end.endswith(block.opening)), None)
+
+
+def extract_answer(completion: str, opened: ThinkingBlock | None = None) -> ExtractedAnswer:
     """Takes the answer out of a completion.
 
-    A chat template may have opened the block in the prompt, so all up to the last closing tag is
-    thinking whether or not the opening tag is part of the completion.
+    All up to the last closing marker is thinking, whether or not its opening one is part of the
+    completion.
+
+    Args:
+        completion: What the model said.
+        opened: The block that the prompt left open; the answer begins behind its end.
     """
-    rest = completion.rpartition(_CLOSE)[2]
-    if _OPEN in rest:
-        return ExtractedAnswer(rest.partition(_OPEN)[0].strip(), unterminated_thinking=True)
+    block = opened or _first_block(completion)
+    _, closed, rest = completion.rpartition(block.closing)
+    if opened and not closed:
+        return ExtractedAnswer("", unterminated_thinking=True)
+    if block.opening in rest:
+        return ExtractedAnswer(rest.partition(block.opening)[0].strip(), unterminated_thinking=True)
     return ExtractedAnswer(rest.strip())
+
+
+def _first_block(completion: str) -> ThinkingBlock:
+    """The markers a completion thinks in: only `<think>` counts behind other text."""
+    start = completion.lstrip()
+    return next((block for block in _BLOCKS if start.startswith(block.opening)), _USUAL)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from slm_vllm.config.schema import PromptConfig
 from slm_vllm.errors import ConfigError
-from slm_vllm.types import Passage
+from slm_vllm.prompting.answer import open_block, open_block_at_end
+from slm_vllm.prompting.chat import render_chat
+from slm_vllm.types import Passage, ThinkingBlock
 
 # Stands for the last user turn while the chat template is rendered; from Unicode's private use
 # area, so that no template treats it specially.
@@ -23,13 +26,18 @@ class PromptTemplate:
     Args:
         config: The `prompt` section.
         tokenizer: A transformers tokenizer; only its chat template is used.
+        day: What a chat template takes for today; None: `prompt.date`, or the clock's day.
+
+    Attributes:
+        is_chat: Whether the prompt is written by the tokenizer's chat template.
+        day: The day that stands in the prompts, None where none does.
 
     Raises:
-        ConfigError: A template names a field that does not exist, or a chat template is asked for
-            and the tokenizer has none.
+        ConfigError: A template names a field that does not exist, a chat template is asked for
+            and the tokenizer has none, or the chat template fails.
     """
 
-    def __init__(self, config: PromptConfig, tokenizer: Any) -> None:
+    def __init__(self, config: PromptConfig, tokenizer: Any, day: date | None = None) -> None:
         self._config = config
         self._turns_before = _turns_before(config)
         has_template = bool(getattr(tokenizer, "chat_template", None))
@@ -40,16 +48,38 @@ class PromptTemplate:
             )
         self.is_chat = has_template if config.chat is None else config.chat
         _check_templates(config)
-        surround = self._chat_surround(tokenizer) if self.is_chat else self._plain_surround()
-        self._before, self._after = surround
+        self.day: date | None = None
+        if self.is_chat:
+            today = day or config.day or date.today()
+            self._before, self._after = self._chat_surround(tokenizer, today)
+        else:
+            self._before, self._after = self._plain_surround()
+        self._opened = open_block(self._after) if self.is_chat else None
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """What answers depend on beside the configuration and the tokenizer."""
+        opened = self.opened_block(self.user_turn("", ()))
+        return (
+            *([f"date {self.day.isoformat()}"] if self.day else []),
+            *([f"opens {opened.opening}"] if opened else []),
+        )
+
+    def opened_block(self, turn: str) -> ThinkingBlock | None:
+        """The thinking block that the prompt around a user's turn leaves open."""
+        return self._opened if self.is_chat else open_block_at_end(turn)
 
     def render(self, question: str, passages: Sequence[Passage]) -> str:
         """The whole prompt as text; passages are numbered in the order given."""
-        return self.surround(user_turn(self._config, question, passages))
+        return self.surround(self.user_turn(question, self.blocks(passages)))
 
-    def user_turn(self, question: str, passages: Sequence[Passage]) -> str:
-        """The user's turn alone."""
-        return user_turn(self._config, question, passages)
+    def blocks(self, passages: Sequence[Passage]) -> list[str]:
+        """Each passage as it stands in the prompt, numbered in the order given."""
+        return _blocks(self._config, passages)
+
+    def user_turn(self, question: str, blocks: Sequence[str]) -> str:
+        """The user's turn alone, with the blocks of the passages it shows."""
+        return _user_turn(self._config, question, blocks)
 
     def turns(self, user_turn: str) -> list[dict[str, str]]:
         """The chat that ends with a user's turn: instruction and examples come before it."""
@@ -59,25 +89,10 @@ class PromptTemplate:
         """The whole prompt around a user's turn."""
         return f"{self._before}{turn}{self._after}"
 
-    def _chat_surround(self, tokenizer: Any) -> tuple[str, str]:
-        messages = self.turns(_PLACEHOLDER)
-        from jinja2 import TemplateError
-
-        try:
-            text = tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=self._config.enable_thinking,
-            )
-        except TemplateError as error:
-            # Some templates know no system turn and say so by failing.
-            turns = ", ".join(message["role"] for message in messages)
-            raise ConfigError(
-                f"The model's chat template refuses the turns {turns}: {error}. "
-                "Set prompt.system=null, or prompt.chat=false"
-            ) from None
-        before, found, after = text.rpartition(_PLACEHOLDER)
+    def _chat_surround(self, tokenizer: Any, today: date) -> tuple[str, str]:
+        chat = render_chat(tokenizer, self.turns(_PLACEHOLDER), self._config, today)
+        self.day = today if chat.writes_day else None
+        before, found, after = chat.text.rpartition(_PLACEHOLDER)
         if not found:
             raise ConfigError(
                 "The model's chat template does not show the user's turn. Use prompt.chat=false"
@@ -99,15 +114,15 @@ def _turns_before(config: PromptConfig) -> list[dict[str, str]]:
     return turns
 
 
-def user_turn(config: PromptConfig, question: str, passages: Sequence[Passage]) -> str:
-    """What the user says: the question, behind the passages where there are any."""
-    asked = config.question_template.format(question=question)
-    if not passages:
-        return asked.strip()
-    context = config.passage_separator.join(
-        _passage(config, rank, passage) for rank, passage in enumerate(passages, start=1)
-    )
+def _user_turn(config: PromptConfig, question: str, blocks: Sequence[str]) -> str:
+    if not blocks:
+        return config.question_template.format(question=question).strip()
+    context = config.passage_separator.join(blocks)
     return config.context_template.format(context=context, question=question).strip()
+
+
+def _blocks(config: PromptConfig, passages: Sequence[Passage]) -> list[str]:
+    return [_passage(config, rank, passage) for rank, passage in enumerate(passages, start=1)]
 
 
 def _passage(config: PromptConfig, rank: int, passage: Passage) -> str:
@@ -120,7 +135,8 @@ def _examples(config: PromptConfig) -> list[tuple[str, str]]:
     examples = []
     for example in config.few_shot:
         passages = [Passage("", "", "", example.context)] if example.context else []
-        examples.append((user_turn(config, example.question, passages), example.answer))
+        turn = _user_turn(config, example.question, _blocks(config, passages))
+        examples.append((turn, example.answer))
     return examples
 
 

@@ -59,8 +59,14 @@ def config_differences(runs: Sequence[RunData]) -> list[Difference]:
 
 
 def flat_settings(run: RunData) -> dict[str, str]:
-    """The configuration with dotted keys and values as JSON, without names and places."""
-    return {key: value for key, value in _flat(run.config).items() if key not in _IGNORED}
+    """The configuration with dotted keys and values as JSON, without names and places.
+
+    A setting that is null is left out, as earlier versions did with those they did not know. The
+    day that stands in the prompts is one of the settings, whoever chose it.
+    """
+    flat = {key: value for key, value in _flat(run.config).items() if value != "null"}
+    flat["prompt.date"] = str(run.manifest.get("prompt_date", "null"))
+    return {k: v for k, v in flat.items() if k not in _IGNORED and v != "null"}
 
 
 def applies(key: str, run: RunData) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,7 @@ def config_hash(config: Config) -> str:
         ),
         "dataset": config.dataset.model_dump(exclude={"name"}),
         "context": config.experiment_mode.context,
-        "prompt": config.prompt.model_dump(exclude={"name"}),
+        "prompt": _prompt(config),
         "generation": config.generation.model_dump(),
         "format": FORMAT_VERSION,
     }
@@ -49,8 +51,34 @@ def config_hash(config: Config) -> str:
     return digest(content)
 
 
+def prompt_hash(config: Config, day: date | None) -> str:
+    """What makes the prompts of two runs alike.
+
+    Args:
+        config: The run's configuration.
+        day: The day that the model's chat template writes, None where it writes none.
+    """
+    return digest(_prompt(config) | ({"date": day.isoformat()} if day else {}))
+
+
+def _prompt(config: Config) -> dict[str, Any]:
+    """The prompt section without what is known only together with a chat template.
+
+    A key that earlier versions did not know is left out where it is not set.
+    """
+    content = config.prompt.model_dump(exclude={"name", "date"})
+    if content["chat_template"] is None:
+        del content["chat_template"]
+    return content
+
+
 def answer_fingerprint(
-    config: Config, model_revision: str, dtype: str, context_limit: int, index: str | None
+    config: Config,
+    model_revision: str,
+    dtype: str,
+    context_limit: int,
+    index: str | None,
+    prompt_state: Sequence[str] = (),
 ) -> str:
     """Everything an answer depends on beside its own row.
 
@@ -60,11 +88,13 @@ def answer_fingerprint(
         dtype: The data type they are run in.
         context_limit: Longest prompt plus answer the model may take: a smaller one cuts passages.
         index: Fingerprint of the retrieval index, if there is one.
+        prompt_state: See `PromptTemplate.state`.
     """
     limit = context_limit if config.experiment_mode.context != "none" else None
     if not config.engine.weights_are_known:
         dtype = "served"
-    return digest([config_hash(config), model_revision, dtype, limit, index])
+    content = [config_hash(config), model_revision, dtype, limit, index]
+    return digest([*content, *prompt_state])
 
 
 def row_keys(

@@ -71,7 +71,12 @@ class CellRun:
         if plan.pending:
             self._host.engine  # noqa: B018 - what it reports of itself is part of the manifest
         manifest = build_manifest(
-            cell.config, model, services.device, cell.questions.identity, self._host.details
+            cell.config,
+            model,
+            services.device,
+            cell.questions.identity,
+            self._host.details,
+            cell.template.day,
         )
         cell.folder.write_json("manifest.json", manifest)
         cell.recorder.started(cell.config, manifest, total)

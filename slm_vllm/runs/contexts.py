@@ -18,7 +18,7 @@ from slm_vllm.config.schema import Config
 from slm_vllm.datasets.schema import gold_passages
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import nearest
-from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
+from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.evaluation import score_search, search_frame
 from slm_vllm.runs.survey import Survey
@@ -85,9 +85,9 @@ class Context(ABC):
         Args:
             config: The run's configuration.
             found: The survey of its dataset.
-            renderer: One without a budget.
+            renderer: One whose budget is all that the model takes.
         """
-        return _with_margin(_longest(found.longest_questions, renderer))
+        return _with_margin(renderer.longest(found.longest_questions))
 
 
 class NoContext(Context):
@@ -123,7 +123,7 @@ class OracleContext(Context):
     def longest_prompt(cls, config: Config, found: Survey, renderer: PromptRenderer) -> int:
         """See `Context.longest_prompt`."""
         asked = (*found.longest_questions, *found.longest_contexts)
-        return _with_margin(_longest(asked, renderer))
+        return _with_margin(renderer.longest(asked))
 
 
 class RetrieverContext(Context):
@@ -185,10 +185,6 @@ def context_of(config: Config) -> type[Context]:
             f"experiment_mode.context={name}: there is no such context. {nearest(name, CONTEXTS)}"
         )
     return CONTEXTS[name]
-
-
-def _longest(asked: Sequence[PromptInput], renderer: PromptRenderer) -> int:
-    return max((len(prompt.token_ids) for prompt in renderer.render(asked)), default=0)
 
 
 def _with_margin(tokens: int) -> int:

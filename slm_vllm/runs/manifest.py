@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from slm_vllm import __version__
 from slm_vllm.config.schema import Config
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring.device import Device
-from slm_vllm.rundir.fingerprint import config_hash, digest
+from slm_vllm.rundir.fingerprint import config_hash, prompt_hash
 from slm_vllm.rundir.state import now
 
 _PACKAGES = (
@@ -29,6 +30,7 @@ def build_manifest(
     device: Device,
     dataset_identity: dict[str, Any],
     engine: dict[str, Any],
+    prompt_date: date | None = None,
 ) -> dict[str, Any]:
     """Collects versions, hashes and settings.
 
@@ -38,13 +40,15 @@ def build_manifest(
         device: What they ran on.
         dataset_identity: Path, size and hash of the dataset file.
         engine: What the engine reported of itself.
+        prompt_date: The day that stands in the prompts, if one does.
     """
     return {
         "slm_vllm": __version__,
         "created": now(),
         "command": sys.argv,
         "config_hash": config_hash(config),
-        "prompt_hash": digest(config.prompt.model_dump(exclude={"name"})),
+        "prompt_hash": prompt_hash(config, prompt_date),
+        **({"prompt_date": prompt_date.isoformat()} if prompt_date else {}),
         "model": {
             "name": config.model.name,
             "source": model.source,

@@ -191,7 +191,7 @@ class ModeRun:
             return
         contexts = self._context.rows(frame)
         rows = frame.drop("documents").rows(named=True)
-        prompts = renderer.render(
+        prompts = renderer.stream(
             [
                 PromptInput(row["question"], tuple(p.passage for p in context.passages))
                 for row, context in zip(rows, contexts, strict=True)
@@ -216,7 +216,7 @@ class ModeRun:
                 f"question {asked.row['question_id']}: {completion.error} (experiment.strict=true "
                 "ends the run here; without it the row is counted as an error)"
             )
-        answer = extract_answer(completion.text)
+        answer = extract_answer(completion.text, asked.prompt.opened)
         self._journal.append(
             {
                 "key": completion.request_id,

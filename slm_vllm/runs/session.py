@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.registry import engine_class, engine_factory
-from slm_vllm.engines.settings import engine_settings
+from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
 from slm_vllm.errors import EngineDiedError, SlmVllmError
 from slm_vllm.extras import require_model_packages
 from slm_vllm.models.resolve import ResolvedModel, resolve_model
@@ -32,14 +33,13 @@ from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
 from slm_vllm.runs.mode_run import ModeRun
 from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.prompt_day import prompt_day
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.runs.services import open_services
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.tracking.launch import open_tracking
 
 log = logging.getLogger(__name__)
-
-_NO_BUDGET = 1 << 30
 
 
 def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> list[dict[str, Any]]:
@@ -187,10 +187,12 @@ class _Session:
     def _engine_host(self, model: ResolvedModel, tokenizer: Any) -> EngineHost:
         """Opens the journals and sizes the engine for the longest prompt of all cells."""
         longest = 0
+        model_config, today = read_model_config(model.path), date.today()
         for cell in self._alive():
-            cell.template = PromptTemplate(cell.config.prompt, tokenizer)
             cell.journal = self._stack.enter_context(Journal(cell.folder.journal))
-            renderer = PromptRenderer(cell.template, tokenizer, _NO_BUDGET)
+            cell.template = self._template(cell, tokenizer, today)
+            limit = context_limit(cell.config, model_config)
+            renderer = PromptRenderer(cell.template, tokenizer, limit)
             found = cell.questions.found
             longest = max(longest, cell.context.longest_prompt(cell.config, found, renderer))
         settings = engine_settings(self._config, model.path, self._services.device, longest)
@@ -203,6 +205,15 @@ class _Session:
             services=self._services,
             stack=self._stack,
         )
+
+    def _template(self, cell: Cell, tokenizer: Any, today: date) -> PromptTemplate:
+        template = PromptTemplate(cell.config.prompt, tokenizer, prompt_day(cell, today))
+        if template.day and not self._config.engine.takes_prompts:
+            self._services.console.say(
+                "The model's chat template writes the day: with engine.endpoint=chat that of the "
+                "server, whatever prompt.date is"
+            )
+        return template
 
     def _run_cell(
         self, cell: Cell, model: ResolvedModel, tokenizer: Any, host: EngineHost
@@ -225,6 +236,7 @@ class _Session:
             settings.dtype,
             settings.context_limit,
             retriever.fingerprint if retriever is not None else None,
+            cell.template.state,
         )
         run = ModeRun(
             config,

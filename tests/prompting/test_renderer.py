@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -208,3 +209,124 @@ def test_the_users_turn_is_what_the_prompt_says(budget: int) -> None:
     assert prompt.error is None and prompt.user_turn.endswith("who wrote the play")
     assert prompt.user_turn.count("Title") == prompt.n_passages_used
     assert f"<|im_start|>user\n{prompt.user_turn}<|im_end|>" in text_of(prompt)
+
+
+def one_by_one(budget: int, item: PromptInput, **fields: Any) -> tuple[list[int], int, bool]:
+    """The definition: every number of passages is rendered whole, from the most to the fewest."""
+    whole = renderer(10**6, **fields)
+
+    def ids(passages: tuple[Passage, ...]) -> list[int]:
+        return whole.render([PromptInput(item.question, passages)])[0].token_ids
+
+    offered = item.passages
+    for kept in range(len(offered), 0, -1):
+        if len(found := ids(offered[:kept])) <= budget:
+            return found, kept, kept < len(offered)
+    if len(alone := ids(())) > budget:
+        return [], 0, False
+    if offered:
+        first = offered[0]
+        offsets = tokenizer(True)(
+            first.text, add_special_tokens=False, return_offsets_mapping=True
+        )["offset_mapping"]
+        room = min(budget - len(ids((replace(first, text=""),))), len(offsets))
+        while room > 0:
+            found = ids((replace(first, text=first.text[: offsets[room - 1][1]]),))
+            if len(found) <= budget:
+                return found, 1, True
+            room -= len(found) - budget
+    return alone, 0, bool(offered)
+
+
+FORMS = [{}, {"passage_template": "{text}", "passage_separator": ""}]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    question=st.lists(WORDS, max_size=10).map("".join),
+    texts=st.lists(st.tuples(TEXTS, st.sampled_from([0, 1, 1, 40])), max_size=7),
+    budget=st.integers(20, 150),
+    chat=st.booleans(),
+    form=st.sampled_from(FORMS),
+)
+def test_equals_the_definition(
+    question: str,
+    texts: list[tuple[str, int]],
+    budget: int,
+    chat: bool,
+    form: dict[str, Any],
+) -> None:
+    offered = tuple(passage(text * times, n) for n, (text, times) in enumerate(texts))
+    item = PromptInput(question, offered)
+    prompt = render(budget, item, chat=chat, **form)
+    expected = one_by_one(budget, item, chat=chat, **form)
+    assert (prompt.token_ids, prompt.n_passages_used, prompt.truncated) == expected
+
+
+class Counting:
+    """Passes everything on to a tokenizer and counts the characters it is given."""
+
+    def __init__(self) -> None:
+        self.chat_template = CHATML
+        self.characters = 0
+
+    def __call__(self, texts: str | list[str], **options: Any) -> Any:
+        self.characters += sum(map(len, [texts] if isinstance(texts, str) else texts))
+        return tokenizer(True)(texts, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(tokenizer(True), name)
+
+
+def tokenized_characters(budget: int, *passages: Passage) -> int:
+    counting = Counting()
+    template = PromptTemplate(PromptConfig(name="test"), counting)
+    made = PromptRenderer(template, counting, budget)
+    prompt = made.render([PromptInput("who?", passages)])[0]
+    assert prompt.truncated and len(prompt.token_ids) <= budget
+    return counting.characters
+
+
+def test_work_does_not_grow_with_passages_that_have_no_room() -> None:
+    many = [passage("the river Lumen and a mill " * 20, n) for n in range(400)]
+    few, all_of_them = (tokenized_characters(500, *many[:n]) for n in (50, 400))
+    assert all_of_them < 2 * few
+    assert tokenized_characters(500, passage("a long river " * 100_000)) < 30_000
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "  \n"])
+def test_a_long_passage_that_is_short_in_tokens_is_kept(blank: str) -> None:
+    text = f"Arden{blank * 20_000}Lumen"
+    prompt = render(120, PromptInput("who?", (passage(text),)), passage_template="{text}")
+    whole = render(10**6, PromptInput("who?", (passage(text),)), passage_template="{text}")
+    assert prompt.truncated == (len(whole.token_ids) > 120)
+
+
+def test_prompts_come_a_few_at_a_time() -> None:
+    counting = Counting()
+    made = PromptRenderer(PromptTemplate(PromptConfig(name="test"), counting), counting, 500)
+    items = [PromptInput("who?", (passage("a mill " * 300),)) for _ in range(500)]
+    stream = made.stream(items)
+    next(stream)
+    begun = counting.characters
+    assert len(list(stream)) == 499 and counting.characters > 1.5 * begun
+
+
+def test_longest_counts_no_further_than_the_budget() -> None:
+    items = [PromptInput("who?"), PromptInput("who?", THREE)]
+    whole = max(len(prompt.token_ids) for prompt in renderer().render(items))
+    assert renderer(whole).longest(items) == whole
+    assert renderer(whole - 1).longest(items) == whole
+    assert renderer(whole - 9).longest(items) == whole - 8
+    assert renderer().longest([]) == 0
+
+
+def test_a_question_much_too_long_is_said_so() -> None:
+    prompt = render(100, PromptInput("who is who " * 5000))
+    assert prompt.error is not None and "more than" in prompt.error
+
+
+@pytest.mark.parametrize("end", ["", "\n<think>\n"])
+def test_the_prompt_says_what_it_leaves_open(end: str) -> None:
+    prompt = render(100, PromptInput("who?"), chat=False, question_template="Q: {question}" + end)
+    assert (prompt.opened is not None) == bool(end)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -130,3 +131,119 @@ def test_wrong_fields(name: str, field: str) -> None:
     with pytest.raises(ConfigError, match=rf"prompt\.{name} cannot be filled in") as caught:
         template(**{name: field})
     assert ("{text}" if name == "passage_template" else "{question}") in str(caught.value)
+
+
+class Jinja:
+    """A tokenizer's chat templates, rendered as transformers does."""
+
+    special_tokens_map: dict[str, str] = {}
+
+    def __init__(self, chat_template: str | dict[str, str]) -> None:
+        self.chat_template = chat_template
+
+    def apply_chat_template(self, turns: list[dict[str, str]], **options: Any) -> str:
+        from transformers import PreTrainedTokenizerBase
+
+        return str(PreTrainedTokenizerBase.apply_chat_template(self, turns, **options))
+
+    def get_chat_template(self, *given: Any) -> str:
+        from transformers import PreTrainedTokenizerBase
+
+        return str(PreTrainedTokenizerBase.get_chat_template(self, *given))
+
+
+TURNS = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("end", "opened"),
+    [
+        ("<think>\n", "<think>"),
+        ("<think>\n\n</think>\n\n", None),
+        ("[THINK]", "[THINK]"),
+        ("<|begin_of_thought|>\n", "<|begin_of_thought|>"),
+        ("{% if enable_thinking %}<thinking>{% endif %}", None),
+        ("", None),
+    ],
+)
+def test_block_that_the_template_opens(end: str, opened: str | None) -> None:
+    made = template(Jinja(TURNS + "[assistant]" + end), system="Write <think> first.")
+    block = made.opened_block("what does <think> mean? <think>")
+    assert (block.opening if block else None) == opened
+    assert made.state == ((f"opens {opened}",) if opened else ())
+
+
+DAY = date(2026, 1, 31)
+DATED = [
+    ("{{ strftime_now('%d %b %Y') }}", "31 Jan 2026"),
+    ("{% set today = strftime_now('%B %d, %Y') %}Today is {{ today }}.", "January 31, 2026"),
+    ("{{ strftime_now('%Y-%m-%d %H:%M') }}", "2026-01-31 00:00"),
+]
+
+
+@pytest.mark.parametrize(("form", "written"), DATED)
+def test_day_of_the_template(form: str, written: str) -> None:
+    made = template(Jinja(form + TURNS))
+    assert made.day == date.today()
+    made = PromptTemplate(PromptConfig(name="test"), Jinja(form + TURNS), DAY)
+    assert written in made.render("q", []) and made.day == DAY
+    assert made.state == ("date 2026-01-31",)
+    assert written in template(Jinja(form + TURNS), date="2026-01-31").render("q", [])
+
+
+LLAMA = (
+    "{% if date_string is not defined %}{% set date_string = '26 Jul 2024' %}{% endif %}"
+    "Today Date: {{ date_string }} "
+)
+
+
+def test_a_day_that_the_template_has_for_itself() -> None:
+    made = template(Jinja(LLAMA + TURNS))
+    assert "Today Date: 26 Jul 2024" in made.render("q", [])
+    assert made.day is None and made.state == ()
+    made = template(Jinja(LLAMA + TURNS), date="2026-01-31")
+    assert "Today Date: 31 Jan 2026" in made.render("q", []) and made.day == DAY
+
+
+def test_a_day_that_is_read_and_not_written() -> None:
+    form = "{% set today = strftime_now('%Y-%m-%d') %}{% if not messages %}{{ today }}{% endif %}"
+    assert template(Jinja(form + TURNS)).state == ()
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("{{ 'a' + tools }}", "TypeError"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{{ messages[0].content.no_such() }}", "UndefinedError"),
+        ("{{ messages['x'].y }}", "UndefinedError"),
+        ("{{ raise_exception('only tools') }}", "only tools"),
+        ("{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}", "RecursionError"),
+        ("{{ messages[0].content.__class__.mro() }}", "SecurityError"),
+        ("{% if %}", "line 1"),
+    ],
+)
+def test_template_that_fails(form: str, said: str) -> None:
+    with pytest.raises(ConfigError, match="prompt.chat=false") as caught:
+        template(Jinja(form))
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_template_that_misses_a_day() -> None:
+    form = "{{ 'Today: ' + date_string }}" + TURNS
+    with pytest.raises(ConfigError, match="'date_string' is undefined.*prompt.date=2026"):
+        template(Jinja(form))
+    assert template(Jinja(form), date="2026-01-31").day == DAY
+
+
+def test_named_templates() -> None:
+    named = Jinja({"rag": "R" + TURNS, "tool_use": "x"})
+    with pytest.raises(ConfigError, match="no default: rag, tool_use.*prompt.chat_template=rag"):
+        template(named)
+    assert template(named, chat_template="rag").render("q", []) == "R[user]q"
+    with pytest.raises(ConfigError, match="Did you mean 'rag'"):
+        template(named, chat_template="rga")
+    with pytest.raises(ConfigError, match="has one chat template"):
+        template(Jinja(TURNS), chat_template="rag")
+    assert template(Jinja({"default": "D" + TURNS, "rag": "R"})).render("q", []) == "D[user]q"

@@ -1,0 +1,40 @@
+"""The day that a chat template takes for today: one for all prompts of a run."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+from slm_vllm.errors import ConfigError
+from slm_vllm.runs.cell import Cell
+
+
+def prompt_day(cell: Cell, today: date) -> date:
+    """That of the answers that are there already, `prompt.date`, or the day the command began.
+
+    Args:
+        cell: The run, with its journal open.
+        today: The day the command began.
+
+    Raises:
+        ConfigError: `prompt.date` is not the day of the answers that are there.
+    """
+    if not cell.config.engine.takes_prompts:
+        return today  # the server writes the day of each request
+    wanted = cell.config.prompt.day
+    recorded = _recorded(cell.folder.path / "manifest.json") if len(cell.journal) else None
+    if recorded and wanted and recorded != wanted:
+        raise ConfigError(
+            f"prompt.date={wanted}: {cell.folder.path} holds answers to prompts of {recorded}. "
+            "Give this run a name of its own with --name, or replace the earlier one with "
+            "--overwrite"
+        )
+    return recorded or wanted or today
+
+
+def _recorded(manifest: Path) -> date | None:
+    try:
+        return date.fromisoformat(json.loads(manifest.read_text(encoding="utf-8"))["prompt_date"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
