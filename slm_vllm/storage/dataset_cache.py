@@ -19,9 +19,9 @@ from slm_vllm.amounts import format_size
 from slm_vllm.storage.bucket import Bucket, RemoteObject, parse_url
 from slm_vllm.storage.download import download
 from slm_vllm.storage.faults import Fault, S3Error
+from slm_vllm.storage.partial_files import read_state, write_state, writing
 from slm_vllm.storage.parts import TransferOptions
 from slm_vllm.storage.settings import S3Settings, load_s3_settings
-from slm_vllm.storage.side_files import read_state, write_state, writing
 
 logger = logging.getLogger(__name__)
 

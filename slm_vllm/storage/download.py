@@ -1,7 +1,7 @@
-"""Downloads: parts by range into a side file, checked, then renamed.
+"""Downloads: parts by range into a partial file, checked, then renamed.
 
 boto3's managed download throws everything away when it fails, so it cannot be taken up again; here
-the side file stays, with a note of the parts that are whole.
+the partial file stays, with a note of the parts that are whole.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ from slm_vllm.errors import StorageError
 from slm_vllm.storage.bucket import Bucket, RemoteObject
 from slm_vllm.storage.checksums import checksum_of, same_file
 from slm_vllm.storage.faults import Fault, S3Error
-from slm_vllm.storage.following import FollowingChecksum
-from slm_vllm.storage.parts import PartRunner, TransferOptions
-from slm_vllm.storage.progress import ByteProgress
-from slm_vllm.storage.side_files import (
+from slm_vllm.storage.partial_files import (
     check_room,
     part_file,
     part_state,
@@ -31,6 +28,9 @@ from slm_vllm.storage.side_files import (
     write_state,
     writing,
 )
+from slm_vllm.storage.parts import PartRunner, TransferOptions
+from slm_vllm.storage.progress import ByteProgress
+from slm_vllm.storage.streaming_checksum import StreamingChecksum
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class _Download:
         follower = None
         if self._checksum is not None:
             sizes = self._remote.size, self._part_size
-            follower = FollowingChecksum(self._part, *sizes, self._checksum, self._done)
+            follower = StreamingChecksum(self._part, *sizes, self._checksum, self._done)
 
         def fetch(number: int) -> None:
             self._fetch(number)

@@ -21,9 +21,9 @@ from slm_vllm.storage.bucket import SHA256_KEY, Bucket, RemoteObject
 from slm_vllm.storage.checksums import md5_of, parts_etag
 from slm_vllm.storage.download import Transferred
 from slm_vllm.storage.faults import Fault, S3Error
+from slm_vllm.storage.partial_files import read_state, upload_state, write_state
 from slm_vllm.storage.parts import PartRunner, TransferOptions
 from slm_vllm.storage.progress import ByteProgress
-from slm_vllm.storage.side_files import read_state, upload_state, write_state
 
 logger = logging.getLogger(__name__)
 

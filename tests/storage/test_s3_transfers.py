@@ -298,7 +298,7 @@ def test_a_disk_without_room_is_noticed_before(
 ) -> None:
     upload(bucket, make_file(PART), "k", options)
     usage = type("Usage", (), {"free": PART - 1})
-    monkeypatch.setattr("slm_vllm.storage.side_files.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("slm_vllm.storage.partial_files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(StorageError, match="KB free. Nothing was downloaded"):
         download(bucket, "k", tmp_path / "back", options)
     assert listing(tmp_path) == ["file.bin"]

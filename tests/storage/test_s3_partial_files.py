@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from slm_vllm.storage.side_files import writing
+from slm_vllm.storage.partial_files import writing
 
 THREADS = 8
 TURNS = 200

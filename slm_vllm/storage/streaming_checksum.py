@@ -11,7 +11,7 @@ from slm_vllm.durable import blocks
 from slm_vllm.storage.checksums import Checksum
 
 
-class FollowingChecksum:
+class StreamingChecksum:
     """Feeds a checksum with the whole parts of a file, in order, from a thread of its own.
 
     What it reads was just written, so it comes from memory.
