@@ -57,12 +57,19 @@ def test_it_is_off_unless_asked_for(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["generation.max_new_tokens=5", "generation.stop=[x]", "model.dtype=bfloat16"]
+    ("name", "before", "after"),
+    [
+        ("generation.max_new_tokens", 4, 5),
+        ("generation.stop", "[y]", "[x]"),
+        ("model.dtype", "float32", "bfloat16"),
+    ],
 )
-def test_what_changes_an_answer_asks_again(make_config: MakeConfig, word: str) -> None:
-    run(make_config(ON, "experiment.name=first"), FakeEngine())
+def test_what_changes_an_answer_asks_again(
+    make_config: MakeConfig, name: str, before: object, after: object
+) -> None:
+    run(make_config(ON, "experiment.name=first", f"{name}={before}"), FakeEngine())
     engine = FakeEngine()
-    run(make_config(ON, "experiment.name=second", word), engine)
+    run(make_config(ON, "experiment.name=second", f"{name}={after}"), engine)
     assert len(engine.asked) == 10
 
 

@@ -13,7 +13,7 @@ import pytest
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.parts import TransferOptions
 from support.faulty_proxy import FaultyProxy
-from support.s3_servers import PART, moto, serving, settings_for
+from support.s3_servers import PART, moto, serving_s3, settings_for
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def one_loader() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     smaller = {"S3_UPLOAD_PART_MIN_SIZE": str(PART), "MOTO_S3_DEFAULT_MAX_KEYS": "30"}
-    with serving(moto(), {**os.environ, **smaller}) as url:
+    with serving_s3(moto(), {**os.environ, **smaller}) as url:
         yield url
 
 

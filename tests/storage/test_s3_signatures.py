@@ -15,7 +15,7 @@ from slm_vllm.storage.download import download
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.parts import TransferOptions
 from slm_vllm.storage.upload import upload
-from support.s3_servers import ACCESS, PART, SECRET, nanio, serving, settings_for
+from support.s3_servers import ACCESS, PART, SECRET, nanio, serving_s3, settings_for
 
 pytest.importorskip("nanio", reason="nanio is not installed (requirements/dev.txt)")
 
@@ -23,7 +23,7 @@ pytest.importorskip("nanio", reason="nanio is not installed (requirements/dev.tx
 @pytest.fixture(scope="module")
 def signing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     env = {**os.environ, "NANIO_ACCESS_KEY": ACCESS, "NANIO_SECRET_KEY": SECRET}
-    with serving(nanio(tmp_path_factory.mktemp("nanio")), env) as url:
+    with serving_s3(nanio(tmp_path_factory.mktemp("nanio")), env) as url:
         make_client(settings_for(url)).create_bucket(Bucket="data")
         yield url
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from slm_vllm.storage.settings import S3Settings
+from support.servers import free_port, serving
 
 PART = 256 << 10
 """The smallest part that moto is told to accept; Amazon wants 5 MiB."""
@@ -35,30 +31,10 @@ def settings_for(endpoint: str, bucket: str | None = None, **changes: object) ->
 
 
 @contextmanager
-def serving(words: list[str], env: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Starts a server that chooses its own port and says so; gives its URL."""
-    process = subprocess.Popen(
-        [sys.executable, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=dict(env) if env else None,
-    )
-    assert process.stdout is not None
-    seen = []
-    try:
-        for line in process.stdout:
-            seen.append(line)
-            if found := re.search(r"running on (http://127\.0\.0\.1:\d+)", line, re.IGNORECASE):
-                break
-        else:
-            raise RuntimeError(f"{words} did not start: {''.join(seen)}")
-        # A pipe that nobody reads would stop the server when it is full.
-        threading.Thread(target=process.stdout.read, daemon=True).start()
+def serving_s3(words: list[str], env: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Starts a server that says where it listens; gives its URL."""
+    with serving(words, r"(?i)running on (http://127\.0\.0\.1:\d+)", env) as found:
         yield found[1]
-    finally:
-        process.kill()
-        process.wait()
 
 
 def moto() -> list[str]:
@@ -66,16 +42,8 @@ def moto() -> list[str]:
 
 
 def nanio(folder: Path) -> list[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:  # it refuses to choose a port itself
-        port = str(free.getsockname()[1])
+    port = str(free_port())  # it refuses to choose one itself
     return [
-        "-m",
-        "nanio",
-        "serve",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        port,
-        "--data-dir",
-        str(folder),
+        *("-m", "nanio", "serve", "--host", "127.0.0.1", "--port", port),
+        *("--data-dir", str(folder)),
     ]

@@ -21,7 +21,7 @@ from slm_vllm.tracking.launch import open_tracking
 from slm_vllm.tracking.recorder import Recorder
 from slm_vllm.tracking.sync import sync_run
 from support.clearml_loopback import Loopback
-from support.s3_servers import ACCESS, SECRET, moto, serving, settings_for
+from support.s3_servers import ACCESS, SECRET, moto, serving_s3, settings_for
 from support.tracked import Memory, StepProgress
 
 BUCKET = "artifacts"
@@ -29,7 +29,7 @@ BUCKET = "artifacts"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    with serving(moto()) as url:
+    with serving_s3(moto()) as url:
         make_bucket(url)
         yield url
 
@@ -103,7 +103,7 @@ def test_a_bucket_that_is_away_is_served_later(
     settings = config(f"tracking.output_uri={keys(url)}", "tracking.close_timeout=8")
     play(run_folder, settings, said.append)
     assert "slm-vllm clearml sync" in said[-1]
-    with serving([*moto()[:-1], port]):
+    with serving_s3([*moto()[:-1], port]):
         make_bucket(url)
         assert sync_run(run_folder, 60, said.append)
         assert_stored(url, configured, run_folder)
