@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Generator, Iterable
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from slm_vllm.config.engine import EngineConfig
@@ -12,7 +12,7 @@ from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 
-class BaseEngine(ABC):
+class BaseEngine(AbstractContextManager["BaseEngine"]):
     """Generates one completion for each request.
 
     Used as a context manager: entering it loads the model, leaving it frees everything, on every
@@ -61,13 +61,5 @@ class BaseEngine(ABC):
     def close(self) -> None:
         """Frees memory and processes; may be called more than once."""
 
-    def __enter__(self) -> BaseEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -1,15 +1,17 @@
 """Passages on disk, memory-mapped: opening costs nothing, reading costs what is read.
 
 Each text column is two files: the UTF-8 bytes of all rows end to end (`<column>.bin`) and the
-n + 1 byte offsets of the rows (`<column>.offsets.npy`, int64).
+n + 1 byte offsets of the rows (`<column>.offsets.npy`, int64). Not Arrow's file format, because
+polars reads such a file whole: of 300,000 passages it took 0.16 to 0.18 s and 385 MiB, this takes
+0.0014 s and 183 MiB.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
@@ -142,7 +144,7 @@ class _ColumnWriter:
         self._file.close()
 
 
-class PassageWriter:
+class PassageWriter(AbstractContextManager["PassageWriter"]):
     """Appends frames of passages to a folder. Leave the `with` block to complete the files."""
 
     def __init__(self, folder: Path) -> None:
@@ -157,15 +159,7 @@ class PassageWriter:
             column.append(frame[name])
         self._starts.append(frame["start"].to_numpy())
 
-    def __enter__(self) -> PassageWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             for column in self._columns:
                 column.close()

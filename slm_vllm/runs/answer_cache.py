@@ -13,8 +13,8 @@ import sqlite3
 import time
 from array import array
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import StorageError
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS answers (
 """
 
 
-class AnswerCache:
+class AnswerCache(AbstractContextManager["AnswerCache"]):
     """Answers of one model under one set of generation settings.
 
     A cache that cannot be written costs the run nothing but the cache: it says so in the log once.
@@ -69,15 +69,7 @@ class AnswerCache:
                 "without experiment.answer_cache"
             ) from None
 
-    def __enter__(self) -> AnswerCache:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def find(self, requests: Sequence[GenerationRequest]) -> list[Completion]:

@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from slm_vllm.retrieval.base import BaseRetriever
+from slm_vllm.retrieval.index_store import open_index
 from slm_vllm.runs.cell import Cell
-from slm_vllm.runs.index_loader import IndexLoader
+
+
+class IndexLoader:
+    """Opens the index of a cell, or builds it, while the engine starts.
+
+    Attributes:
+        seconds: How long that took.
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        self.seconds = 0.0
+        self._cancelled = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")
+        self._retriever = self._thread.submit(self._load, cell)
+
+    def wait(self) -> BaseRetriever:
+        """The retriever, when it is ready.
+
+        Raises:
+            SlmVllmError: What `open_index` raised.
+        """
+        return self._retriever.result()
+
+    def close(self) -> None:
+        """Stops building and closes the index."""
+        self._cancelled.set()
+        self._thread.shutdown()
+        if self._retriever.exception() is None:
+            self._retriever.result().close()
+
+    def _load(self, cell: Cell) -> BaseRetriever:
+        started = time.monotonic()
+        try:
+            return open_index(
+                cell.config.retriever,
+                cell.questions.documents,
+                corpus_key=cell.questions.corpus_key,
+                cache_dir=Path(cell.config.cache_dir),
+                cancelled=self._cancelled.is_set,
+            )
+        finally:
+            self.seconds = time.monotonic() - started
 
 
 class IndexPool:
@@ -17,26 +63,18 @@ class IndexPool:
 
     def start(self, cells: Sequence[Cell]) -> None:
         """Begins to open or build the index of the first of these cells that searches."""
-        for cell in cells:
-            if not cell.searches:
-                continue
-            if cell.index_key not in self._loaders:
-                self._loaders[cell.index_key] = IndexLoader(
-                    cell.config.retriever,
-                    cell.questions.documents,
-                    corpus_key=cell.questions.corpus_key,
-                    cache_dir=Path(cell.config.cache_dir),
-                )
-            return
+        first = next((cell for cell in cells if cell.searches), None)
+        if first is not None and first.index_key not in self._loaders:
+            self._loaders[first.index_key] = IndexLoader(first)
 
     def loader(self, cell: Cell) -> IndexLoader:
         """The loader of a cell's index, begun if it was not."""
         self.start([cell])
         return self._loaders[cell.index_key]
 
-    def keep(self, following: Sequence[Cell]) -> None:
+    def keep(self, cells: Sequence[Cell]) -> None:
         """Closes every index that none of the cells still to come searches."""
-        needed = {cell.index_key for cell in following if cell.searches}
+        needed = {cell.index_key for cell in cells if cell.searches}
         for key in set(self._loaders) - needed:
             self._loaders.pop(key).close()
 
