@@ -129,10 +129,12 @@ def simulate(case: Case, n: int, simulations: int, resamples: int, seed: int = 0
     rejected, exact, covered, mean_covered = 0, [], 0, 0
     for trial in range(simulations):
         values, baseline = case.draw(np.random.default_rng((seed, n, trial)), n)
-        found = compare_pairs(values, baseline, seed=trial, resamples=resamples)
+        is_binary = case.draw in (rare_right, half_right)
+        found = compare_pairs(
+            values, baseline, is_binary=is_binary, seed=trial, resamples=resamples
+        )
         rejected += found.p_value <= LEVEL
-        # A metric of 0 and 1 is one by design, not by what a sample happened to hold.
-        if case.draw in (rare_right, half_right) and found.mcnemar is not None:
+        if found.mcnemar is not None:
             exact.append(found.mcnemar.p_value <= LEVEL)
         interval = found.difference
         covered += interval.low <= true_difference <= interval.high

@@ -56,7 +56,8 @@ def align(
     """
     for run in runs:
         _check_rows(run, metric)
-    notes = _different(runs, allow_different)
+    notes = [f"{run.name}: {run.note}." for run in runs if run.note]
+    notes += _different(runs, allow_different)
     frames, shared = _shared_questions(runs, intersect)
     notes += shared
     notes += _other_texts(runs, frames, allow_different)

@@ -18,8 +18,8 @@ from slm_vllm.reporting.alignment import AlignedRuns, align
 from slm_vllm.reporting.config_diff import Difference, config_differences
 from slm_vllm.reporting.context_effect import ContextEffect, context_effects
 from slm_vllm.rundir.reading import RunData
-from slm_vllm.scoring.answers import METRICS
 from slm_vllm.scoring.intervals import MeanEstimate, estimate_mean
+from slm_vllm.scoring.metrics import METRICS
 from slm_vllm.scoring.paired import PairedComparison, compare_pairs, holm
 
 # That of `experiment.seed`, so that means are those of `results.json`.
@@ -132,7 +132,7 @@ def compare_runs(
 
     Args:
         runs: Finished runs, with the columns of `alignment.COLUMNS` and the metric.
-        metric: One of `scoring.answers.METRICS`.
+        metric: One of `scoring.metrics.METRICS`.
         baseline: Folder of one of the runs; None for the first.
         intersect: Compare on shared questions where question sets differ.
         allow_different: Go on where prompts or dataset hashes differ.
@@ -153,6 +153,7 @@ def compare_runs(
         _compare_dataset(
             align(group, metric, intersect=intersect, allow_different=allow_different),
             _baseline_among(group, chosen),
+            metric,
         )
         for group in groups.values()
     ]
@@ -208,12 +209,17 @@ def _role(run: RunData) -> tuple[object, ...]:
     return tuple(run.results.get(key) for key in ("model", "mode", "retriever"))
 
 
-def _compare_dataset(aligned: AlignedRuns, baseline: int) -> DatasetComparison:
+def _compare_dataset(aligned: AlignedRuns, baseline: int, metric: str) -> DatasetComparison:
     pairs = []
     for number, run in enumerate(aligned.runs):
         if number == baseline:
             continue
-        paired = compare_pairs(aligned.values[number], aligned.values[baseline], seed=SEED)
+        paired = compare_pairs(
+            aligned.values[number],
+            aligned.values[baseline],
+            is_binary=METRICS[metric].is_binary,
+            seed=SEED,
+        )
         if not paired.difference.n:
             raise DataError(
                 f"{run.path} and {aligned.runs[baseline].path} have no question that is scored "

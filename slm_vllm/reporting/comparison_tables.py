@@ -319,7 +319,7 @@ _LATEX = {
 def _latex_row(row: tuple[str, ...]) -> str:
     text = " & ".join(_latex_cell(cell) for cell in row) + " \\\\"
     # Behind the end of a row these would be taken for an argument of it.
-    return f"{{}}{text}" if text.startswith(("[", "*")) else text
+    return f"{{}}{text}" if text.lstrip().startswith(("[", "*")) else text
 
 
 def _latex_cell(cell: str) -> str:

@@ -16,6 +16,7 @@ import polars as pl
 
 from slm_vllm.reporting.breakdowns import answer_rank, retrieval_hit
 from slm_vllm.reporting.run_view import RunView
+from slm_vllm.scoring.metrics import in_tables
 
 _COLUMNS = {
     "prediction": "prediction",
@@ -26,7 +27,6 @@ _COLUMNS = {
     "newTokens": "n_completion_tokens",
     "truncated": "truncated",
 }
-_METRICS = ("token_recall", "exact_match", "f1", "contains")
 
 
 def questions_payload(views: Sequence[RunView]) -> dict[str, Any]:
@@ -61,6 +61,7 @@ def questions_payload(views: Sequence[RunView]) -> dict[str, Any]:
             }
             for view in views
         ],
+        "metrics": [{"name": metric.name, "label": metric.label} for metric in in_tables()],
         "questions": {
             "id": distinct["question_id"].to_list(),
             "text": distinct["question"].to_list(),
@@ -122,13 +123,13 @@ def _listed(frame: pl.DataFrame, distinct: pl.DataFrame, height: int) -> list[li
 
 def _run_columns(predictions: pl.DataFrame) -> dict[str, list[Any]]:
     columns = {name: predictions[column].to_list() for name, column in _COLUMNS.items()}
+    names = [metric.name for metric in in_tables()]
     metrics = predictions.select(
-        pl.when(pl.col(name).is_finite()).then(pl.col(name).round(3)).alias(name)
-        for name in _METRICS
+        pl.when(pl.col(name).is_finite()).then(pl.col(name).round(3)).alias(name) for name in names
     )
     return {
         **columns,
-        **{name: metrics[name].to_list() for name in _METRICS},
+        **{name: metrics[name].to_list() for name in names},
         "rank": answer_rank(predictions).to_list(),
         "hit": retrieval_hit(predictions).to_list(),
     }

@@ -11,13 +11,8 @@ from slm_vllm.reporting.drawing import PAGE, to_svg
 from slm_vllm.reporting.figures import Figure
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_view import RunView
+from slm_vllm.scoring.metrics import MAIN, METRICS, in_tables
 
-_METRICS = {
-    "token_recall": "token recall",
-    "exact_match": "exact match",
-    "f1": "F1",
-    "contains": "contains",
-}
 _COUNTS = {
     "errors": "failed requests",
     "unscored": "rows without a usable answer to score against",
@@ -27,6 +22,9 @@ _COUNTS = {
     "resumed": "answers kept from an earlier process",
     "from_cache": "answers of other runs, from the answer cache",
 }
+
+
+_UNITS = "; ".join(f"{metric.label}: {metric.unit}" for metric in in_tables())
 
 
 def headline(views: Sequence[RunView]) -> str:
@@ -59,7 +57,7 @@ def _run_tiles(view: RunView) -> list[tuple[str, str, str]]:
     results = view.run.results
     mean = _mean(view)
     counts = results["counts"]
-    tiles = [("token recall", "-" if mean is None else f"{mean:.3f}", _interval(view))]
+    tiles = [(METRICS[MAIN].label, "-" if mean is None else f"{mean:.3f}", _interval(view))]
     if (name := _hit_name(results)) is not None:
         hit = results["retrieval"][name]
         tiles.append((name.replace("_", " "), _estimate(hit), f"n = {hit['n']:,}"))
@@ -83,8 +81,8 @@ def _tiles(tiles: Iterable[tuple[str, str, str]]) -> str:
 def results_section(views: Sequence[RunView]) -> str:
     """One line for each run, and what there is to say about counts."""
     columns = [
-        "run", "model", "dataset", "mode", *_METRICS.values(), "hit", "n", "questions/s",
-        "new tokens/s", "peak GiB",
+        "run", "model", "dataset", "mode", *(metric.label for metric in in_tables()), "hit", "n",
+        "questions/s", "new tokens/s", "peak GiB",
     ]  # fmt: skip
     rows = [_result_row(view) for view in views]
     # A column that no run has anything in says nothing.
@@ -92,7 +90,7 @@ def results_section(views: Sequence[RunView]) -> str:
     result = table(
         [columns[i] for i in kept],
         [[row[i] for i in kept] for row in rows],
-        caption="Means with 95 % bootstrap intervals",
+        caption=f"Means with 95 % bootstrap intervals ({_UNITS})",
         text_columns={"run", "model", "dataset", "mode"} & {columns[i] for i in kept},
     )
     notes = [note for view in views for note in _notes(view)]
@@ -104,7 +102,7 @@ def results_section(views: Sequence[RunView]) -> str:
 
 def _result_row(view: RunView) -> list[str]:
     results, memory = view.run.results, view.run.memory or {}
-    metrics = [results["metrics"].get(metric) for metric in _METRICS]
+    metrics = [results["metrics"].get(metric.name) for metric in in_tables()]
     hit = _hit_name(results)
     tokens = results["throughput"].get("completion_tokens_per_second")
     peak = memory.get("peak_gpu") or memory.get("peak_rss")
@@ -135,6 +133,7 @@ def _hit_name(results: Mapping[str, Any]) -> str | None:
 def _notes(view: RunView) -> list[str]:
     counts = view.run.results["counts"]
     said = [f"{counts[key]:,} {text}" for key, text in _COUNTS.items() if counts.get(key)]
+    said += [view.run.note] if view.run.note else []
     return [f"{view.run.name}: {', '.join(said)}"] if said else []
 
 
@@ -281,12 +280,12 @@ def _estimate(metric: Mapping[str, Any]) -> str:
 
 
 def _mean(view: RunView) -> float | None:
-    mean: float | None = view.run.results["metrics"]["token_recall"]["mean"]
+    mean: float | None = view.run.results["metrics"][MAIN]["mean"]
     return mean
 
 
 def _interval(view: RunView) -> str:
-    metric = view.run.results["metrics"]["token_recall"]
+    metric = view.run.results["metrics"][MAIN]
     if metric["mean"] is None:
         return "no row was scored"
     low, high = metric["ci95"]

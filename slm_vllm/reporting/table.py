@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from slm_vllm.scoring.metrics import in_tables
 from slm_vllm.text_table import text_table
-
-_METRICS = {
-    "token_recall": "token recall",
-    "exact_match": "exact match",
-    "f1": "F1",
-    "contains": "contains",
-}
 
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -21,7 +15,7 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> str:
     Args:
         results: Contents of `results.json`.
     """
-    header = ["run", *(_METRICS.values()), "hit@k", "n", "questions/s"]
+    header = ["run", *(metric.label for metric in in_tables()), "hit@k", "n", "questions/s"]
     notes = [note for result in results if (note := _note(result))]
     return "\n".join([text_table(header, map(_line, results)), *notes])
 
@@ -30,15 +24,15 @@ def _line(result: Mapping[str, Any]) -> list[str]:
     rate = result["throughput"]["questions_per_second"]
     return [
         str(result["name"]),
-        *(_estimate(result["metrics"][metric]) for metric in _METRICS),
+        *(_estimate(result["metrics"].get(metric.name)) for metric in in_tables()),
         _hits(result),
         str(result["counts"]["scored"]),
         "-" if rate is None else f"{rate:.1f}",
     ]
 
 
-def _estimate(metric: Mapping[str, Any]) -> str:
-    if metric["mean"] is None:
+def _estimate(metric: Mapping[str, Any] | None) -> str:
+    if metric is None or metric["mean"] is None:
         return "-"
     low, high = metric["ci95"]
     return f"{metric['mean']:.3f} [{low:.3f}, {high:.3f}]"
@@ -60,4 +54,6 @@ def _note(result: Mapping[str, Any]) -> str:
         "unterminated_thinking": "ended while thinking (raise generation.max_new_tokens)",
     }
     said = [f"{counts[name]} {text}" for name, text in worth_saying.items() if counts[name]]
+    if counts["total"] and not counts["scored"]:
+        said.append("no answer of the dataset has a word, so no metric can judge it")
     return f"{result['name']}: {', '.join(said)}" if said else ""

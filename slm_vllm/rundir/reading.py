@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ import yaml
 
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.nearest import nearest
-from slm_vllm.scoring.answers import METRICS
+from slm_vllm.scoring.answers import METRICS, score_answers
+from slm_vllm.scoring.intervals import estimate_mean
+from slm_vllm.scoring.metrics import MAIN
+from slm_vllm.scoring.normalize import SCORING_VERSION
 
 log = logging.getLogger(__name__)
 
 _STATE, _RESULTS, _PREDICTIONS = "state.json", "results.json", "predictions.parquet"
-# What every reader of predictions relies on; a subset of `runs.results.PREDICTIONS_SCHEMA`.
+# What every reader of predictions relies on; a subset of `runs.results.PREDICTIONS_SCHEMA`. Metrics
+# are not in it: those that a run lacks are computed from its predictions.
 _REQUIRED_COLUMNS = pl.Schema(
     {
         "question_id": pl.String(),
@@ -30,7 +35,6 @@ _REQUIRED_COLUMNS = pl.Schema(
         "n_passages_used": pl.Int64(),
         "error": pl.String(),
         "search": pl.String(),
-        **{metric: pl.Float64() for metric in METRICS},
     }
 )
 _REQUIRED_RESULTS = ("model", "dataset", "mode", "metrics", "counts", "throughput")
@@ -48,6 +52,7 @@ class RunData:
         results: `results.json`.
         memory: `memory_usage.json`, None where the run has none.
         predictions: `predictions.parquet`, one row for each question.
+        note: What was computed anew, "" for nothing.
     """
 
     path: Path
@@ -57,10 +62,14 @@ class RunData:
     results: dict[str, Any]
     memory: dict[str, Any] | None
     predictions: pl.DataFrame
+    note: str = ""
 
 
 def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
     """Reads a finished run.
+
+    Where the run was scored by other definitions than today's, or before a metric was added, its
+    metrics are computed from its predictions.
 
     Args:
         path: A run folder.
@@ -79,16 +88,28 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
     for key in _REQUIRED_RESULTS:
         if key not in results:
             raise _damaged(path / _RESULTS, f"it has no '{key}'")
-    predictions = _read_predictions(path / _PREDICTIONS, columns)
+    config = _read_yaml(path / "config.yaml")
+    file = path / _PREDICTIONS
+    schema = _checked_schema(file)
+    note = ""
+    if _is_scored_today(results, schema):
+        predictions = _read_predictions(file, columns)
+    else:
+        scores = score_answers(_read_predictions(file, ("prediction", "answers"))).select(METRICS)
+        others = [name for name in columns or schema if name not in METRICS]
+        predictions = _read_predictions(file, others).with_columns(scores)
+        predictions = predictions.select(columns or [*others, *METRICS])
+        results, note = _rescored(results, scores, config)
     memory_file = path / "memory_usage.json"
     return RunData(
         path=path,
         name=path.resolve().name,
-        config=_read_yaml(path / "config.yaml"),
+        config=config,
         manifest=_read_json(path / "manifest.json"),
         results=results,
         memory=_read_json(memory_file) if memory_file.exists() else None,
         predictions=predictions,
+        note=note,
     )
 
 
@@ -189,14 +210,57 @@ def _children(output_dir: Path) -> list[Path]:
     return _run_folders(output_dir) if output_dir.is_dir() else []
 
 
-def _read_predictions(path: Path, columns: Sequence[str] | None) -> pl.DataFrame:
-    try:
+def _is_scored_today(results: Mapping[str, Any], schema: pl.Schema) -> bool:
+    return results.get("scoring_version", 1) == SCORING_VERSION and all(
+        schema.get(metric) == pl.Float64() for metric in METRICS
+    )
+
+
+def _rescored(
+    results: Mapping[str, Any], scores: pl.DataFrame, config: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Results with the metrics of `scores`, and what the reader should know."""
+    experiment = config.get("experiment")
+    seed = experiment.get("seed") if isinstance(experiment, dict) else None
+    estimates = {
+        name: estimate_mean(scores[name], seed=seed if isinstance(seed, int) else 0).to_json()
+        for name in METRICS
+    }
+    mean, before = estimates[MAIN]["mean"], results.get(MAIN)
+    unscored = scores[MAIN].null_count()
+    counts = {**results["counts"], "scored": scores.height - unscored, "unscored": unscored}
+    version = results.get("scoring_version", 1)
+    note = ""
+    if version != SCORING_VERSION:
+        note = (
+            f"scored by version {version} of what a word is; its metrics are computed anew from "
+            f"its predictions by version {SCORING_VERSION} (token recall {before}, now {mean})"
+        )
+        if results.get("retrieval"):
+            note += ", its retrieval figures are as they were"
+    found = {**results, MAIN: mean, "metrics": estimates, "counts": counts}
+    return {**found, "scoring_version": SCORING_VERSION}, note
+
+
+def _checked_schema(path: Path) -> pl.Schema:
+    with _damage_told(path):
         schema = pl.scan_parquet(path, glob=False).collect_schema()
-        for name, dtype in _REQUIRED_COLUMNS.items():
-            if schema.get(name) != dtype:
-                found = schema.get(name, "missing")
-                raise _damaged(path, f"column '{name}' is {found}, not {dtype}")
+    for name, dtype in _REQUIRED_COLUMNS.items():
+        if schema.get(name) != dtype:
+            found = schema.get(name, "missing")
+            raise _damaged(path, f"column '{name}' is {found}, not {dtype}")
+    return schema
+
+
+def _read_predictions(path: Path, columns: Sequence[str] | None) -> pl.DataFrame:
+    with _damage_told(path):
         return pl.read_parquet(path, glob=False, columns=None if columns is None else list(columns))
+
+
+@contextlib.contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         # A damaged file makes polars panic in places; the panic is no exception of Python's kind.
         reason = (str(error).splitlines() or [type(error).__name__])[0]

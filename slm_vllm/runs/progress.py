@@ -84,6 +84,8 @@ class Progress:
         ]
         if self.running_recall is not None:
             parts.append(f"token recall {self.running_recall:.3f}")
+        elif self.done:
+            parts.append("nothing scored: no answer of the dataset has a word so far")
         if self.errors:
             parts.append(f"{self.errors} errors")
         if self._total is not None and rate > 0:

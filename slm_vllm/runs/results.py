@@ -21,6 +21,7 @@ from slm_vllm.rundir.journal import JOURNAL_SCHEMA, Journal
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.scoring.answers import METRICS, score_answers
 from slm_vllm.scoring.intervals import ValueTally
+from slm_vllm.scoring.normalize import SCORING_VERSION
 
 PREDICTIONS_SCHEMA = pl.Schema(
     {name: dtype for name, dtype in JOURNAL_SCHEMA.items() if name != "key"}
@@ -189,6 +190,7 @@ def build_results(
         "dataset": config.dataset.name,
         "mode": config.experiment_mode.name,
         "retriever": config.retriever.name if context_of(config).searches else None,
+        "scoring_version": SCORING_VERSION,
         "token_recall": _number(estimates["token_recall"].mean),
         "num_examples": summary.counts["total"],
         "duration_seconds": round(sum(timing.phases.values()), 3),

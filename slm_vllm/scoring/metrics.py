@@ -1,16 +1,22 @@
 """The answer metrics, each defined once: value, name, label, unit, source.
 
 Everything else (columns of predictions, results, tables, report, page, `compare`) goes through
-`METRICS`. To add a metric, write a function of `Pairs` under `@metric(...)` here; runs that were
-scored before it get it from their predictions.
+`METRICS`. To add a metric, write a function of `Pairs` under `@metric(...)` here, or in a module of
+an installed package that has an entry point in the group `slm_vllm.metrics`; runs that were scored
+before it get it from their predictions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 import polars as pl
+
+from slm_vllm.errors import ConfigError
+
+ENTRY_POINT_GROUP = "slm_vllm.metrics"
 
 Pairs = pl.DataFrame
 """Pairs of a prediction and one of its row's usable answers, one line each:
@@ -82,6 +88,8 @@ def metric(
     """Registers a function that gives a value for each pair."""
 
     def register(of_pairs: Callable[[Pairs], pl.Series]) -> Callable[[Pairs], pl.Series]:
+        if name in METRICS:
+            raise ConfigError(f"there are two metrics of the name {name}; give one another name")
         METRICS[name] = Metric(name, label, unit, is_binary, source, in_tables, of_pairs, of_row)
         return of_pairs
 
@@ -184,3 +192,18 @@ def _multiset_overlap(pairs: pl.DataFrame) -> pl.DataFrame:
         .group_by("pair")
         .agg(pl.min_horizontal("count", "count_right").sum().alias("multiset_overlap"))
     )
+
+
+def _load_added() -> None:
+    """Imports the modules of other packages, whose functions register themselves."""
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry.load()
+        except Exception as error:
+            raise ConfigError(
+                f"the metrics of the entry point '{entry.name}' ({entry.value}) cannot be loaded: "
+                f"{error}. Mend or uninstall that package"
+            ) from error
+
+
+_load_added()

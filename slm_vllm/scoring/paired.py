@@ -75,20 +75,25 @@ class PairedComparison:
 
 
 def compare_pairs(
-    values: Values, baseline: Values, *, seed: int = 0, resamples: int = RESAMPLES
+    values: Values,
+    baseline: Values,
+    *,
+    is_binary: bool = False,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> PairedComparison:
     """Compares two runs question by question.
 
     Args:
         values: The metric of the run, one value for each question; NaN where it is unscored.
         baseline: That of the baseline, in the same order. Pairs with a NaN are left out.
+        is_binary: Whether the metric's only values are 0 and 1: McNemar's test is made.
         seed: Seed of the resampling; the same values and seed give the same figures.
         resamples: Number of bootstrap resamples, and of sign flips.
     """
     scored = ~(np.isnan(values) | np.isnan(baseline))
     ours, theirs = values[scored], baseline[scored]
     differences = _differences(ours, theirs)
-    binary = bool(np.isin(ours, (0.0, 1.0)).all() and np.isin(theirs, (0.0, 1.0)).all())
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     return PairedComparison(
         difference=estimate_difference(ours, theirs, seed=seed, resamples=resamples),
@@ -97,7 +102,7 @@ def compare_pairs(
         ties=len(differences) - wins - losses,
         losses=losses,
         mcnemar=McNemar(wins, losses, mcnemar_p_value(wins, losses))
-        if binary and len(ours)
+        if is_binary and len(ours)
         else None,
     )
 

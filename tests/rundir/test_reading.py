@@ -107,6 +107,45 @@ def test_parquet_of_another_layout(run: Path) -> None:
         load_run(run)
 
 
+OLD_ROWS = [
+    {"prediction": "中国的首都是北京。", "answers": ["北京"], "token_recall": 0.0},
+    {"prediction": "x", "answers": ["?"], "token_recall": None},
+    {"prediction": "Paris", "answers": ["Paris"], "token_recall": 1.0},
+]
+
+
+def test_a_run_of_an_earlier_definition_is_scored_anew(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "old", rows=OLD_ROWS)
+    file = run / "results.json"
+    results = json.loads(file.read_text())
+    del results["scoring_version"]  # as version 1 wrote it
+    file.write_text(json.dumps(results))
+    data = load_run(run)
+    assert data.predictions["token_recall"].to_list() == [1.0, None, 1.0]
+    assert data.predictions["contains"].to_list() == [1.0, None, 1.0]
+    assert data.predictions.columns == list(PREDICTIONS_SCHEMA)
+    assert data.results["token_recall"] == 1.0
+    assert data.results["metrics"]["f1"]["mean"] == pytest.approx((2 * 2 / 10 + 1) / 2)
+    assert data.results["counts"]["scored"] == 2
+    assert "version 1" in data.note and "0.5, now 1.0" in data.note
+    assert load_run(run, ["question_id", "f1"]).predictions.columns == ["question_id", "f1"]
+    assert json.loads(file.read_text()) == results
+
+
+def test_a_metric_that_a_run_lacks_is_computed_from_its_predictions(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "old", rows=OLD_ROWS[2:])
+    file = run / "results.json"
+    results = json.loads(file.read_text())
+    del results["metrics"]["contains"]
+    file.write_text(json.dumps(results))
+    predictions = pl.read_parquet(run / "predictions.parquet").drop("contains")
+    predictions.write_parquet(run / "predictions.parquet")
+    data = load_run(run, ["contains", "question"])
+    assert data.predictions.to_dicts() == [{"contains": 1.0, "question": "What is number 0?"}]
+    assert data.results["metrics"]["contains"]["mean"] == 1.0
+    assert data.note == ""
+
+
 def test_found_by_name_path_and_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = tmp_path / "outputs"
     a, b = (make_run(outputs / name, rows=ROWS) for name in ("a", "b"))

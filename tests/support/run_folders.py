@@ -15,6 +15,7 @@ from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.results import PREDICTIONS_SCHEMA
 from slm_vllm.scoring.answers import METRICS
 from slm_vllm.scoring.intervals import estimate_mean
+from slm_vllm.scoring.normalize import SCORING_VERSION
 
 _CONTEXT = {"no_context": "none", "oracle": "oracle", "retriever": "retriever"}
 _PROMPT = {"name": "short_answer", "system": "Answer.", "question_template": "{question}"}
@@ -166,6 +167,7 @@ def _results(
         "dataset": settings["dataset"]["name"],
         "mode": settings["experiment_mode"]["name"],
         "retriever": settings["retriever"]["name"] if with_search else None,
+        "scoring_version": SCORING_VERSION,
         "token_recall": estimates["token_recall"]["mean"],
         "num_examples": frame.height,
         "duration_seconds": 60.0,

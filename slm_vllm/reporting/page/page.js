@@ -108,6 +108,7 @@ const joined = (answers) => answers.filter((answer) => answer !== null).join(" |
 class Predictions {
   constructor(data) {
     this.runs = data.runs;
+    this.metrics = data.metrics;
     this.questions = data.questions;
     this.rows = data.rows;
     this.texts = data.rows.map((run) => new Array(run.q.length));
@@ -364,10 +365,9 @@ class List {
   facts(run, row) {
     const columns = this.predictions.rows[run];
     const facts = [];
-    const metrics = { token_recall: "token recall", exact_match: "exact match", f1: "F1", contains: "contains" };
-    for (const [key, name] of Object.entries(metrics)) {
-      const value = columns[key][row];
-      if (value !== null) facts.push(`${name} ${Number(value.toFixed(3))}`);
+    for (const { name, label } of this.predictions.metrics) {
+      const value = columns[name][row];
+      if (value !== null) facts.push(`${label} ${Number(value.toFixed(3))}`);
     }
     facts.push(`${columns.promptTokens[row]} + ${columns.newTokens[row]} tokens`);
     if (columns.finish[row] === "length") facts.push("stopped at the length limit");
