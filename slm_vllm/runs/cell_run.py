@@ -103,13 +103,13 @@ class CellRun:
         """Asks what is open and returns the seconds it took."""
         started = time.monotonic()
         signals = self._services.signals
-        signals.drain(True)
+        signals.drain(True, self._run.stop)
         try:
             self._ask(plan, progress)
         except EngineDiedError as error:
             signals.drain(False)
             self._host.restart(error)
-            signals.drain(True)
+            signals.drain(True, self._run.stop)
             self._ask(self._run.plan(), progress)
         progress.show()
         self._services.console.end_line()
@@ -128,7 +128,6 @@ class CellRun:
                 if services.signals.received is None:
                     continue
                 if stop_at is None:
-                    self._run.stop()
                     stop_at = time.monotonic() + DRAIN_SECONDS
                     services.console.say("Stopping: finishing what is in flight ...")
                 if time.monotonic() > stop_at:

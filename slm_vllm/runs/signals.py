@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -48,6 +49,7 @@ class StopSignals:
         self.received: int | None = None
         self.raised = False
         self._draining = False
+        self._ask_to_stop: Callable[[], object] | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -60,8 +62,14 @@ class StopSignals:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
-    def drain(self, draining: bool) -> None:
-        """Says whether a signal should be waited out (True) or raised at once (False)."""
+    def drain(self, draining: bool, ask_to_stop: Callable[[], object] | None = None) -> None:
+        """Says whether a signal should be waited out (True) or raised at once (False).
+
+        Args:
+            draining: Whether what is in flight should come to its end.
+            ask_to_stop: Called at the signal; the next answer may be long in coming.
+        """
+        self._ask_to_stop = ask_to_stop
         self._draining = draining
         if not draining and self.received is not None:
             self.raised = True
@@ -74,3 +82,5 @@ class StopSignals:
         if not self._draining:
             self.raised = True
             raise Interrupted(signum)
+        if self._ask_to_stop is not None:
+            self._ask_to_stop()

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
-from slm_vllm.types import EngineInfo
+from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 from support.fake_engine import FakeEngine
 from support.qa_files import write_rows
 
@@ -146,8 +146,29 @@ def test_a_signal_drains_and_says_128_plus_its_number(
     assert len(rest.asked) == 10 - kept
 
 
-@pytest.mark.parametrize("kind", [SystemError, EngineError])
+def test_a_signal_stops_the_questions_before_the_next_answer(
+    make_config: MakeConfig, signals_arrive: None
+) -> None:
+    class Slow(FakeEngine):
+        def stream(
+            self, requests: Iterable[GenerationRequest]
+        ) -> Generator[Completion, None, None]:
+            for request in requests:
+                self.asked.append(request)
+                os.kill(os.getpid(), signal.SIGTERM)
+            for request in self.asked:
+                yield Completion(request.request_id, "answer", "stop", 1, 1)
+
+    engine, config = Slow(), make_config()
+    with pytest.raises(Interrupted):
+        run(config, engine)
+    assert len(engine.asked) == 1
+    journal = (folder(config) / "predictions.jsonl").read_text().splitlines()
+    assert len(journal) == 1
+
+
 @pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("kind", [SystemError, EngineError])
 def test_a_signal_that_compiled_code_makes_an_error_of_is_still_a_signal(
     make_config: MakeConfig, kind: type[Exception], begun: bool
 ) -> None:
