@@ -90,6 +90,8 @@ def check(path_or_name: str, kind: str | None, as_json: bool) -> None:
     click.echo(f"  {'without contexts':<18} {report.without_contexts:,}")
     click.echo(f"  {'without documents':<18} {report.without_documents:,}")
     click.echo("  columns            " + ", ".join(f"{k}: {v}" for k, v in report.columns.items()))
+    for notice in report.notices:
+        click.echo(f"  {notice}")
     for row in report.first_rejected:
         click.echo(f"  line {row.line}: {row.reason}")
     if report.rejected > len(report.first_rejected):

@@ -9,9 +9,11 @@ from typing import ClassVar
 
 import polars as pl
 
+from slm_vllm.datasets.schema import DOCUMENT
 from slm_vllm.types import RejectedRow
 
 BATCH_ROWS = 256
+NO_DOCUMENTS = pl.DataFrame(schema=dict(DOCUMENT))
 
 
 class BaseDataset(ABC):
@@ -48,6 +50,21 @@ class BaseDataset(ABC):
             DataError: The file is missing, empty, damaged as a whole, of another layout, or holds
                 no usable row. The message names the file and what was found.
         """
+
+    @property
+    def notices(self) -> list[str]:
+        """What the last scan left out of rows that it gave, in words."""
+        return []
+
+    def corpus(self) -> Iterator[pl.DataFrame]:
+        """Yields what a retriever may search: frames with document_id, title and text.
+
+        By default the documents of all rows. A dataset whose corpus is a file of its own yields
+        that instead.
+        """
+        for frame in self.scan():
+            documents = frame.select(pl.col("documents").explode()).drop_nulls()
+            yield documents.unnest("documents") if documents.height else NO_DOCUMENTS
 
     def reject(self, row: RejectedRow) -> None:
         """Reports a row that is left out."""

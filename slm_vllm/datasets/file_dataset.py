@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,13 @@ import numpy as np
 import polars as pl
 
 from slm_vllm.datasets.base import BaseDataset
+from slm_vllm.datasets.reading.columnar import canonical_table, is_canonical, table_batches
+from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES
+from slm_vllm.datasets.reading.record import Record
+from slm_vllm.datasets.reading.records import Form, find_form, read_records
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
-from slm_vllm.datasets.rows.values import Document
+from slm_vllm.datasets.rows.fields import FieldNames
+from slm_vllm.datasets.rows.values import Document, ValueProblem
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.datasets.seen_ids import SeenIds
 from slm_vllm.errors import DataError
@@ -24,12 +30,20 @@ DUPLICATE = "duplicate question_id"
 """How the reason of a row that is rejected as a duplicate begins."""
 
 _REASONS_SHOWN = 3
-_METADATA = json.JSONEncoder(ensure_ascii=False, default=str)
+_LOSSES_APART = 20
+_METADATA = json.JSONEncoder(ensure_ascii=False, default=str, allow_nan=False)
 
 
 @dataclass(slots=True)
 class SourceRow:
-    """One canonical row and the line of the file it begins on."""
+    """One canonical row and where it stands.
+
+    Attributes:
+        line: The line of the file it begins on.
+        question_id: Its name.
+        other_id: Its name where an earlier row has `question_id`; "" where that is then the same
+            row once more.
+    """
 
     line: int
     question_id: str
@@ -38,32 +52,85 @@ class SourceRow:
     contexts: list[str] = field(default_factory=list)
     documents: list[Document] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
+    other_id: str = ""
+    path: str = ""
 
 
 @dataclass(slots=True)
 class NumberedFrame:
-    """A frame of `CANONICAL_SCHEMA` and the line of each of its rows."""
+    """A frame of `CANONICAL_SCHEMA`, where its rows stand, and names to fall back on."""
 
     frame: pl.DataFrame
     lines: list[int]
+    path: str = ""
+    other_ids: list[str] | None = None
 
 
 class FileDataset(BaseDataset):
-    """A dataset that gives numbered frames; `scan` admits each row or rejects it."""
+    """A dataset read from a file of any form, row by row.
+
+    A class of its own says in `row` what its records mean, and may override `check_columns` and
+    `records`.
+
+    Args:
+        path: See `BaseDataset`.
+        on_reject: See `BaseDataset`.
+        columns: See `FieldNames`.
+    """
 
     def __init__(
-        self, path: str | Path, *, on_reject: Callable[[RejectedRow], None] | None = None
+        self,
+        path: str | Path,
+        *,
+        on_reject: Callable[[RejectedRow], None] | None = None,
+        columns: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(path, on_reject=on_reject)
+        self.names = FieldNames(columns)
+        self._mapped = bool(columns)
         self._rejected: list[str] = []
         self._n_rejected = 0
+        self._lost: dict[str, list[int]] = {}
 
     @abstractmethod
-    def frames(self, batch_size: int, with_documents: bool) -> Iterator[NumberedFrame]:
-        """Yields at most `batch_size` rows at a time, in file order.
+    def row(self, record: Record, with_documents: bool) -> SourceRow:
+        """Makes a row of a record.
 
-        Rows that cannot be decoded are rejected here; what `scan` checks need not be.
+        Raises:
+            ValueProblem: The record has no question, or a value the row cannot do without is of
+                no use. It is rejected with the message as the reason.
         """
+
+    def check_columns(self, path: str, form: Form) -> None:
+        """Raises `DataError` where the columns of a file are not those of this class."""
+        self.names.require(path, form.columns, str(form))
+
+    def files(self) -> Iterator[str]:
+        """The files to read, in order."""
+        yield self.path
+
+    def open_form(self, path: str) -> Form:
+        """Opens one of the files."""
+        return find_form(path, self.names.is_row)
+
+    def records(self, path: str, form: Form, with_documents: bool) -> Iterator[Record]:
+        """The records of one of the files."""
+        return read_records(path, form, self.names.is_row, self.reject)
+
+    def lose(self, line: int, reason: str) -> None:
+        """Takes note of a field that is left out of a row which is kept."""
+        if reason not in self._lost and len(self._lost) >= _LOSSES_APART:
+            reason = "other fields"
+        self._lost.setdefault(reason, [line, 0])[1] += 1
+
+    @property
+    def notices(self) -> list[str]:
+        """See `BaseDataset.notices`."""
+        return [
+            f"{reason}: left out of {count:,} row{'s' if count > 1 else ''}, which "
+            f"{'are' if count > 1 else 'is'} kept (first at line {line})"
+            for reason, (line, count) in self._lost.items()
+        ]
 
     def scan(self, batch_size: int = 256, *, with_documents: bool = True) -> Iterator[pl.DataFrame]:
         """See `BaseDataset.scan`.
@@ -73,14 +140,15 @@ class FileDataset(BaseDataset):
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self._rejected, self._n_rejected = [], 0
+        self._rejected, self._n_rejected, self._lost = [], 0, {}
         seen = SeenIds()
         usable = 0
-        for numbered in self.frames(batch_size, with_documents):
-            frame = self._admit(numbered, seen)
-            usable += frame.height
-            if frame.height:
-                yield frame
+        for path in self.files():
+            for numbered in self._frames(path, batch_size, with_documents):
+                frame = self._admit(numbered, seen)
+                usable += frame.height
+                if frame.height:
+                    yield frame
         if not usable:
             raise DataError(self._nothing_usable())
 
@@ -91,6 +159,28 @@ class FileDataset(BaseDataset):
             self._rejected.append(f"line {row.line}: {row.reason}")
         super().reject(row)
 
+    def _frames(self, path: str, batch_size: int, with_documents: bool) -> Iterator[NumberedFrame]:
+        form = self.open_form(path)
+        if form.table is not None and not self._mapped:
+            if is_canonical(form.table.collect_schema()):
+                yield from _canonical_frames(path, form.table, batch_size, with_documents)
+                return
+        self.check_columns(path, form)
+        rows = self._rows(path, form, with_documents)
+        yield from in_frames(rows, batch_size, MAX_BATCH_BYTES)
+
+    def _rows(self, path: str, form: Form, with_documents: bool) -> Iterator[SourceRow]:
+        for record in self.records(path, form, with_documents):
+            try:
+                row = self.row(record, with_documents)
+            except ValueProblem as problem:
+                asked = self.names.find(record.value).value(record.value, "question")
+                excerpt = str(asked or "")[:EXCERPT_CHARACTERS]
+                self.reject(RejectedRow(path, record.line, str(problem), excerpt))
+            else:
+                row.path = path
+                yield row
+
     def _admit(self, numbered: NumberedFrame, seen: SeenIds) -> pl.DataFrame:
         frame = numbered.frame
         asked = frame.select(
@@ -100,6 +190,8 @@ class FileDataset(BaseDataset):
             pl.when(asked).then(frame["question_id"]).otherwise(None).alias("question_id")
         ).to_series()
         repeated = seen.add(ids)
+        if numbered.other_ids is not None:
+            frame, repeated = _renamed(frame, asked, repeated, numbered.other_ids, seen)
         admitted = asked & ~repeated
         if admitted.all():
             return frame
@@ -109,7 +201,8 @@ class FileDataset(BaseDataset):
             if name is not None:
                 reason = f"{DUPLICATE} {name!r}: an earlier row has it"
             line = numbered.lines[at]
-            self.reject(RejectedRow(self.path, line, reason, question[:EXCERPT_CHARACTERS]))
+            excerpt = question[:EXCERPT_CHARACTERS]
+            self.reject(RejectedRow(numbered.path or self.path, line, reason, excerpt))
         return frame.filter(admitted)
 
     def _nothing_usable(self) -> str:
@@ -124,6 +217,48 @@ class FileDataset(BaseDataset):
         )
 
 
+def require_columns(path: str, form: Form, *needed: tuple[str, ...]) -> None:
+    """Raises `DataError` when none of the alternatives of a needed column is in the file."""
+    if not form.columns and form.name == "jsonl":
+        return  # the first rows are damaged; the scan rejects each with its reason
+    missing = [names for names in needed if not set(names) & set(form.columns)]
+    if missing:
+        words = ", ".join(" or ".join(map(repr, names)) for names in missing)
+        raise DataError(
+            f"{path} has no column {words}. Found: {form}. "
+            "Check the file, or name its kind with dataset.kind=..."
+        )
+
+
+def _canonical_frames(
+    path: str, table: pl.LazyFrame, batch_size: int, with_documents: bool
+) -> Iterator[NumberedFrame]:
+    """Yields the rows of a table that has `CANONICAL_SCHEMA`; line n is its nth row."""
+    at = 1
+    for frame in table_batches(path, canonical_table(table, with_documents), batch_size):
+        yield NumberedFrame(frame, list(range(at, at + frame.height)), path)
+        at += frame.height
+
+
+def _renamed(
+    frame: pl.DataFrame, asked: pl.Series, repeated: pl.Series, other_ids: list[str], seen: SeenIds
+) -> tuple[pl.DataFrame, pl.Series]:
+    """Gives rows whose id an earlier row has their other one, and says which are still repeated.
+
+    The other ids of all rows are remembered, so that a row that stands twice is found out.
+    """
+    others = pl.Series("question_id", [name or None for name in other_ids], dtype=pl.String)
+    others = pl.select(pl.when(asked).then(others).otherwise(None)).to_series()
+    known = seen.add(others)
+    renamed = repeated & others.is_not_null() & ~known
+    if not renamed.any():
+        return frame, repeated
+    names = pl.select(
+        pl.when(renamed).then(others).otherwise(frame["question_id"]).alias("question_id")
+    )
+    return frame.with_columns(names.to_series()), repeated & ~renamed
+
+
 def to_frame(rows: list[SourceRow]) -> NumberedFrame:
     """Puts rows into one frame of `CANONICAL_SCHEMA`."""
     frame = pl.DataFrame(
@@ -133,11 +268,30 @@ def to_frame(rows: list[SourceRow]) -> NumberedFrame:
             "answers": _lists([row.answers for row in rows], "answers"),
             "contexts": _lists([row.contexts for row in rows], "contexts"),
             "documents": _lists([row.documents for row in rows], "documents"),
-            "metadata": [_METADATA.encode(row.metadata) for row in rows],
+            "metadata": [_encoded(row.metadata) for row in rows],
         },
         schema=CANONICAL_SCHEMA,
     )
-    return NumberedFrame(frame, [row.line for row in rows])
+    others = [row.other_id for row in rows] if any(row.other_id for row in rows) else None
+    return NumberedFrame(frame, [row.line for row in rows], rows[0].path, others)
+
+
+def _encoded(metadata: dict[str, Any]) -> str:
+    try:
+        return _METADATA.encode(metadata)
+    except (ValueError, TypeError, RecursionError):
+        return _METADATA.encode(_plain(metadata))
+
+
+def _plain(value: Any) -> Any:
+    """Brings a value to what JSON has: no NaN, no keys but texts."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(kept) for key, kept in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _lists(values: Sequence[Sequence[Any]], column: str) -> pl.Series:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from slm_vllm.datasets.file_dataset import DUPLICATE
-from slm_vllm.datasets.reading.records import find_layout
+from slm_vllm.datasets.file_dataset import DUPLICATE, FileDataset
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
@@ -36,6 +35,7 @@ class CheckReport:
         without_contexts: Usable rows without gold contexts; `oracle` mode cannot help them.
         without_documents: Usable rows without documents; `retriever` mode has nothing of theirs.
         first_rejected: The first of the rejected rows, with line and reason.
+        notices: What was left out of rows that are kept.
     """
 
     path: str
@@ -49,6 +49,7 @@ class CheckReport:
     without_contexts: int = 0
     without_documents: int = 0
     first_rejected: list[RejectedRow] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Gives the report as plain values."""
@@ -75,7 +76,9 @@ def check_dataset(
     """
     rejects = _Rejects()
     dataset = open_dataset(kind, path, on_reject=rejects, options=options)
-    layout = "" if "://" in path else str(find_layout(path))
+    layout = ""
+    if isinstance(dataset, FileDataset):
+        layout = str(dataset.open_form(next(dataset.files())))
     columns = {name: str(dtype) for name, dtype in CANONICAL_SCHEMA.items()}
     report = CheckReport(path, dataset.kind, layout, columns)
     for frame in dataset.scan():
@@ -87,6 +90,7 @@ def check_dataset(
         report.without_documents += documents
     report.rejected, report.duplicates = rejects.count, rejects.duplicates
     report.first_rejected = rejects.first
+    report.notices = dataset.notices
     return report
 
 

@@ -8,25 +8,24 @@ from typing import Any
 
 import polars as pl
 
-from slm_vllm.datasets.file_dataset import FileDataset, NumberedFrame, SourceRow, in_frames
+from slm_vllm.datasets.file_dataset import FileDataset, SourceRow, require_columns
 from slm_vllm.datasets.identity import content_id, document_id
 from slm_vllm.datasets.pages.gold import gold_contexts, short_answers, title_from_url
 from slm_vllm.datasets.pages.html import clean_text, has_tags, page_title
 from slm_vllm.datasets.pages.tokens import PageTokens
-from slm_vllm.datasets.reading.columnar import canonical_frames
-from slm_vllm.datasets.reading.json_documents import JsonRow, array_rows, decode_lines
-from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES, Line, line_batches
-from slm_vllm.datasets.reading.records import find_layout, require_columns
-from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
+from slm_vllm.datasets.reading.json_lines import decode_lines
+from slm_vllm.datasets.reading.lines import line_batches
+from slm_vllm.datasets.reading.record import Record
+from slm_vllm.datasets.reading.records import Form
 from slm_vllm.datasets.rows.values import (
     ValueProblem,
+    answers_of,
     first_of,
     require_key,
     text_of,
     texts_of,
     unique,
 )
-from slm_vllm.types import RejectedRow
 
 _OFFSETS = {"start_token": pl.Int64, "end_token": pl.Int64}
 _ANNOTATION = pl.Struct(
@@ -58,65 +57,33 @@ class NqDataset(FileDataset):
     """
 
     kind = "nq"
+    _converted = False
 
-    def frames(self, batch_size: int, with_documents: bool) -> Iterator[NumberedFrame]:
-        """See `FileDataset.frames`."""
-        layout = find_layout(self.path)
-        if layout.form == "parquet":
-            yield from canonical_frames(self.path, layout, batch_size, with_documents)
+    def check_columns(self, path: str, form: Form) -> None:
+        """See `FileDataset.check_columns`."""
+        require_columns(path, form, ("question",), ("answer",))
+        self._converted = "long_context" in form.columns or "context" in form.columns
+        if not self._converted:
+            require_columns(path, form, ("document_text",))
+
+    def records(self, path: str, form: Form, with_documents: bool) -> Iterator[Record]:
+        """See `FileDataset.records`; raw lines are decoded in part."""
+        if self._converted or form.name != "jsonl":
+            yield from super().records(path, form, with_documents)
             return
-        require_columns(self.path, layout, ("question",), ("answer",))
-        converted = "long_context" in layout.columns or "context" in layout.columns
-        if not converted:
-            require_columns(self.path, layout, ("document_text",))
-        read = self._converted_rows if converted else self._raw_rows
-        yield from in_frames(
-            read(layout.form, with_documents),
-            batch_size,
-            MAX_BATCH_BYTES,
-        )
+        for batch in line_batches(path, self.reject, max_bytes=_DECODED_BYTES):
+            yield from decode_lines(path, batch, self.reject, _RAW)
 
-    def _raw_rows(self, form: str, with_documents: bool) -> Iterator[SourceRow]:
-        for row, line in self._raw_objects(form):
-            try:
-                yield _raw_row(row, line, with_documents)
-            except ValueProblem as problem:
-                self._reject(row, problem)
-
-    def _raw_objects(self, form: str) -> Iterator[tuple[JsonRow, Line | None]]:
-        """Yields decoded rows, each with its line where that holds more keys than were decoded."""
-        if form == "json":
-            for row in array_rows(self.path, self.reject):
-                yield row, None
-            return
-        for batch in line_batches(self.path, self.reject, max_bytes=_DECODED_BYTES):
-            by_number = {line.number: line for line in batch}
-            for row in decode_lines(self.path, batch, self.reject, _RAW):
-                yield row, by_number[row.line]
-
-    def _converted_rows(self, form: str, with_documents: bool) -> Iterator[SourceRow]:
-        for row in self._converted_objects(form):
-            try:
-                yield _converted_row(row, with_documents)
-            except ValueProblem as problem:
-                self._reject(row, problem)
-
-    def _converted_objects(self, form: str) -> Iterator[JsonRow]:
-        if form == "json":
-            yield from array_rows(self.path, self.reject, ("train", "eval"))
-            return
-        for batch in line_batches(self.path, self.reject):
-            yield from decode_lines(self.path, batch, self.reject)
-
-    def _reject(self, row: JsonRow, problem: ValueProblem) -> None:
-        excerpt = str(row.value.get("question") or "")[:EXCERPT_CHARACTERS]
-        self.reject(RejectedRow(self.path, row.line, str(problem), excerpt))
+    def row(self, record: Record, with_documents: bool) -> SourceRow:
+        """See `FileDataset.row`."""
+        make = _converted_row if self._converted else _raw_row
+        return make(record, with_documents)
 
 
-def _raw_row(row: JsonRow, line: Line | None, with_documents: bool) -> SourceRow:
+def _raw_row(row: Record, with_documents: bool) -> SourceRow:
     value = row.value
     if any(value.get(key) is None for key in _NEEDED):
-        whole = value if line is None else json.loads(line.text)
+        whole = json.loads(row.text) if row.text else value
         for key in _NEEDED:
             require_key(whole, (key,))
     page = text_of(value["document_text"], "document_text")
@@ -125,7 +92,7 @@ def _raw_row(row: JsonRow, line: Line | None, with_documents: bool) -> SourceRow
     annotations = _annotations(value.get("annotations"))
 
     def candidates() -> Sequence[Mapping[str, Any]]:
-        whole = value if line is None else json.loads(line.text)
+        whole = json.loads(row.text) if row.text else value
         offered = whole.get("long_answer_candidates")
         return offered if isinstance(offered, list) else []
 
@@ -147,7 +114,7 @@ def _annotations(value: Any) -> list[Mapping[str, Any]]:
     return [annotation for annotation in value if annotation is not None]
 
 
-def _converted_row(row: JsonRow, with_documents: bool) -> SourceRow:
+def _converted_row(row: Record, with_documents: bool) -> SourceRow:
     value = row.value
     require_key(value, ("question",))
     require_key(value, ("answer", "answers"))
@@ -188,7 +155,7 @@ def _row(
         line=line,
         question_id=text_of(name, "id") or content_id("nq", question, url),
         question=question,
-        answers=texts_of(first_of(value, ("answer", "answers")), "answer"),
+        answers=answers_of(first_of(value, ("answer", "answers")), "answer"),
         contexts=contexts,
         documents=documents,
         metadata={"url": url, "title": title, "short_answers": shorts},

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.datasets.base import BaseDataset
-from slm_vllm.datasets.reading.records import Layout, find_layout
+from slm_vllm.datasets.reading.records import Form, find_form
+from slm_vllm.datasets.rows.fields import FieldNames
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.nearest import nearest
@@ -87,8 +88,8 @@ def open_dataset(
         StorageError: A URL cannot be downloaded.
     """
     path = fetched_path(path, cache_dir)
-    found = dataset_class(kind or sniff_kind(path))
     given = {key: value for key, value in (options or {}).items() if value is not None}
+    found = dataset_class(kind or sniff_kind(path, given.get("columns")))
     accepted = [
         name for name in inspect.signature(found).parameters if name not in ("path", "on_reject")
     ]
@@ -126,21 +127,26 @@ def fetched_path(
     return str(cached_dataset(str(path), Path(cache_dir), notices=notices))
 
 
-def sniff_kind(path: str) -> str:
+def sniff_kind(path: str, columns: Mapping[str, Any] | None = None) -> str:
     """Finds the kind of a file from its first bytes, and its name where those leave a choice.
+
+    Args:
+        path: The file.
+        columns: The user's mapping; with one, only kinds that take it are found.
 
     Raises:
         DataError: The file cannot be read, or no kind has this layout.
     """
     if path.startswith("hf://"):
         return "hf"
-    layout = find_layout(path)
-    kind = _kind_of(layout, Path(path).name.lower())
+    if columns or "*" in path:
+        return "qa_pairs"
+    names = FieldNames()
+    form = find_form(path, names.is_row)
+    kind = _kind_of(form, Path(path).name.lower(), names)
     if kind is None:
-        raise DataError(
-            f"{path}: no known layout. Found: {layout}. Known: {_KNOWN_LAYOUTS}. "
-            "For other columns set dataset.kind=hf and dataset.options.columns."
-        )
+        names.require(path, form.columns, f"{form}")
+        raise DataError(f"{path}: no known layout. Found: {form}. Known: {_KNOWN_LAYOUTS}.")
     return kind
 
 
@@ -149,19 +155,19 @@ def demo_path() -> Path:
     return Path(str(files("slm_vllm.datasets").joinpath("data").joinpath("demo.jsonl")))
 
 
-def _kind_of(layout: Layout, name: str) -> str | None:
-    columns = set(layout.columns)
+def _kind_of(form: Form, name: str, names: FieldNames) -> str | None:
+    columns = set(form.columns)
     if {"document_text", "question"} <= columns or {"long_context", "question"} <= columns:
         return "nq"
     named_simple_qa = "simple_qa" in name or "simpleqa" in name
     asks = "question" in columns and bool(columns & {"answer", "answers"})
     if {"problem", "answer"} <= columns or (asks and named_simple_qa):
         return "simple_qa"
-    if asks and layout.form == "json" and {"id", "documents", "metadata"} <= columns:
+    if asks and form.name == "json" and {"id", "documents", "metadata"} <= columns:
         return "simple_qa"
-    if asks and (layout.form != "parquet" or "question_id" in columns):
+    if names.is_row(dict.fromkeys(form.columns)):
         return "qa_pairs"
     # The first lines of a JSON Lines file may all be damaged; its name is then the only sign.
-    if layout.form == "jsonl" and not columns and name.startswith(("nq", "qa_pairs")):
+    if form.name == "jsonl" and not columns and name.startswith(("nq", "qa_pairs")):
         return "nq" if name.startswith("nq") else "qa_pairs"
     return None

@@ -53,8 +53,8 @@ def test_split_and_pattern(squad: Path) -> None:
 
 
 def test_missing_column_names_what_was_found(squad: Path) -> None:
-    with pytest.raises(DataError, match="'question'.*Found: id, query.*columns"):
-        read(squad, "hf")
+    with pytest.raises(DataError, match=r"'level2'.*Found: parquet with the columns id, query"):
+        read(squad, "hf", columns={"metadata": ["level2"]})
     with pytest.raises(ConfigError, match="unknown field"):
         read(squad, "hf", columns={"frage": "query"})
 

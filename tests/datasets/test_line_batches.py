@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slm_vllm.datasets.reading import json_documents
-from slm_vllm.datasets.reading.json_documents import array_rows
+from slm_vllm.datasets.reading import json_cursor
+from slm_vllm.datasets.reading.json_documents import document_records
 from slm_vllm.datasets.reading.lines import line_batches
 from slm_vllm.types import RejectedRow
 from support.dataset_samples import write
 
 SHARED_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+def asks(value: Mapping[str, Any]) -> bool:
+    return "a" in value
 
 
 def never(row: RejectedRow) -> None:
@@ -57,8 +63,8 @@ def test_array_reader_agrees_with_json_loads(
     text = json.dumps(rows, indent=indent, ensure_ascii=ascii_only)
     path = str(write(tmp_path / "a.json", text.encode()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_documents, "_CHUNK_CHARACTERS", chunk)
-        got = list(array_rows(path, never))
+        patch.setattr(json_cursor, "CHUNK_BYTES", chunk)
+        got = list(document_records(path, never, asks))
     assert [row.value for row in got] == rows
     if indent and rows:
         lines = text.split("\n")
@@ -70,8 +76,8 @@ def test_arrays_within_an_object(tmp_path: Path, chunk: int) -> None:
     content = b'{"train_size": 12345, "train": [{"a": 1}],\n "x": [1], "eval": [{"a": 2}, 3]}'
     rejected: list[RejectedRow] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_documents, "_CHUNK_CHARACTERS", chunk)
+        patch.setattr(json_cursor, "CHUNK_BYTES", chunk)
         path = str(write(tmp_path / "a.json", content))
-        got = [tuple(row) for row in array_rows(path, rejected.append, ("train", "eval"))]
+        got = [row[:3] for row in document_records(path, rejected.append, asks)]
     assert got == [(1, {"a": 1}, "train"), (2, {"a": 2}, "eval")]
     assert [(row.line, row.reason) for row in rejected] == [(2, "a JSON number, not an object")]

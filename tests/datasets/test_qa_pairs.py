@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
+
+from slm_vllm.datasets.qa_pairs import QaPairsDataset
 from slm_vllm.datasets.registry import demo_path
 from support.dataset_samples import jsonl, read, write
 
@@ -38,18 +41,25 @@ def test_same_rows_as_array_and_csv(tmp_path: Path) -> None:
     assert lines == array == csv
 
 
-def test_wrong_types_name_the_key(tmp_path: Path) -> None:
+def test_a_question_of_a_wrong_type_costs_the_row_other_fields_themselves(tmp_path: Path) -> None:
     given = [
         {"question": ["a"], "answer": "x"},
-        {"question": "a", "answer": {"b": 1}},
-        {"question": "a", "answer": "x", "metadata": "text"},
+        {"question": "b", "answer": {"b": 1}, "context": "c"},
+        {"question": "c", "answer": "x", "metadata": "text"},
+        {"question": "d", "answer": "x", "context": [{"page": 3}, "kept"], "id": ["y"]},
         {"question": "fine", "answer": "x"},
     ]
-    rows, rejected = read(write(tmp_path / "a.jsonl", jsonl(given)))
-    assert [row["question"] for row in rows] == ["fine"]
-    assert [row.line for row in rejected] == [1, 2, 3]
-    for row, key in zip(rejected, ("question", "answer", "metadata"), strict=True):
-        assert repr(key) in row.reason
+    dataset = QaPairsDataset(write(tmp_path / "a.jsonl", jsonl(given)), on_reject=list().append)
+    rows = pl.concat(dataset.scan()).to_dicts()
+    assert [row["question"] for row in rows] == ["b", "c", "d", "fine"]
+    assert [row["answers"] for row in rows] == [[], ["x"], ["x"], ["x"]]
+    assert [row["contexts"] for row in rows] == [["c"], [], ["kept"], []]
+    assert json.loads(rows[1]["metadata"]) == {"metadata": "text"}
+    losses = dataset.notices
+    assert len(losses) == 3
+    for key, line in (("answer", 2), ("context", 4), ("id", 4)):
+        (notice,) = [loss for loss in losses if repr(key) in loss]
+        assert f"first at line {line}" in notice
 
 
 def test_demo_reads_without_rejects() -> None:

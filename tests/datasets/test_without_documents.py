@@ -51,7 +51,7 @@ def test_nq_converted_with_a_page_of_a_wrong_type(tmp_path: Path) -> None:
 
 def test_simple_qa(tmp_path: Path) -> None:
     rows = [simple_qa_row(1), simple_qa_row(2, documents="['a', {'text': ['b']}]")]
-    assert both(write(tmp_path / "a.csv", simple_qa_csv(rows)), "simple_qa").height == 1
+    assert both(write(tmp_path / "a.csv", simple_qa_csv(rows)), "simple_qa").height == 2
 
 
 DOCUMENTS = ["t", ["t", {"text": "u", "id": 3}], {"text": "u", "title": []}, [{"url": {}}], [[]]]
@@ -59,7 +59,7 @@ DOCUMENTS = ["t", ["t", {"text": "u", "id": 3}], {"text": "u", "title": []}, [{"
 
 def test_qa_pairs(tmp_path: Path) -> None:
     rows = [{"question": f"q{n}", "answer": "a", "documents": d} for n, d in enumerate(DOCUMENTS)]
-    assert both(write(tmp_path / "a.jsonl", jsonl(rows)), "qa_pairs").height == 3
+    assert both(write(tmp_path / "a.jsonl", jsonl(rows)), "qa_pairs").height == 5
 
 
 @pytest.mark.parametrize("documents", [["t", "u"], [["t"], ["u"]], [[{"text": "t"}], []], [1, 2]])
@@ -69,14 +69,13 @@ def test_hf(tmp_path: Path, documents: list[Any]) -> None:
     assert both(tmp_path / "a.parquet", "hf").height == 2
 
 
-def test_hf_rejects_documents_it_cannot_use(tmp_path: Path) -> None:
-    frame = {"question": ["q", "r"], "answers": ["a", "b"], "documents": [[{"text": ["t"]}], None]}
-    pl.DataFrame(frame).write_parquet(tmp_path / "a.parquet")
-    for with_documents in (True, False):
-        rejected: list[RejectedRow] = []
-        dataset = open_dataset("hf", tmp_path / "a.parquet", on_reject=rejected.append)
-        (frame,) = dataset.scan(with_documents=with_documents)
-        assert [row.line for row in rejected] == [1] and frame.height == 1
+def test_documents_of_no_use_cost_no_row(tmp_path: Path) -> None:
+    documents = [[{"page": 3, "text": None}, {"page": 4, "text": "t"}], None]
+    pl.DataFrame(
+        {"question": ["q", "r"], "answers": ["a", "b"], "documents": documents}
+    ).write_parquet(tmp_path / "a.parquet")
+    frame = both(tmp_path / "a.parquet", "hf")
+    assert [[d["text"] for d in row] for row in frame["documents"].to_list()] == [["t"], []]
 
 
 @pytest.mark.parametrize(

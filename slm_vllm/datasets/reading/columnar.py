@@ -1,4 +1,4 @@
-"""Canonical rows in Parquet: the form that streams."""
+"""Tables in columns: Parquet, Arrow and Feather files."""
 
 from __future__ import annotations
 
@@ -9,54 +9,78 @@ from typing import Any
 
 import polars as pl
 
-from slm_vllm.datasets.file_dataset import NumberedFrame
-from slm_vllm.datasets.reading.records import Layout, require_columns
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.errors import DataError
 
 ROW_GROUP_ROWS = 1000
 ROW_GROUP_BYTES = 16 << 20  # a reader holds several row groups at a time
 
+# A panic is what polars makes of some damaged files; it is no Exception.
+ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
+"""What polars raises of a file it cannot read."""
 
-def canonical_frames(
-    path: str, layout: Layout, batch_size: int, with_documents: bool = True
-) -> Iterator[NumberedFrame]:
-    """Yields the rows of a Parquet file that has `CANONICAL_SCHEMA`; line n is its nth row.
 
-    Columns beyond question_id, question and answers may be missing. Without
-    documents their column is not read.
+def open_table(path: str, head: bytes) -> tuple[str, pl.LazyFrame] | None:
+    """Opens a file in columns: "parquet" or "arrow" and its table; None where it is neither.
 
     Raises:
-        DataError: A needed column is missing, has another type, or the file is damaged.
+        DataError: It is truncated or corrupt.
     """
-    require_columns(path, layout, ("question_id",), ("question",), ("answers",))
-    lazy = pl.scan_parquet(path)
-    present = set(layout.columns) - (set() if with_documents else {"documents"})
+    opened = next((form for magic, form in _FORMS.items() if head.startswith(magic)), None)
+    if opened is None:
+        return None
+    form, scan = opened
+    try:
+        table = scan(path)
+        table.collect_schema()
+    except ERRORS as error:
+        raise DataError(
+            f"{path}: the {form.capitalize()} file is truncated or corrupt ({first_line(error)}). "
+            "Fetch or convert it again; if it is packed (.gz, .zst), unpack it."
+        ) from error
+    return form, table
+
+
+def is_canonical(schema: pl.Schema) -> bool:
+    """Whether a table has the columns of `CANONICAL_SCHEMA` with their types, most of them."""
+    needed = {"question_id", "question", "answers"} <= set(schema)
+    return needed and all(
+        schema[name] == dtype for name, dtype in CANONICAL_SCHEMA.items() if name in schema
+    )
+
+
+def canonical_table(table: pl.LazyFrame, with_documents: bool) -> pl.LazyFrame:
+    """Gives the canonical columns of a table that has them; those it lacks are empty.
+
+    Without documents their column is not read.
+    """
+    present = set(table.collect_schema()) - (set() if with_documents else {"documents"})
     columns = [
         (pl.col(name) if name in present else pl.lit(None).alias(name)).cast(dtype)
         for name, dtype in CANONICAL_SCHEMA.items()
     ]
-    filled = [
+    return table.select(columns).with_columns(
         pl.col("question_id", "question").fill_null(""),
         pl.col("answers")
         .fill_null([])
         .list.filter((pl.element().str.strip_chars() != "").fill_null(False)),
         pl.col("contexts", "documents").fill_null([]),
         pl.col("metadata").fill_null("{}"),
-    ]
-    at = 1
-    for frame in parquet_batches(path, lazy.select(columns).with_columns(filled), batch_size):
-        yield NumberedFrame(frame, list(range(at, at + frame.height)))
-        at += frame.height
+    )
 
 
-def parquet_batches(path: str, lazy: pl.LazyFrame, batch_size: int) -> Iterator[pl.DataFrame]:
-    """Yields the rows of a lazy frame in order, at most `batch_size` at a time."""
+def table_batches(path: str, table: pl.LazyFrame, batch_size: int) -> Iterator[pl.DataFrame]:
+    """Yields the rows of a table in order, at most `batch_size` at a time."""
     try:
-        for frame in lazy.collect_batches(chunk_size=batch_size, maintain_order=True):
+        for frame in table.collect_batches(chunk_size=batch_size, maintain_order=True):
             yield from frame.iter_slices(batch_size)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    except ERRORS as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what polars says."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def write_parquet(path: Path, frames: Iterable[pl.DataFrame]) -> None:
@@ -92,3 +116,15 @@ def write_parquet(path: Path, frames: Iterable[pl.DataFrame]) -> None:
         if failures:
             raise failures[0] from None
         raise
+
+
+def _scan_stream(path: str) -> pl.LazyFrame:
+    """Reads an Arrow stream, as `datasets` keeps them in its cache: whole, since polars must."""
+    return pl.read_ipc_stream(path).lazy()
+
+
+_FORMS: dict[bytes, tuple[str, Callable[[str], pl.LazyFrame]]] = {
+    b"PAR1": ("parquet", lambda path: pl.scan_parquet(path, glob=False)),
+    b"ARROW1": ("arrow", lambda path: pl.scan_ipc(path, glob=False)),
+    b"\xff\xff\xff\xff": ("arrow", _scan_stream),
+}

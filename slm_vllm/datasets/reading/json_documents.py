@@ -1,304 +1,163 @@
-"""JSON objects out of lines, and out of files that are one large array."""
+"""Rows of a JSON file that is not one object a line: an array, or an object around the rows."""
 
 from __future__ import annotations
 
-import codecs
-import json
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-import polars as pl
-
-from slm_vllm.datasets.reading.lines import Line
-from slm_vllm.datasets.reading.opening import DAMAGE, UTF8_BOM, check_encoding, open_bytes
+from slm_vllm.datasets.reading.json_cursor import JsonCursor
+from slm_vllm.datasets.reading.json_lines import holds_lone_surrogate, json_type
+from slm_vllm.datasets.reading.record import IsRow, Record, Reject
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow
 
-Reject = Callable[[RejectedRow], None]
+KEY = "id"
+"""Where a row keeps the name it has in an object of rows, unless it has such a field."""
 
-_CHUNK_CHARACTERS = 1 << 20
-_MAX_VALUE_CHARACTERS = 256 << 20
-# A value cut off by the end of the buffer fails within an escape or literal of this length.
-_TORN_CHARACTERS = 16
+_ROWS_LOOKED_AT = 1000
 
 
-class JsonRow(NamedTuple):
-    """An object, the line it begins on, and the key of the array it stands in ("" at the top)."""
+def document_records(path: str, reject: Reject, is_row: IsRow) -> Iterator[Record]:
+    """Yields the objects of a JSON document, in bounded memory where the rows stand one by one.
 
-    line: int
-    value: dict[str, Any]
-    section: str = ""
-
-
-def decode_lines(
-    path: str,
-    lines: list[Line],
-    reject: Reject,
-    dtype: pl.Struct | None = None,
-) -> list[JsonRow]:
-    """Decodes lines that hold one JSON object each; bad ones are rejected with the reason.
+    Rows are the objects of an array; of the arrays in an object (`{"data": [...]}`, splits); or
+    the values of an object of objects. An object of columns, as `DataFrame.to_json` and
+    `Dataset.to_dict` write it, is read whole.
 
     Args:
-        path: The file, for messages.
-        lines: The lines.
-        reject: Takes the bad ones.
-        dtype: The keys wanted, with types. With it polars decodes the whole batch at once; missing
-            keys become None, others are left out. Without it each object keeps all its keys.
-    """
-    if dtype is not None and not any(_may_hold_surrogate(line.text) for line in lines):
-        try:
-            values = _decode_series([line.text for line in lines], dtype)
-        except pl.exceptions.PolarsError:
-            values = []
-        decoded = [value for value in values if value is not None]
-        if len(decoded) == len(lines):
-            return [JsonRow(line.number, row) for line, row in zip(lines, decoded, strict=True)]
-    rows = []
-    for line in lines:
-        try:
-            rows.append(JsonRow(line.number, _decode_line(line.text, dtype)))
-        except ValueError as error:
-            excerpt = line.text[:EXCERPT_CHARACTERS]
-            reject(RejectedRow(path, line.number, str(error), excerpt))
-    return rows
-
-
-def array_rows(path: str, reject: Reject, sections: tuple[str, ...] = ()) -> Iterator[JsonRow]:
-    """Yields the objects of a file that is one JSON array, in bounded memory.
-
-    Args:
-        path: The file; compressed ones are read as well.
+        path: The file, packed or not.
         reject: Takes elements that are not objects.
-        sections: The file may be an object instead, with the arrays under these keys.
+        is_row: Tells the objects that are rows from those around them and beside them.
 
     Raises:
-        DataError: The JSON is damaged; the line and column are given.
+        DataError: The JSON is damaged, with line and column; or it is sound and holds no rows.
     """
-    reader = _JsonReader(path)
-    for section in _sections(reader, sections):
-        for line, value in reader.elements():
-            if isinstance(value, dict) and not _holds_lone_surrogate(value):
-                yield JsonRow(line, value, section)
-                continue
-            reason = "a lone surrogate in a text"
-            if not isinstance(value, dict):
-                reason = f"a JSON {_json_type(value)}, not an object"
-            reject(RejectedRow(path, line, reason, repr(value)[:EXCERPT_CHARACTERS]))
+    cursor = JsonCursor(path)
+    for row in _values(cursor, is_row):
+        if isinstance(row.value, dict) and not holds_lone_surrogate(row.value):
+            yield row
+            continue
+        reason = "a lone surrogate in a text"
+        if not isinstance(row.value, dict):
+            reason = f"a JSON {json_type(row.value)}, not an object"
+        reject(RejectedRow(path, row.line, reason, repr(row.value)[:EXCERPT_CHARACTERS]))
 
 
-def _decode_series(texts: list[str], dtype: pl.Struct) -> list[dict[str, Any] | None]:
-    return pl.Series(texts, dtype=pl.String).str.json_decode(dtype).to_list()
+def holds_lines(path: str, is_row: IsRow) -> bool:
+    """Whether a file that begins with "{" holds one object a line, and not one around its rows."""
+    cursor = JsonCursor(path)
+    first, inner = 1, 0
+    rest: dict[str, Any] = {}
+    try:
+        cursor.peek()
+        first = cursor.line
+        for _ in _rows_ahead(cursor, is_row, rest):
+            inner += 1
+            if cursor.peek() == "[" or inner > _ROWS_LOOKED_AT:
+                return False
+            cursor.value()
+        on_one_line = cursor.line == first
+        more = cursor.peek() not in ("", "\0")
+    except DataError:
+        return cursor.line == first  # damaged: there is more than one line, and one is lost
+    single = is_row(rest) and not inner and not _is_columnar(rest, is_row)
+    return on_one_line and (more or single)
 
 
-def _decode_line(text: str, dtype: pl.Struct | None) -> dict[str, Any]:
-    """Decodes one line as the batch would have been; `ValueError` says what is wrong."""
-    if dtype is not None and not _may_hold_surrogate(text):
-        try:
-            values = _decode_series([text], dtype)
-        except pl.exceptions.PolarsError as error:
-            problem = str(error)
+def _values(cursor: JsonCursor, is_row: IsRow) -> Iterator[Record]:
+    """Yields what stands where a row should; the value need not be an object."""
+    while (sign := cursor.peek()) not in ("", "\0"):
+        if sign == "[":
+            for line in cursor.elements():
+                yield Record(line, cursor.value())
+        elif sign == "{":
+            yield from _object(cursor, is_row)
         else:
-            if values and values[0] is not None:
-                return values[0]
-            problem = "not a JSON object"
-        _loads_object(text)
-        raise ValueError(_type_problem(problem))
-    value = _loads_object(text)
-    if _may_hold_surrogate(text) and _holds_lone_surrogate(value):
-        raise ValueError("a lone surrogate in a text (\\ud800 to \\udfff without its pair)")
-    if dtype is None:
-        return value
-    return _decode_line(json.dumps(value, ensure_ascii=False), dtype)
+            raise cursor.error("neither an array nor an object")
 
 
-def _loads_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"invalid JSON at column {error.colno}: {error.msg}") from error
-    except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"a JSON {_json_type(value)}, not an object")
-    return value
+def _object(cursor: JsonCursor, is_row: IsRow) -> Iterator[Record]:
+    line = cursor.line
+    rest: dict[str, Any] = {}
+    found = False
+    for key in _rows_ahead(cursor, is_row, rest):
+        found = True
+        if cursor.peek() == "[":
+            for at in cursor.elements():
+                yield Record(at, cursor.value(), key)
+        else:
+            at, value = cursor.line, cursor.value()
+            yield Record(at, value if key.isdigit() else {KEY: key, **value})
+    if not found:
+        rows = list(_rows_of(rest, is_row))
+        if not rows:
+            raise DataError(
+                f"{cursor.path} is valid JSON, but no rows were found in its object with the keys "
+                f"{', '.join(map(repr, list(rest)[:8])) or '(none)'}. Rows are objects in an "
+                "array, alone or under a key, or columns of equal length."
+            )
+        for section, value in rows:
+            yield Record(line, value, section)
 
 
-def _type_problem(message: str) -> str:
-    first = message.split("\n")[0].removeprefix("error deserializing JSON: ")
-    return f"wrong type: {first[:200]}"
+def _rows_ahead(cursor: JsonCursor, is_row: IsRow, rest: dict[str, Any]) -> Iterator[str]:
+    """Walks an object; yields the keys with an array of rows, or one row, ahead.
+
+    Whoever asks for the next has passed over it. All other keys go into `rest`.
+    """
+    for key in cursor.items():
+        if is_row(rest) or is_row({key: None}):
+            rest[key] = cursor.value()
+            continue
+        opening = cursor.peek()
+        ahead = cursor.ahead() if opening in ("[", "{") else None
+        if ahead is None or not is_row(ahead):
+            rest[key] = cursor.value()
+        elif opening == "{" and _is_columnar(ahead, is_row):
+            rest[key] = cursor.value()
+        else:
+            yield key
 
 
-def _json_type(value: Any) -> str:
-    names = {list: "array", str: "string", bool: "boolean", type(None): "null", dict: "object"}
-    return names.get(type(value), "number")
+def _rows_of(value: Mapping[str, Any], is_row: IsRow) -> Iterator[tuple[str, Any]]:
+    """Yields section and row of an object that was read whole."""
+    if "columns" in value and isinstance(value.get("data"), list):
+        names = [str(name) for name in value["columns"]]
+        for row in value["data"]:
+            whole = isinstance(row, list) and len(row) == len(names)
+            yield "", dict(zip(names, row, strict=True)) if whole else row
+    elif _is_columnar(value, is_row):
+        yield from (("", row) for row in _transposed(value))
+    elif is_row(value):
+        yield "", dict(value)
+    else:
+        for key, inner in value.items():
+            if isinstance(inner, list) and any(isinstance(item, dict) for item in inner):
+                yield from ((key, item) for item in inner)
+            elif isinstance(inner, dict):
+                found = list(_rows_of(inner, is_row)) or [("", inner)]
+                yield from ((section or key, row) for section, row in found)
 
 
-def _may_hold_surrogate(text: str) -> bool:
-    if "\\" not in text:
+def _is_columnar(value: Mapping[str, Any], is_row: IsRow) -> bool:
+    """Whether an object holds a column under each key: lists of one length, or {"0": ...}."""
+    columns = list(value.values())
+    named = is_row(value)
+    if len(columns) < 2 and not named:
         return False
-    # Three times as fast as two searches for "\\ud" and "\\uD" in a line of some hundred KB.
-    line = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
-    at = np.flatnonzero(line[:-2] == ord("\\"))
-    at = at[line[at + 1] == ord("u")]
-    return bool((line[at + 2] | 32 == ord("d")).any())
-
-
-def _holds_lone_surrogate(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return True
+    if columns and all(isinstance(column, list) for column in columns):
+        nested = any(isinstance(item, dict) for column in columns for item in column[:1])
+        return len({len(column) for column in columns}) == 1 and (named or not nested)
+    if columns and all(isinstance(column, dict) for column in columns):
+        numbered = all(name.isdigit() for name in columns[0])
+        return len({tuple(column) for column in columns}) == 1 and (named or numbered)
     return False
 
 
-def _sections(reader: _JsonReader, sections: tuple[str, ...]) -> Iterator[str]:
-    """Puts the reader before each array of rows in turn and yields its key."""
-    if reader.peek() == "[":
-        yield ""
-        return
-    if reader.peek() != "{":
-        raise reader.error("neither an array nor an object")
-    reader.skip()
-    found = False
-    while reader.peek() != "}":
-        key = reader.value()
-        reader.expect(":")
-        if key in sections and reader.peek() == "[":
-            found = True
-            yield key
-        else:
-            reader.value()
-        if reader.peek() == ",":
-            reader.skip()
-        elif reader.peek() != "}":
-            raise reader.error("',' or '}' expected")
-    if not found:
-        raise reader.error(f"no array under {' or '.join(map(repr, sections)) or 'any key'}")
-
-
-class _JsonReader:
-    """A cursor over JSON text of which only a part is in memory."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._decoder = json.JSONDecoder()
-        self._chunks = _text_chunks(path)
-        self._buffer = ""
-        self._at = 0
-        self._counted = 0  # up to here line breaks of the buffer are in _line
-        self._line = 1
-
-    def error(self, problem: str) -> DataError:
-        column = self._at - self._buffer.rfind("\n", 0, self._at)
-        return DataError(
-            f"{self.path}: invalid JSON at line {self.line}, column {column}: {problem}. "
-            "Convert or fetch the file again."
-        )
-
-    @property
-    def line(self) -> int:
-        self._line += self._buffer.count("\n", self._counted, self._at)
-        self._counted = self._at
-        return self._line
-
-    def peek(self) -> str:
-        """Gives the next character that is not white space, "" at the end."""
-        while True:
-            while self._at < len(self._buffer) and self._buffer[self._at] in " \t\r\n":
-                self._at += 1
-            if self._at < len(self._buffer):
-                return self._buffer[self._at]
-            if not self._fill():
-                return ""
-
-    def skip(self) -> None:
-        self._at += 1
-
-    def expect(self, character: str) -> None:
-        if self.peek() != character:
-            raise self.error(f"{character!r} expected")
-        self.skip()
-
-    def value(self) -> Any:
-        self.peek()
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._buffer, self._at)
-            except json.JSONDecodeError as error:
-                torn = error.msg.startswith("Unterminated") or (
-                    len(self._buffer) - error.pos < _TORN_CHARACTERS
-                )
-                # A longer look each time, so that a long value is not decoded many times over.
-                if not torn or not self._fill(len(self._buffer) - self._at):
-                    self._at = error.pos
-                    raise self.error(error.msg) from error
-                continue
-            except RecursionError:
-                raise self.error("nested too deeply") from None
-            # A number that ends where the buffer ends may go on.
-            if end == len(self._buffer) and self._fill():
-                continue
-            self._at = end
-            return value
-
-    def elements(self) -> Iterator[tuple[int, Any]]:
-        """Yields line and value of the array the cursor stands before, and ends behind it."""
-        self.expect("[")
-        if self.peek() == "]":
-            self.skip()
-            return
-        while True:
-            self.peek()
-            line = self.line
-            yield line, self.value()
-            if self.peek() == "]":
-                self.skip()
-                return
-            self.expect(",")
-
-    def _fill(self, n_characters: int = 0) -> bool:
-        """Reads at least one more chunk; False at the end of the file."""
-        _ = self.line
-        pieces = [self._buffer[self._at :]]
-        added = 0
-        for chunk in self._chunks:
-            pieces.append(chunk)
-            added += len(chunk)
-            if added >= n_characters:
-                break
-        if not added:
-            return False
-        self._buffer, self._at, self._counted = "".join(pieces), 0, 0
-        if len(self._buffer) > _MAX_VALUE_CHARACTERS:
-            raise self.error(f"a value over {_MAX_VALUE_CHARACTERS >> 20} MB")
-        return True
-
-
-def _text_chunks(path: str) -> Iterator[str]:
-    decode = codecs.getincrementaldecoder("utf-8")()
-    offset = 0
-    with open_bytes(path) as file:
-        while True:
-            try:
-                raw = file.read(_CHUNK_CHARACTERS)
-                if offset == 0:
-                    check_encoding(path, raw[:4096])
-                    raw = raw.removeprefix(UTF8_BOM)
-                text = decode.decode(raw, final=not raw)
-            except DAMAGE as error:
-                raise DataError(
-                    f"{path}: the archive is truncated or corrupt after {offset:,} bytes "
-                    f"({error}). Fetch the file again and compare its size or checksum."
-                ) from error
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path} is not UTF-8: near byte offset {offset + error.start}. Convert it "
-                    f"with: iconv -f WINDOWS-1252 -t UTF-8 '{path}' > converted"
-                ) from error
-            if text:
-                yield text
-            if not raw:
-                return
-            offset += len(raw)
+def _transposed(value: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    columns: list[Sequence[Any]] = [
+        list(column.values()) if isinstance(column, dict) else column for column in value.values()
+    ]
+    for row in zip(*columns, strict=True):
+        yield dict(zip(value, row, strict=True))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from slm_vllm.datasets.reading.opening import DAMAGE, UTF8_BOM, check_encoding, open_bytes
+from slm_vllm.datasets.reading.opening import DamagedArchiveError, open_bytes
+from slm_vllm.datasets.reading.recognition import UTF8_BOM
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow
@@ -29,7 +30,7 @@ def line_batches(
     max_rows: int = 256,
     max_bytes: int = MAX_BATCH_BYTES,
 ) -> Iterator[list[Line]]:
-    """Yields the lines of a plain, gzip or Zstandard file that are not blank.
+    """Yields the lines of a file, packed or not, that are not blank.
 
     Args:
         path: The file. A UTF-8 byte order mark is left out.
@@ -38,7 +39,7 @@ def line_batches(
         max_bytes: Most bytes in a batch; a single longer line comes alone.
 
     Raises:
-        DataError: The file is missing, empty, UTF-16, mostly not UTF-8, a damaged archive, or has
+        DataError: The file is missing, empty, mostly not UTF-8, a damaged archive, or has
             a line of more than 256 MB. Raised when the damage is reached.
     """
     batch: list[Line] = []
@@ -71,7 +72,6 @@ def _raw_lines(path: str) -> Iterator[tuple[int, int, bytes]]:
             number += 1
             start, content = 0, raw.rstrip(b"\r\n")
             if number == 1:
-                check_encoding(path, raw[:4096])
                 start = len(UTF8_BOM) if raw.startswith(UTF8_BOM) else 0
             if number <= _JUDGED_LINES:
                 undecodable += not _is_utf8(content)
@@ -86,7 +86,7 @@ def _raw_lines(path: str) -> Iterator[tuple[int, int, bytes]]:
 def _read_line(file: BinaryIO, path: str, number: int) -> bytes:
     try:
         raw = file.readline(MAX_LINE_BYTES)
-    except DAMAGE as error:
+    except DamagedArchiveError as error:
         raise DataError(
             f"{path}: the archive is truncated or corrupt ({error}). The last good line is "
             f"{number}. Fetch the file again and compare its size or checksum."

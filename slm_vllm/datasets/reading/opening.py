@@ -1,44 +1,47 @@
-"""Opening data files: what is wrong with a path, compression, text encoding."""
+"""Opening data files: what is wrong with a path, and what the file is packed with."""
 
 from __future__ import annotations
 
+import bz2
+import difflib
 import gzip
 import io
+import lzma
+import stat
 import sys
-import zlib
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from slm_vllm.errors import DataError, MissingExtraError
-from slm_vllm.nearest import close_names
 
-GZIP_MAGIC = b"\x1f\x8b"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-PARQUET_MAGIC = b"PAR1"
-UTF8_BOM = b"\xef\xbb\xbf"
+_BUFFER = 1 << 20
+_NO_MEMBERS = ("__MACOSX/", ".")  # what archivers of desktops add
 
-DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
-"""What reading a truncated or corrupt archive raises."""
 
-_BOMS = (
-    (b"\xff\xfe\x00\x00", "UTF-32"),
-    (b"\x00\x00\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-)
+class DamagedArchiveError(Exception):
+    """Reading went through a place where a packed file is truncated or corrupt."""
 
 
 def require_file(path: str | Path) -> Path:
     """Gives the path back if it is a file that can be read and holds something.
 
     Raises:
-        DataError: It is missing (the nearest names of its folder are given), a folder, empty, or
-            not readable.
+        DataError: It is missing (the nearest names of its folder are given), a folder, a pipe,
+            empty, or not readable.
     """
     file = Path(path)
     try:
-        if file.is_dir():
+        mode = file.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise DataError(f"{path} is a folder. Give one file; it holds: {_names(file)}")
+        if not stat.S_ISREG(mode):
+            kind = "a pipe" if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else "a device"
+            raise DataError(
+                f"{path} is {kind}, and rows are read more than once. Write them to a file first, "
+                "for example with: cat > questions.jsonl"
+            )
         with file.open("rb") as opened:
             if not opened.read(1):
                 raise DataError(f"{path} is empty. Fetch or convert it again.")
@@ -51,101 +54,111 @@ def require_file(path: str | Path) -> Path:
     return file
 
 
-def open_bytes(path: str | Path) -> BinaryIO:
-    """Opens a plain, gzip or Zstandard file for reading; the first bytes decide, not the name.
+def open_bytes(path: str | Path) -> io.BufferedReader[Any]:
+    """Opens a file for reading, unpacked; the first bytes decide, not the name.
+
+    gzip, Zstandard, bzip2, xz, and zip with one file in it. Reading a damaged one raises
+    `DamagedArchiveError` where the damage is reached.
 
     Raises:
-        DataError: See `require_file`.
+        DataError: See `require_file`; also a zip archive that does not hold exactly one file.
         MissingExtraError: A Zstandard file, and no library that reads it.
     """
     file = require_file(path)
-    raw = file.open("rb", buffering=1 << 20)
-    magic = raw.read(4)
+    raw = io.BufferedReader(io.FileIO(file), _BUFFER)
+    magic = raw.read(6)
     raw.seek(0)
-    if magic.startswith(GZIP_MAGIC):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-    if magic == ZSTD_MAGIC:
-        return cast(BinaryIO, io.BufferedReader(_ZstdReader(raw, str(path)), 1 << 20))
+    for start, unpack in _PACKINGS.items():
+        if magic.startswith(start):
+            return io.BufferedReader(_Unpacked(raw, unpack(raw, path)), _BUFFER)
     return raw
 
 
 def read_head(path: str | Path, n_bytes: int) -> bytes:
-    """Gives the first bytes of a file, decompressed."""
+    """Gives the first bytes of a file, unpacked; fewer where the archive is damaged after them."""
+    head = b""
     with open_bytes(path) as file:
         try:
-            return file.read(n_bytes)
-        except DAMAGE as error:
-            raise DataError(f"{path}: the archive is damaged at its beginning ({error})") from error
+            while len(head) < n_bytes and (more := file.read1(n_bytes - len(head))):
+                head += more
+        except DamagedArchiveError as error:
+            if not head:
+                raise DataError(
+                    f"{path}: the archive is damaged at its beginning ({error}). Fetch it again."
+                ) from error
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+    return head
 
 
-def check_encoding(path: str | Path, head: bytes) -> None:
-    """Raises `DataError` when the first bytes of a text file are UTF-16 or UTF-32."""
-    encoding = next((name for bom, name in _BOMS if head.startswith(bom)), None)
-    if encoding is None and head.count(0) * 5 > len(head):
-        encoding = "UTF-16 (no byte order mark)"
-    if encoding is not None:
-        source = encoding.split(" ")[0]
-        raise DataError(
-            f"{path} is {encoding}, not UTF-8. Convert it with: "
-            f"iconv -f {source} -t UTF-8 '{path}' > converted"
-        )
+class _Unpacked(io.RawIOBase):
+    """Bytes of a packed file; whatever the library behind it raises says that it is damaged."""
 
-
-class _ZstdReader(io.RawIOBase):
-    """Decompresses frames one after another, and notices when the last one is cut off."""
-
-    def __init__(self, raw: BinaryIO, path: str) -> None:
+    def __init__(self, raw: BinaryIO, unpacked: BinaryIO) -> None:
         self._raw = raw
-        self._new_frame, self._errors = _zstd_decompressor(path)
-        self._frame: Any = None
-        self._ready = b""
-        self._input = b""
+        self._unpacked: Any = unpacked
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            if not self._input:
-                self._input = self._raw.read(1 << 16)
-            if not self._input:
-                if self._frame is not None:
-                    raise EOFError("Zstandard data ends before its end marker")
-                return 0
-            self._decompress()
-        n = min(len(buffer), len(self._ready))
-        buffer[:n] = self._ready[:n]
-        self._ready = self._ready[n:]
-        return n
-
-    def _decompress(self) -> None:
-        if self._frame is None:
-            self._frame = self._new_frame()
         try:
-            self._ready = self._frame.decompress(self._input)
-        except self._errors as error:
-            raise EOFError(f"Zstandard data is corrupt: {error}") from error
-        self._input = b""
-        if self._frame.eof:
-            self._input = self._frame.unused_data
-            self._frame = None
+            n: int = self._unpacked.readinto(buffer)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk, not the archive
+            raise DamagedArchiveError(str(error) or type(error).__name__) from error
+        return n
 
     def close(self) -> None:
         self._raw.close()
         super().close()
 
 
-def _zstd_decompressor(path: str) -> tuple[Any, Any]:
-    """Gives what makes a decompressor for one frame, and the error it raises."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-
-        return zstd.ZstdDecompressor, zstd.ZstdError
+def _zstd(raw: BinaryIO, path: str | Path) -> BinaryIO:
     try:
-        import zstandard  # type: ignore[import-not-found]
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
     except ImportError:
-        raise MissingExtraError("zstandard", "zstd", f"Reading {path}") from None
-    return lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError
+        raise MissingExtraError("backports.zstd", "zstd", f"Reading {path}") from None
+    return cast(BinaryIO, zstd.ZstdFile(raw))
+
+
+def _only_member(raw: BinaryIO, path: str | Path) -> BinaryIO:
+    try:
+        archive = zipfile.ZipFile(raw)
+        members = [
+            member
+            for member in archive.infolist()
+            if not member.is_dir() and not member.filename.startswith(_NO_MEMBERS)
+        ]
+        names = [member.filename for member in members]
+        if "[Content_Types].xml" in names:
+            raise DataError(f"{path} is an Excel workbook or another Office file. Save it as CSV.")
+        if len(members) != 1:
+            raise DataError(
+                f"{path} is a zip archive with {len(members)} files ({', '.join(names[:5])}). "
+                f"Unpack it (unzip '{path}') and give one of them."
+            )
+        if members[0].flag_bits & 1:
+            raise DataError(f"{path} is an encrypted zip archive. Unpack it (unzip '{path}').")
+        return cast(BinaryIO, archive.open(members[0]))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+        raise DataError(
+            f"{path}: the zip archive is truncated, damaged, or of a kind that Python does not "
+            f"read ({error}). Fetch it again, or unpack it."
+        ) from error
+
+
+_PACKINGS: dict[bytes, Callable[[BinaryIO, str | Path], BinaryIO]] = {
+    b"\x1f\x8b": lambda raw, _: cast(BinaryIO, gzip.GzipFile(fileobj=raw)),
+    b"\x28\xb5\x2f\xfd": _zstd,
+    b"BZh": lambda raw, _: cast(BinaryIO, bz2.BZ2File(raw)),
+    b"\xfd7zXZ\x00": lambda raw, _: cast(BinaryIO, lzma.LZMAFile(raw)),
+    b"PK\x03\x04": _only_member,
+}
 
 
 def _names(folder: Path, limit: int = 5) -> str:
@@ -159,7 +172,7 @@ def _nearest(file: Path) -> str:
     if not folder.is_dir():
         return f"Nor does its folder {folder}. Pull the data, or give another path."
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    close = close_names(file.name, names)
+    close = difflib.get_close_matches(file.name, names, n=3, cutoff=0.4)
     if close:
         return f"The nearest names in {folder}: {', '.join(close)}"
     return f"{folder} holds: {_names(folder)}"

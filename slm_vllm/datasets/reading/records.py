@@ -1,138 +1,159 @@
-"""Which of the known layouts a file has, from its first bytes."""
+"""The one reader: the form of a file from its first bytes, and its rows whatever the form."""
 
 from __future__ import annotations
 
-import csv
-import json
-import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import polars as pl
 
-from slm_vllm.datasets.reading.json_documents import array_rows
+from slm_vllm.datasets.reading.columnar import open_table, table_batches
+from slm_vllm.datasets.reading.delimited import Dialect, delimited_records, find_dialect
+from slm_vllm.datasets.reading.json_documents import document_records, holds_lines
+from slm_vllm.datasets.reading.json_lines import decode_lines, json_type
 from slm_vllm.datasets.reading.lines import line_batches
-from slm_vllm.datasets.reading.opening import PARQUET_MAGIC, UTF8_BOM, check_encoding, read_head
+from slm_vllm.datasets.reading.nested import unfolded
+from slm_vllm.datasets.reading.opening import read_head
+from slm_vllm.datasets.reading.recognition import UTF8_BOM, refuse_foreign
+from slm_vllm.datasets.reading.record import IsRow, Record, Reject, ignore
+from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow
-
-SECTIONS = ("train", "eval")
-"""Keys of the arrays in a converted file that holds both splits."""
 
 _ROWS_LOOKED_AT = 20
 _BYTES_LOOKED_AT = 4 << 20
 _HEAD_BYTES = 1 << 16
-_SECTIONED = re.compile(rb'\s*\{\s*"[^"\n]{1,40}"\s*:\s*(?:\[|\d+\s*[,}])')
+_COLUMNS_SHOWN = 30
+_TABLE_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Form:
     """The outer form of a file and the names of its columns.
 
     Attributes:
-        form: "parquet", "csv", "json" (one array, or an object of arrays) or "jsonl".
+        name: "parquet", "arrow", "csv", "json" (an array, or an object around rows) or "jsonl".
         columns: Keys of the first rows that could be read, in order; may be empty.
-        sectioned: Whether a "json" file is an object with arrays under "train" and "eval".
+        sections: Keys of the arrays that those rows stand in.
+        dialect: How a "csv" is delimited.
+        table: A "parquet" or "arrow" file, opened.
     """
 
-    form: str
+    name: str
     columns: tuple[str, ...]
-    sectioned: bool = False
+    sections: tuple[str, ...] = ()
+    dialect: Dialect | None = None
+    table: pl.LazyFrame | None = None
 
     def __str__(self) -> str:
-        return f"{self.form} with the columns {', '.join(self.columns) or '(none found)'}"
+        shown = ", ".join(self.columns[:_COLUMNS_SHOWN]) or "(none found)"
+        more = len(self.columns) - _COLUMNS_SHOWN
+        return f"{self.name} with the columns {shown}{f' and {more} more' if more > 0 else ''}"
 
 
-def find_layout(path: str) -> Layout:
-    """Finds the layout of a file, compressed or not.
+def find_form(path: str, is_row: IsRow) -> Form:
+    """Finds the form of a file, packed or not.
+
+    Args:
+        path: The file.
+        is_row: Tells rows from what stands around them, by their keys.
 
     Raises:
-        DataError: The file cannot be read, is empty, not UTF-8, or holds no text at all.
+        DataError: The file cannot be read, is empty, or is none of the forms; the message says
+            what it is.
     """
     head = read_head(path, _HEAD_BYTES)
-    if head.startswith(PARQUET_MAGIC):
-        return Layout("parquet", _parquet_columns(path))
-    check_encoding(path, head[:4096])
-    head = head.removeprefix(UTF8_BOM)
-    text = head.lstrip()
-    if not text:
+    table = open_table(path, head)
+    if table is not None:
+        return Form(table[0], tuple(table[1].collect_schema()), table=table[1])
+    if not head.strip():
         raise DataError(f"{path} is empty: it holds nothing but white space.")
-    if text.startswith(b"["):
-        return Layout("json", _array_columns(path))
-    if text.startswith(b"{"):
-        if _SECTIONED.match(head) and not _first_line_is_row(head):
-            return Layout("json", _array_columns(path), sectioned=True)
-        return Layout("jsonl", _line_columns(path))
-    columns = _csv_columns(head)
-    if columns:
-        return Layout("csv", columns)
-    return Layout("jsonl", _line_columns(path))
+    refuse_foreign(path, head)
+    head = head.removeprefix(UTF8_BOM)
+    opening = head.lstrip()[:1]
+    if opening == b"[":
+        return _document_form(path, is_row)
+    if opening == b"{":
+        # Without line feeds (old Macs) the lines of JSON Lines are read as values in a row.
+        if (b"\r" in head and b"\n" not in head) or not holds_lines(path, is_row):
+            return _document_form(path, is_row)
+        return Form("jsonl", _line_columns(path))
+    text = head.decode("utf-8", "replace")
+    dialect = find_dialect(text, lambda name: is_row({name: None}))
+    if dialect is not None:
+        return Form("csv", dialect.columns, dialect=dialect)
+    return Form("jsonl", _line_columns(path))
 
 
-def require_columns(path: str, layout: Layout, *needed: tuple[str, ...]) -> None:
-    """Raises `DataError` when none of the alternatives of a needed column is in the file."""
-    if not layout.columns and layout.form == "jsonl":
-        return  # the first rows are damaged; the scan rejects each with its reason
-    missing = [names for names in needed if not set(names) & set(layout.columns)]
-    if missing:
-        words = ", ".join(" or ".join(map(repr, names)) for names in missing)
-        raise DataError(
-            f"{path} has no column {words}. Found: {layout}. "
-            "Check the file, or name its kind with dataset.kind=..."
-        )
+def read_records(
+    path: str, form: Form, is_row: IsRow, reject: Reject, columns: Collection[str] | None = None
+) -> Iterator[Record]:
+    """Yields the rows of a file in its form; those that cannot be decoded are rejected.
+
+    Args:
+        path: The file.
+        form: What `find_form` found.
+        is_row: As for `find_form`.
+        reject: Takes what is left out, with its line.
+        columns: Of a table only these are read.
+
+    Raises:
+        DataError: The file is damaged as a whole.
+    """
+    for record in _records(path, form, is_row, reject, columns):
+        for value in unfolded(record.value):
+            if isinstance(value, dict):
+                yield record._replace(value=value)
+            else:
+                excerpt = repr(value)[:EXCERPT_CHARACTERS]
+                reason = f"a JSON {json_type(value)}, not an object"
+                reject(RejectedRow(path, record.line, reason, excerpt))
 
 
-def _first_line_is_row(head: bytes) -> bool:
-    """Tells {"a": 1, "question": ...} of a JSON Lines file from the object around two arrays."""
-    line, found, _ = head.strip().partition(b"\n")
-    if not found and len(head) == _HEAD_BYTES:
-        return False
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(value, dict) and not any(isinstance(value.get(key), list) for key in SECTIONS)
+def _records(
+    path: str, form: Form, is_row: IsRow, reject: Reject, columns: Collection[str] | None
+) -> Iterator[Record]:
+    if form.table is not None:
+        yield from _table_records(path, form.table, columns)
+    elif form.dialect is not None:
+        yield from delimited_records(path, form.dialect, reject)
+    elif form.name == "json":
+        yield from document_records(path, reject, is_row)
+    else:
+        for batch in line_batches(path, reject):
+            yield from decode_lines(path, batch, reject)
 
 
-def _parquet_columns(path: str) -> tuple[str, ...]:
-    try:
-        return tuple(pl.read_parquet_schema(path))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(
-            f"{path}: the Parquet file is truncated or corrupt ({str(error).splitlines()[0]}). "
-            "Fetch or convert it again."
-        ) from error
+def _table_records(
+    path: str, table: pl.LazyFrame, columns: Collection[str] | None
+) -> Iterator[Record]:
+    if columns is not None:
+        table = table.select(name for name in table.collect_schema() if name in columns)
+    number = 0
+    for frame in table_batches(path, table, _TABLE_ROWS):
+        for value in frame.iter_rows(named=True):
+            number += 1
+            yield Record(number, value)
 
 
-def _array_columns(path: str) -> tuple[str, ...]:
-    rows = islice(array_rows(path, _ignore, SECTIONS), _ROWS_LOOKED_AT)
-    return tuple(dict.fromkeys(key for row in rows for key in row.value))
+def _document_form(path: str, is_row: IsRow) -> Form:
+    rows = list(islice(document_records(path, ignore, is_row), _ROWS_LOOKED_AT))
+    values = (value for row in rows for value in islice(unfolded(row.value), _ROWS_LOOKED_AT))
+    columns = tuple(dict.fromkeys(key for value in values for key in value))
+    return Form("json", columns, tuple(dict.fromkeys(row.section for row in rows if row.section)))
 
 
 def _line_columns(path: str) -> tuple[str, ...]:
     """Collects the keys of the first lines that are JSON objects."""
     columns: dict[str, None] = {}
     looked_at = 0
-    lines = (line for batch in line_batches(path, _ignore, max_rows=1) for line in batch)
+    lines = (line for batch in line_batches(path, ignore, max_rows=1) for line in batch)
     for line in islice(lines, 5 * _ROWS_LOOKED_AT):
-        try:
-            value: Any = json.loads(line.text)
-        except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict):
-            columns |= dict.fromkeys(value)
+        for row in decode_lines(path, [line], ignore):
+            for value in islice(unfolded(row.value), _ROWS_LOOKED_AT):
+                columns |= dict.fromkeys(value)
             looked_at += 1
         if looked_at == _ROWS_LOOKED_AT or len(line.text) > _BYTES_LOOKED_AT:
             break
     return tuple(columns)
-
-
-def _csv_columns(head: bytes) -> tuple[str, ...]:
-    line = head.split(b"\n", 1)[0].decode("utf-8", "replace").strip()
-    names = next(csv.reader([line]), [])
-    return tuple(names) if len(names) > 1 else ()
-
-
-def _ignore(row: RejectedRow) -> None:
-    """The scan itself reports what is wrong with a row."""

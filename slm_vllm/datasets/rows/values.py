@@ -2,66 +2,97 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slm_vllm.datasets.identity import document_id
+from slm_vllm.datasets.rows.literals import Digits, literal
 
 Document = dict[str, str]
 
+_LISP = re.compile(r'\(description\s+(?:"((?:[^"\\]|\\.)*)"|([^()\s"]+))\)')
+_NAMED_ANSWERS = ("text", "value", "answer", "aliases", "spans", "number", "name")
+_ALSO = re.compile(r"[\s_-]")
+
 
 class ValueProblem(ValueError):
-    """A field that cannot be used; the message is the reason the row is rejected with."""
+    """A value of no use; the message says why, of a row or of one of its fields."""
 
 
 def text_of(value: Any, key: str) -> str:
-    """Gives a string; None becomes "", a number its digits.
+    """Gives a string; None and NaN become "", a number its digits, bytes their UTF-8.
 
     Raises:
-        ValueProblem: A list or object.
+        ValueProblem: A list or object, an infinite number, bytes that are not text.
     """
     if value is None:
         return ""
-    if isinstance(value, (str, int, float)):
-        return str(value)
-    raise ValueProblem(f"{key!r} is {_kind(value)}, not a string")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return ""
+        raise ValueProblem(f"{key!r} is {value}, which is neither a text nor a number")
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise ValueProblem(f"{key!r} holds bytes that are not UTF-8") from error
+    if isinstance(value, (Mapping, list, tuple)):
+        raise ValueProblem(f"{key!r} is {kind_of(value)}, not a string")
+    return str(value)
+
+
+def answers_of(value: Any, key: str = "answer", *, plain_numbers: bool = False) -> list[str]:
+    """Gives the accepted spellings of an answer; blank ones and missing values are left out.
+
+    Understood are a text; a list; a list or object written into a text; `{value, aliases}`
+    (TriviaQA), `{text: [...]}` (SQuAD), `{spans, number}` (DROP), and lists of such.
+
+    Args:
+        value: What the field holds.
+        key: Its name, for messages.
+        plain_numbers: Whether "[1, 2]" in a text is a list, as it is where nothing but text can
+            be written; otherwise it is an interval, or whatever was meant.
+
+    Raises:
+        ValueProblem: An object of unknown keys, or an infinite number.
+    """
+    if isinstance(value, str):
+        listed = _listed(value, plain_numbers)
+        if listed is None:
+            return [value] if value.strip() else []
+        return _unique(answers_of(listed, key))
+    if isinstance(value, Mapping):
+        return _unique(_answers_of_object(value, key))
+    if isinstance(value, (list, tuple)):
+        if all(item is None or isinstance(item, str) for item in value):
+            return [item for item in value if item is not None and item.strip()]
+        return [text for item in value for text in _item_answers(item, key)]
+    text = text_of(value, key)
+    return [text] if text.strip() else []
 
 
 def texts_of(value: Any, key: str) -> list[str]:
-    """Gives the strings of a string, a list, or an object with a list under "text".
-
-    Blank strings and nulls are left out.
-    """
-    if isinstance(value, Mapping) and "text" in value:
-        value = value["text"]
+    """Gives the strings of a string or a list; blank strings and nulls are left out."""
     items = value if isinstance(value, (list, tuple)) else [value]
     texts = (text_of(item, key) for item in items)
     return [text for text in texts if text.strip()]
 
 
-def documents_of(value: Any, key: str = "documents") -> list[Document]:
-    """Gives documents of a text, an object, or a list of either; blank ones are left out.
-
-    Objects may name their text "text", "content" or "context", and their id "document_id" or "id".
-    A document without an id gets one from its content.
-    """
-    items = value if isinstance(value, (list, tuple)) else [value]
-    return [document for item in items if (document := _document(item, key)) is not None]
-
-
-def check_documents(value: Any, key: str = "documents") -> None:
-    """Raises `ValueProblem` where `documents_of` does, and makes no documents."""
-    for item in value if isinstance(value, (list, tuple)) else [value]:
-        _document_fields(item, key)
-
-
 def mapping_of(value: Any, key: str) -> dict[str, Any]:
-    """Gives a copy of an object; None becomes an empty one."""
-    if value is None:
+    """Gives a copy of an object, also of one written into a text; None becomes an empty one.
+
+    Raises:
+        ValueProblem: Anything else.
+    """
+    if value is None or value == "":
         return {}
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise ValueProblem(f"{key!r} is {_kind(value)}, not an object")
+    found = literal(value) if isinstance(value, str) else value
+    if isinstance(found, Mapping):
+        return dict(found)
+    raise ValueProblem(f"{key!r} is {kind_of(value)}, not an object")
 
 
 def first_of(row: Mapping[str, Any], keys: Iterable[str]) -> Any:
@@ -80,23 +111,53 @@ def unique(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text.strip()))
 
 
-def _document(item: Any, key: str) -> Document | None:
-    text, title, url, name = _document_fields(item, key)
-    if not text:
+def kind_of(value: Any) -> str:
+    """What a value is, in words."""
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, Mapping):
+        keys = ", ".join(map(str, list(value)[:5]))
+        return f"an object with the keys {keys}" if keys else "an empty object"
+    return "a text" if isinstance(value, str) else "a number"
+
+
+def _listed(text: str, plain_numbers: bool) -> Any:
+    """Reads answers written into one text; None where it is a text like any other."""
+    stripped = text.strip()
+    if stripped.startswith("(list "):
+        return [
+            (quoted or bare).replace('\\"', '"') for quoted, bare in _LISP.findall(stripped)
+        ] or None
+    found = literal(stripped)
+    if isinstance(found, Mapping):
+        return found if _known_keys(found) else None
+    if not isinstance(found, list) or not (found or stripped[0] == "["):
         return None
-    return {"document_id": name or document_id(url, title, text), "title": title, "text": text}
+    numbers = [item for item in found if isinstance(item, Digits)]
+    if numbers and len(numbers) == len(found) and not (plain_numbers and stripped[0] == "["):
+        return None
+    return found
 
 
-def _document_fields(item: Any, key: str) -> tuple[str, str, str, str]:
-    """Gives text, title, URL and id; all are "" where the text is blank."""
-    if not isinstance(item, Mapping):
-        item = {"text": item}
-    text = text_of(first_of(item, ("text", "content", "context")), key)
-    if not text or text.isspace():
-        return "", "", "", ""
-    title, url = text_of(item.get("title"), key), text_of(item.get("url"), key)
-    return text, title, url, text_of(first_of(item, ("document_id", "id")), key)
+def _item_answers(item: Any, key: str) -> list[str]:
+    """The answers of one item of a list; only an object or list of them is looked into."""
+    if isinstance(item, (Mapping, list, tuple)):
+        return answers_of(item, key)
+    text = text_of(item, key)
+    return [text] if text.strip() else []
 
 
-def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, (list, tuple)) else "an object"
+def _known_keys(value: Mapping[str, Any]) -> list[str]:
+    spelled = {_ALSO.sub("", str(name)).lower(): name for name in value}
+    return [spelled[name] for name in _NAMED_ANSWERS if name in spelled]
+
+
+def _answers_of_object(value: Mapping[str, Any], key: str) -> list[str]:
+    known = _known_keys(value)
+    if not known and value:
+        raise ValueProblem(f"{key!r} is {kind_of(value)}")
+    return [text for name in known for text in answers_of(value[name], key)]
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))

@@ -1,0 +1,90 @@
+"""Lists and objects that were written into a text: as JSON, as Python, or as NumPy prints them."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import tokenize
+import warnings
+from typing import Any
+
+_ENDS = {"[": "]", "(": ")", "{": "}"}
+_CALL = re.compile(r"(?:np\.|numpy\.)?array\(")
+_ADJACENT = re.compile(r"['\"]\s+[rubRUB]?['\"]")
+_MISSING = {"nan", "NaN", "null", "none", "inf", "Infinity", "NA"}
+_NOT_A_LITERAL = (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
+
+
+class Digits(str):
+    """A number of a literal, in the characters it was written with."""
+
+    __slots__ = ()
+
+
+def literal(text: str) -> Any:
+    """Reads a list, tuple, set or object written into a text; None where the text is none.
+
+    Numbers become `Digits`, missing values (null, None, nan) None.
+    """
+    text = text.strip()
+    if not text or not (_ENDS.get(text[0]) == text[-1] or _CALL.match(text)):
+        return None
+    try:
+        return json.loads(text, parse_int=Digits, parse_float=Digits, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        # NumPy prints no commas between strings, which Python would join.
+        source = _with_commas(text) if _ADJACENT.search(text) else text
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd escapes
+            return _value(ast.parse(source, mode="eval").body, source)
+    except _NOT_A_LITERAL:
+        return None
+
+
+def _with_commas(text: str) -> str:
+    parts: list[str] = []
+    previous: tokenize.TokenInfo | None = None
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER):
+            continue
+        if previous is not None and _ends_item(previous) and _begins_item(token):
+            parts.append(",")
+        parts.append(token.string)
+        previous = token
+    return " ".join(parts)
+
+
+def _ends_item(token: tokenize.TokenInfo) -> bool:
+    return token.type == tokenize.STRING or token.string == "]"
+
+
+def _begins_item(token: tokenize.TokenInfo) -> bool:
+    return token.type == tokenize.STRING or token.string == "["
+
+
+def _value(node: ast.expr, source: str) -> Any:
+    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+        return [_value(item, source) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        keys = [_value(key, source) if key is not None else None for key in node.keys]
+        if not all(isinstance(key, str) for key in keys):
+            raise ValueError("a key that is no text")
+        values = [_value(value, source) for value in node.values]
+        return dict(zip(keys, values, strict=True))
+    if isinstance(node, ast.Constant) and isinstance(node.value, (str, bool, type(None))):
+        return node.value
+    if isinstance(node, (ast.Constant, ast.UnaryOp)):
+        number = ast.literal_eval(node)
+        if isinstance(number, (int, float)):
+            return Digits(ast.get_source_segment(source, node) or number)
+    if isinstance(node, ast.Name) and node.id in _MISSING:
+        return None
+    if isinstance(node, ast.Name) and node.id in ("true", "false"):
+        return node.id == "true"
+    if isinstance(node, ast.Call) and node.args and _CALL.match(ast.unparse(node.func) + "("):
+        return _value(node.args[0], source)
+    raise ValueError("not a literal")
