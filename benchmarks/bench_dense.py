@@ -28,11 +28,10 @@ def sample_passages(dataset: str, n: int) -> list[str]:
     """The first passages of a dataset, as the retriever cuts and searches them."""
     from slm_vllm.config.schema import PassageConfig
     from slm_vllm.datasets.registry import open_dataset
-    from slm_vllm.retrieval.corpus import scan_documents
     from slm_vllm.retrieval.passages import iter_passages
 
     texts: list[str] = []
-    documents = scan_documents(open_dataset(None, dataset).scan())
+    documents = open_dataset(None, dataset).corpus()
     for frame in iter_passages(documents, PassageConfig()):
         texts += (frame["title"] + "\n" + frame["text"]).to_list()
         if len(texts) >= n:

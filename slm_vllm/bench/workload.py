@@ -8,7 +8,7 @@ import numpy as np
 
 from slm_vllm.config.schema import Config
 from slm_vllm.datasets.base import limited_scan
-from slm_vllm.datasets.registry import open_dataset
+from slm_vllm.datasets.registry import open_configured
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
@@ -48,16 +48,14 @@ def dataset_prompts(config: Config, tokenizer: Any, n: int, budget: int) -> list
             "bench throughput makes its prompts without searching. Use experiment_mode=oracle or "
             "experiment_mode=no_context"
         )
-    section = config.dataset
-    options = dict(section.options) | ({"split": section.split} if section.split else {})
     renderer = PromptRenderer(PromptTemplate(config.prompt, tokenizer), tokenizer, budget)
     prompts: list[list[int]] = []
-    for frame in limited_scan(open_dataset(section.kind, section.path, options=options), n):
+    for frame in limited_scan(open_configured(config.dataset), n):
         asked = [
             PromptInput(question, tuple(found.passage for found in row.passages))
             for question, row in zip(frame["question"], context(config).rows(frame), strict=True)
         ]
         prompts += [prompt.token_ids for prompt in renderer.render(asked) if prompt.error is None]
     if not prompts:
-        raise DataError(f"{section.path}: no question fits the model's context")
+        raise DataError(f"{config.dataset.path}: no question fits the model's context")
     return prompts

@@ -13,8 +13,9 @@ import click
 from slm_vllm.amounts import format_size
 
 JSON_FLAG = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+COLUMNS_ARGUMENT = click.argument("columns", nargs=-1, metavar="[FIELD=COLUMN]...")
 KIND_OPTION = click.option(
-    "--kind", help="nq, simple_qa, qa_pairs or hf; found from the file when left out."
+    "--kind", help="nq, simple_qa, qa_pairs, beir or hf; found from the file when left out."
 )
 
 
@@ -59,21 +60,26 @@ def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool
 
 @data.command("check")
 @click.argument("path_or_name")
+@COLUMNS_ARGUMENT
 @KIND_OPTION
 @JSON_FLAG
-def check(path_or_name: str, kind: str | None, as_json: bool) -> None:
+def check(path_or_name: str, columns: tuple[str, ...], kind: str | None, as_json: bool) -> None:
     """Read a whole dataset and say whether a run can use it; exit code 3 when not.
+
+    FIELD=COLUMN says which column holds a field (question, answers, question_id, contexts,
+    documents, metadata), as dataset.options.columns.FIELD=COLUMN does for a run.
 
     \b
     Examples:
       slm-vllm data check demo
       slm-vllm data check data/qa_pairs.jsonl --json
+      slm-vllm data check quiz.csv question=query answers=target
     """
     from slm_vllm.datasets.inspection import check_dataset
     from slm_vllm.errors import DataError
 
     try:
-        path, kind, options = _locate(path_or_name, kind)
+        path, kind, options = _locate(path_or_name, kind, columns)
         report = check_dataset(path, kind, options)
     except DataError as error:
         if as_json:
@@ -120,9 +126,10 @@ def list_datasets(as_json: bool) -> None:
 
 @data.command("stats")
 @click.argument("path_or_name")
+@COLUMNS_ARGUMENT
 @KIND_OPTION
 @JSON_FLAG
-def stats(path_or_name: str, kind: str | None, as_json: bool) -> None:
+def stats(path_or_name: str, columns: tuple[str, ...], kind: str | None, as_json: bool) -> None:
     """Show rows, lengths in words, and topics where the metadata has them.
 
     \b
@@ -131,7 +138,7 @@ def stats(path_or_name: str, kind: str | None, as_json: bool) -> None:
     """
     from slm_vllm.datasets.inspection import dataset_stats
 
-    path, kind, options = _locate(path_or_name, kind)
+    path, kind, options = _locate(path_or_name, kind, columns)
     found = dataset_stats(path, kind, options)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
@@ -177,13 +184,19 @@ def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
         click.echo("removed")
 
 
-def _locate(path_or_name: str, kind: str | None) -> tuple[str, str | None, Mapping[str, Any]]:
+def _locate(
+    path_or_name: str, kind: str | None, columns: tuple[str, ...]
+) -> tuple[str, str | None, Mapping[str, Any]]:
     """Gives path, kind and options of a configured name or of a path."""
     from slm_vllm.config.location import configs_dir
     from slm_vllm.datasets.catalog import find_dataset
+    from slm_vllm.datasets.rows.fields import parse_columns
 
     entry = find_dataset(path_or_name, configs_dir())
-    return entry.path or path_or_name, kind or entry.kind, entry.options
+    options = dict(entry.options)
+    if columns:
+        options["columns"] = {**options.get("columns", {}), **parse_columns(columns)}
+    return entry.path or path_or_name, kind or entry.kind, options
 
 
 def _presence(entry: Any) -> str:

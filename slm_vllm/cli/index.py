@@ -21,7 +21,7 @@ from slm_vllm.cli.s3_options import (
 )
 
 if TYPE_CHECKING:
-    from slm_vllm.config.schema import Config, DatasetConfig
+    from slm_vllm.config.schema import Config
     from slm_vllm.retrieval.base import BaseRetriever
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -133,16 +133,15 @@ def evaluate(as_json: bool, **given: Any) -> None:
     Example:
       slm-vllm index eval --dataset nq --retriever dense --json
     """
-    from slm_vllm.datasets.registry import open_dataset
+    from slm_vllm.datasets.registry import open_configured
     from slm_vllm.retrieval.evaluation import NDCG_DEPTH, measure_search
 
     config = _compose(given)
     retriever = _open(config)
-    dataset = _local(config)
-    rows = open_dataset(dataset.kind, dataset.path, options=_options(config)).scan()
+    rows = open_configured(config.dataset, _file(config)).scan()
     depth = max(config.retriever.top_k, NDCG_DEPTH)
     figures = measure_search(retriever, rows, depth, config.retriever.min_score)
-    result = {**retriever.describe(), "dataset": dataset.name, **figures}
+    result = {**retriever.describe(), "dataset": config.dataset.name, **figures}
     retriever.close()
     if as_json:
         click.echo(json.dumps(result))
@@ -243,33 +242,24 @@ def _compose(given: dict[str, Any]) -> Config:
 
 
 def _open(config: Config) -> BaseRetriever:
-    from slm_vllm.datasets.registry import open_dataset
-    from slm_vllm.retrieval.corpus import corpus_key, scan_documents
+    from slm_vllm.retrieval.corpus import Corpus
     from slm_vllm.retrieval.index_store import open_index
 
-    dataset = _local(config)
-    source = open_dataset(dataset.kind, dataset.path, options=_options(config))
+    corpus = Corpus(config.dataset, _file(config))
     return open_index(
         config.retriever,
-        lambda: scan_documents(source.scan()),
-        corpus_key=corpus_key(dataset),
+        corpus.documents,
+        corpus_key=corpus.key,
         cache_dir=Path(config.cache_dir),
         progress=_progress if sys.stderr.isatty() else None,
     )
 
 
-def _local(config: Config) -> DatasetConfig:
-    """The dataset section with the path of a local copy where it names a URL."""
+def _file(config: Config) -> str:
+    """The local copy of the dataset, where its path is a URL."""
     from slm_vllm.datasets.registry import fetched_path
 
-    if not config.dataset.path.startswith("s3://"):
-        return config.dataset
-    path = fetched_path(config.dataset.path, config.cache_dir)
-    return config.dataset.model_copy(update={"path": path})
-
-
-def _options(config: Config) -> dict[str, Any]:
-    return {"split": config.dataset.split, **config.dataset.options}
+    return fetched_path(config.dataset.path, config.cache_dir)
 
 
 def _progress(phase: str, done: int, total: int | None) -> None:

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slm_vllm.datasets.base import BaseDataset
 from slm_vllm.datasets.reading.records import Form, find_form
@@ -17,6 +17,9 @@ from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.nearest import nearest
 from slm_vllm.types import RejectedRow
+
+if TYPE_CHECKING:
+    from slm_vllm.config.schema import DatasetConfig
 
 ENTRY_POINTS = "slm_vllm.datasets"
 
@@ -100,6 +103,23 @@ def open_dataset(
             f"it has {', '.join(accepted) or 'none'}"
         )
     return found(path, on_reject=on_reject, **given)
+
+
+def open_configured(
+    section: DatasetConfig,
+    file: str | None = None,
+    *,
+    on_reject: Callable[[RejectedRow], None] | None = None,
+) -> BaseDataset:
+    """Opens the dataset of a configuration; see `open_dataset`.
+
+    Args:
+        section: The section `dataset`.
+        file: What is read in place of its path: the local copy of a URL.
+        on_reject: Called for each row that is left out.
+    """
+    options = {**section.options, "split": section.split}
+    return open_dataset(section.kind, file or section.path, on_reject=on_reject, options=options)
 
 
 def local_path(path: str | Path) -> str:

@@ -4,44 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from functools import cached_property
 
 import polars as pl
 
 from slm_vllm.config.schema import DatasetConfig
-from slm_vllm.datasets.schema import DOCUMENT
-from slm_vllm.durable import samples
-
-_ENDS = 65_536
+from slm_vllm.datasets.identity import dataset_identity
+from slm_vllm.datasets.registry import open_configured
 
 
-def corpus_key(dataset: DatasetConfig) -> str:
-    """Changes whenever the documents of a dataset may have changed.
+class Corpus:
+    """What a retriever may search of a dataset, and the key under which it is known.
 
-    Of a local file: its path, size, time of change and first and last 64 KiB. Of anything else,
-    such as a URL: what the configuration says, so a changed remote file is not noticed.
+    Args:
+        dataset: Its section of the configuration.
+        file: Where its rows are read: the local copy, where the section names a URL.
     """
-    from slm_vllm.datasets.registry import local_path
 
-    said = [dataset.kind, dataset.path, dataset.split, dataset.options]
-    path = Path(local_path(dataset.path))
-    if not path.is_file():
-        return json.dumps(said, sort_keys=True, default=str)
-    stat = path.stat()
-    digest = hashlib.sha256(b"".join(samples(path, 2, _ENDS)))
-    state = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
-    return json.dumps([*said, *state], sort_keys=True, default=str)
+    def __init__(self, dataset: DatasetConfig, file: str) -> None:
+        self._dataset = dataset
+        self._file = file
 
+    @cached_property
+    def key(self) -> str:
+        """Changes whenever the documents may have changed.
 
-def scan_documents(rows: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The documents of canonical rows: frames with document_id, title and text."""
-    for frame in rows:
-        documents = frame.select(pl.col("documents").explode()).drop_nulls()
-        if documents.height:
-            yield documents.unnest("documents")
-        else:
-            yield pl.DataFrame(schema={field.name: pl.String for field in DOCUMENT.fields})
+        It covers the content of a local file and how it is read, not what the dataset is called,
+        so every command finds the passages that another one made. Of a URL that is read where it
+        is, the content is not known.
+        """
+        read = self._dataset.model_dump(exclude={"name", "path"})
+        known = json.dumps([dataset_identity(self._file), read], sort_keys=True, default=str)
+        return hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def documents(self) -> Iterator[pl.DataFrame]:
+        """Frames with document_id, title and text; those of rows that are not asked included."""
+        return open_configured(self._dataset, self._file).corpus()
 
 
 def gold_document_ids(frame: pl.DataFrame) -> list[list[str]]:

@@ -58,7 +58,7 @@ class Cell:
     @property
     def index_key(self) -> str:
         """Equal for cells that search the same index."""
-        return digest([self.questions.corpus_key, self.config.retriever.model_dump()])
+        return digest([self.questions.corpus.key, self.config.retriever.model_dump()])
 
     def failure(self) -> dict[str, Any]:
         """What stands in place of its results."""

@@ -46,8 +46,8 @@ class IndexLoader:
         try:
             return open_index(
                 cell.config.retriever,
-                cell.questions.documents,
-                corpus_key=cell.questions.corpus_key,
+                cell.questions.corpus.documents,
+                corpus_key=cell.questions.corpus.key,
                 cache_dir=Path(cell.config.cache_dir),
                 cancelled=self._cancelled.is_set,
             )

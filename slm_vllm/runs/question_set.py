@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import polars as pl
 from slm_vllm.config.schema import Config
 from slm_vllm.datasets.base import BaseDataset, limited_scan
 from slm_vllm.datasets.identity import dataset_identity
-from slm_vllm.datasets.registry import fetched_path, open_dataset
+from slm_vllm.datasets.registry import fetched_path, open_configured
 from slm_vllm.datasets.rejects import RejectLog
+from slm_vllm.retrieval.corpus import Corpus
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.survey import Survey, survey
 
@@ -74,17 +76,14 @@ class QuestionSet:
             self._identity = dataset_identity(self.file)
         return self._identity
 
-    @property
-    def corpus_key(self) -> str:
-        """Names the documents for the index store."""
-        return digest(self.identity | {"dataset": self._section.model_dump()})
+    @cached_property
+    def corpus(self) -> Corpus:
+        """What a retriever may search: the documents of rows that are not asked included."""
+        return Corpus(self._section, self.file)
 
     def open(self, rejects: RejectLog | None = None) -> BaseDataset:
         """The dataset, to be scanned."""
-        options = dict(self._section.options)
-        if self._section.split is not None:
-            options["split"] = self._section.split
-        return open_dataset(self._section.kind, self.file, on_reject=rejects, options=options)
+        return open_configured(self._section, self.file, on_reject=rejects)
 
     def check(self) -> None:
         """Reads one row.
@@ -106,8 +105,10 @@ class QuestionSet:
         first, *others = rejected_files
         rejects = RejectLog(first, strict=self._strict)
         with closing(rejects):
-            self._found = survey(self._keeping(limited_scan(self.open(rejects), self._max_samples)))
+            dataset = self.open(rejects)
+            self._found = survey(self._keeping(limited_scan(dataset, self._max_samples)))
         self.rejected = rejects.count
+        self.notices += dataset.notices
         for other in others if rejects.count else ():
             shutil.copyfile(first, other)
 
@@ -134,12 +135,3 @@ class QuestionSet:
                 kept.clear()
             yield frame
         self._kept = kept if size <= _KEPT_BYTES else None
-
-    def documents(self) -> Iterator[pl.DataFrame]:
-        """The documents of all rows, those that are not asked included."""
-        for frame in self.open().scan():
-            yield (
-                frame.select(pl.col("documents").explode(empty_as_null=True))
-                .drop_nulls()
-                .unnest("documents")
-            )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_vllm.datasets.seen_ids import SeenIds
@@ -10,6 +10,7 @@ from slm_vllm.datasets.seen_ids import SeenIds
 BATCHES = st.lists(st.lists(st.none() | st.integers(0, 50).map(str), max_size=20), max_size=20)
 
 
+@settings(deadline=None)
 @given(BATCHES)
 def test_agrees_with_a_python_set(batches: list[list[str | None]]) -> None:
     seen, known = SeenIds(), set[str]()

@@ -37,7 +37,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Retriever]:
 
 def searching(key: str, searches: bool = True) -> Cell:
     config = SimpleNamespace(retriever=None, cache_dir="cache")
-    questions = SimpleNamespace(documents=None, corpus_key=key)
+    questions = SimpleNamespace(corpus=SimpleNamespace(documents=None, key=key))
     cell = SimpleNamespace(index_key=key, searches=searches, config=config, questions=questions)
     return cast(Cell, cell)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import difflib
 import gzip
 import io
 import lzma
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from slm_vllm.errors import DataError, MissingExtraError
+from slm_vllm.nearest import close_names
 
 _BUFFER = 1 << 20
 _NO_MEMBERS = ("__MACOSX/", ".")  # what archivers of desktops add
@@ -84,7 +84,8 @@ def read_head(path: str | Path, n_bytes: int) -> bytes:
         except DamagedArchiveError as error:
             if not head:
                 raise DataError(
-                    f"{path}: the archive is damaged at its beginning ({error}). Fetch it again."
+                    f"{path}: the archive is truncated or corrupt from its beginning ({error}). "
+                    "Fetch it again."
                 ) from error
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error}") from error
@@ -118,9 +119,9 @@ class _Unpacked(io.RawIOBase):
 def _zstd(raw: BinaryIO, path: str | Path) -> BinaryIO:
     try:
         if sys.version_info >= (3, 14):
-            from compression import zstd
+            import compression.zstd as zstd
         else:
-            from backports import zstd
+            import backports.zstd as zstd
     except ImportError:
         raise MissingExtraError("backports.zstd", "zstd", f"Reading {path}") from None
     return cast(BinaryIO, zstd.ZstdFile(raw))
@@ -172,7 +173,7 @@ def _nearest(file: Path) -> str:
     if not folder.is_dir():
         return f"Nor does its folder {folder}. Pull the data, or give another path."
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    close = difflib.get_close_matches(file.name, names, n=3, cutoff=0.4)
+    close = close_names(file.name, names)
     if close:
         return f"The nearest names in {folder}: {', '.join(close)}"
     return f"{folder} holds: {_names(folder)}"

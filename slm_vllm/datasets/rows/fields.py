@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.nearest import close_names, nearest
 
 FIELDS = ("question_id", "question", "answers", "contexts", "documents", "metadata")
 """What `dataset.options.columns` may map."""
@@ -69,6 +69,7 @@ _ONLY_WITH = {
     "metadata.supporting_facts": "goldenanswers",
 }
 _UNFOLDED = frozenset(("paragraphs", "qas", "qapairs", "rowidx"))  # see `nested`
+_OPTION = "dataset.options.columns."
 _ANSWER_LIKE = re.compile(r"answer|repl|respon|target|gold|label|solution|output|truth|expect")
 
 
@@ -177,21 +178,14 @@ class FieldNames:
 
     def _map(self, field: str, column: Any) -> None:
         if field not in FIELDS:
-            close = difflib.get_close_matches(field, FIELDS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(
-                f"dataset.options.columns: unknown field {field!r}.{hint} "
-                f"There are {', '.join(FIELDS)}"
-            )
+            raise ConfigError(f"{_OPTION}{field}: there is no such field. {nearest(field, FIELDS)}")
         if field == "metadata":
             names = column if isinstance(column, (list, tuple)) else [column]
             self.kept = tuple(str(name) for name in names if name is not None)
         elif column is None or isinstance(column, (str, int)):
             self._mapped[field] = None if column is None else str(column)
         else:
-            raise ConfigError(
-                f"dataset.options.columns: {field} must be the name of a column, not {column!r}"
-            )
+            raise ConfigError(f"{_OPTION}{field} must be the name of a column, not {column!r}")
 
     def _find(self, keys: tuple[str, ...]) -> FoundFields:
         folded: dict[str, str] = {}
@@ -243,6 +237,27 @@ def _folded(name: str) -> str:
     return re.sub(r"[\W_]+", "", str(name).casefold())
 
 
+def parse_columns(words: Iterable[str]) -> dict[str, Any]:
+    """Reads "question=query" as a mapping, also as an override of a run spells it.
+
+    Raises:
+        ConfigError: A word without an equals sign.
+    """
+    columns: dict[str, Any] = {}
+    for word in words:
+        field, equals, column = word.partition("=")
+        if not equals or not column:
+            raise ConfigError(f"{word}: expected FIELD=COLUMN, such as question=query")
+        field = field.lstrip("+").removeprefix(_OPTION)
+        if column[0] == column[-1] and column[0] in "'\"" and len(column) > 1:
+            columns[field] = column[1:-1]
+        elif column[0] == "[" and column[-1] == "]":
+            columns[field] = [name.strip() for name in column[1:-1].split(",") if name.strip()]
+        else:
+            columns[field] = None if column == "null" else column
+    return columns
+
+
 def reach(row: Mapping[str, Any], name: str) -> Any:
     """The value of a column, or of keys below one."""
     if name in row:
@@ -275,7 +290,7 @@ def _advice(missing: list[tuple[str, str]], others: tuple[str, ...], suspects: l
     for field, wanted in missing:
         close = suspects if field == "answers" and suspects else _near(wanted, others)
         near += [repr(name) for name in close[:1]]
-        words.append(f"dataset.options.columns.{field}={close[0] if close else 'COLUMN'}")
+        words.append(f"{_OPTION}{field}={close[0] if close else 'COLUMN'}")
     hint = f"The nearest: {', '.join(near)}. " if near else ""
     none = " (null: it has none)" if ("answers", "answer") in missing else ""
     return f"{hint}Say which column holds what: {' '.join(words)}{none}"
@@ -283,5 +298,4 @@ def _advice(missing: list[tuple[str, str]], others: tuple[str, ...], suspects: l
 
 def _near(wanted: str, others: tuple[str, ...]) -> list[str]:
     folded = {_folded(name): name for name in others}
-    close = difflib.get_close_matches(_folded(wanted), folded, n=1, cutoff=0.5)
-    return [folded[name] for name in close]
+    return [folded[name] for name in close_names(_folded(wanted), folded, 1)]
