@@ -16,6 +16,7 @@ import polars as pl
 
 from slm_vllm.reporting.breakdowns import answer_rank, retrieval_hit
 from slm_vllm.reporting.run_view import RunView
+from slm_vllm.scoring.location import answer_spans
 from slm_vllm.scoring.metrics import in_tables
 
 _COLUMNS = {
@@ -81,10 +82,14 @@ def questions_payload(views: Sequence[RunView]) -> dict[str, Any]:
 
 
 def passages_payload(views: Sequence[RunView]) -> dict[str, Any]:
-    """Each distinct passage once in `passages`; `rows[run][row]` lists [number, score] pairs."""
+    """Each distinct passage once in `passages`; `rows[run][row]` lists the passages of a row.
+
+    Each is [number, score], and where an answer stands in it [number, score, spans]: the places of
+    answers in title, blank, text (see `answer_spans`).
+    """
     exploded = [
         view.run.predictions.select(
-            pl.int_range(pl.len()).alias("row"), pl.col("contexts").alias("passage")
+            pl.int_range(pl.len()).alias("row"), "answers", pl.col("contexts").alias("passage")
         )
         .explode("passage", empty_as_null=True)
         .drop_nulls("passage")
@@ -115,9 +120,12 @@ def _listed(frame: pl.DataFrame, distinct: pl.DataFrame, height: int) -> list[li
         nulls_equal=True,
     )
     score = pl.when(pl.col("score").is_finite()).then(pl.col("score").round(3))
+    whole = pl.format("{} {}", pl.col("title").fill_null(""), pl.col("text").fill_null(""))
+    spans = answer_spans(joined.select(whole.alias("text"))["text"], joined["answers"])
     rows: list[list[list[Any]]] = [[] for _ in range(height)]
-    for row, number, shown in joined.select("row", "number", score).iter_rows():
-        rows[row].append([number, shown])
+    shown = joined.select("row", "number", score).iter_rows()
+    for (row, number, rounded), places in zip(shown, spans, strict=True):
+        rows[row].append([number, rounded] if places is None else [number, rounded, places])
     return rows
 
 
@@ -130,6 +138,8 @@ def _run_columns(predictions: pl.DataFrame) -> dict[str, list[Any]]:
     return {
         **columns,
         **{name: metrics[name].to_list() for name in names},
+        "predictionSpans": answer_spans(predictions["prediction"], predictions["answers"]),
+        "completionSpans": answer_spans(predictions["completion"], predictions["answers"]),
         "rank": answer_rank(predictions).to_list(),
         "hit": retrieval_hit(predictions).to_list(),
     }

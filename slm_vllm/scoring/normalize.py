@@ -26,18 +26,16 @@ WORDS_VERSION = 2
 """Raised when the words of any text change."""
 
 # Scripts without blanks. The sign of a long vowel and that of a closed letter belong to several.
-_UNSPACED = (
+UNSPACED = (
     r"[[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー〆]&&[\p{L}\p{Nl}]]"
 )
-_UNSPACED_WORD = rf"{_UNSPACED}\p{{M}}*"
+_UNSPACED_WORD = rf"{UNSPACED}\p{{M}}*"
 # Python's `\w` is letters, all kinds of numbers and the underscore.
-_WORD = (
-    rf"{_UNSPACED_WORD}|[[\p{{L}}\p{{N}}_]--{_UNSPACED}][[\p{{L}}\p{{M}}\p{{N}}_]--{_UNSPACED}]*"
-)
-_UNSEEN = r"[\p{Default_Ignorable_Code_Point}--\p{L}]"
-_PUNCTUATION = rf"[\p{{P}}{re.escape(string.punctuation)}]"
+_WORD = rf"{_UNSPACED_WORD}|[[\p{{L}}\p{{N}}_]--{UNSPACED}][[\p{{L}}\p{{M}}\p{{N}}_]--{UNSPACED}]*"
+UNSEEN = r"[\p{Default_Ignorable_Code_Point}--\p{L}]"
+PUNCTUATION = rf"[\p{{P}}{re.escape(string.punctuation)}]"
 # What parts words though no blank stands beside it. A hyphen and an apostrophe join.
-_SEPARATOR = "[‒-―…、。〈-】〔-〛！（），：；？]"
+SEPARATOR = "[‒-―…、。〈-】〔-〛！（），：；？]"
 
 _PLAIN_SIGNS = r"!-/:-@\[-^`{-~«»–—‘’“”"
 # Letters that NFKC leaves alone, with no marks among them: Latin, Greek, Cyrillic, Hebrew, Arabic,
@@ -53,7 +51,7 @@ _ARTICLES = ("a", "an", "the")
 _NOTHING_BUT_ARTICLES = rf"(?i)^[anthe\s_{_PLAIN_SIGNS}]*$"
 _ARTICLE = r"(^|[^\p{L}\p{M}\p{N}])(?:a|an|the)($|[^\p{L}\p{M}\p{N}])"
 # What Python's `split` splits at: Rust's `\s` lacks the four separators.
-_BLANKS = r"[\s\x1c-\x1f]+"
+BLANKS = r"[\s\x1c-\x1f]"
 
 
 def words(text: pl.Series) -> pl.Series:
@@ -105,10 +103,10 @@ def searchable(text: pl.Series, form: pl.Series | None = None) -> pl.Series:
     """
     if form is None:
         form = squad_form(squad_tokens(text))
-    rows = text.str.contains(_SEPARATOR).fill_null(value=False).arg_true()
+    rows = text.str.contains(SEPARATOR).fill_null(value=False).arg_true()
     if not len(rows):
         return form
-    parted = text.gather(rows).str.replace_all(_SEPARATOR, " ")
+    parted = text.gather(rows).str.replace_all(SEPARATOR, " ")
     both = form.gather(rows) + "\n" + squad_form(squad_tokens(parted))
     # `scatter` changes the series itself.
     return form.clone().scatter(rows, both)
@@ -148,7 +146,7 @@ def _by_kind(
 
 
 def _folded(text: pl.Expr) -> pl.Expr:
-    lower = text.str.replace_all(_UNSEEN, "").str.normalize("NFKC").str.to_lowercase()
+    lower = text.str.replace_all(UNSEEN, "").str.normalize("NFKC").str.to_lowercase()
     # A small letter can have a composed form where the capital has none.
     return lower.str.replace_all("i\u0307", "i", literal=True).str.normalize("NFC")
 
@@ -167,8 +165,8 @@ def _plain_squad_tokens(text: pl.Expr) -> pl.Expr:
 
 
 def _general_squad_tokens(text: pl.Expr) -> pl.Expr:
-    bare = text.str.replace_all(_PUNCTUATION, "")
-    bare = bare.str.replace_all(_UNSPACED_WORD, " ${0} ").str.replace_all(_BLANKS, " ")
+    bare = text.str.replace_all(PUNCTUATION, "")
+    bare = bare.str.replace_all(_UNSPACED_WORD, " ${0} ").str.replace_all(f"{BLANKS}+", " ")
     # A match takes the character behind the article, so every second one waits for a second turn.
     form = bare.str.replace_all(_ARTICLE, "${1} ${2}").str.replace_all(_ARTICLE, "${1} ${2}")
     return _split(pl.when(form.str.strip_chars(" ") == "").then(bare).otherwise(form))

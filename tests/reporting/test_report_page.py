@@ -148,7 +148,8 @@ def test_the_answer_is_marked_in_prediction_and_passage(browser: Browser) -> Non
     choose(browser, "search", "silver")
     open_first(browser)
     marks = browser.run("[...document.querySelectorAll('#list mark')].map((m) => m.textContent)")
-    assert marks == ["Silver", "Silver"]
+    assert marks == ["Silver", "Silver", "Silver"]  # prediction, title and text of the passage
+    assert browser.run("document.querySelectorAll('#list .passage.found').length") == 1
     assert "score 7.5" in browser.run("document.querySelector('#list .passage').textContent")
 
 

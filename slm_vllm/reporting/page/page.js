@@ -44,53 +44,38 @@ function element(tag, className, ...children) {
   return made;
 }
 
-/** A pattern that finds the answers as whole words, whatever stands between their words. */
-function answerPattern(answers) {
-  const word = "[\\p{L}\\p{N}\\p{M}_]";
-  const patterns = [];
-  for (const answer of answers) {
-    if (answer === null || answer.length > 300) continue;
-    const bare = answer.replace(/^\s*(?:a|an|the)\s+(?=\S)/i, "");
-    const parts = bare.match(/[\p{L}\p{N}\p{M}_]+|[^\p{L}\p{N}\p{M}_]+/gu) ?? [];
-    const isWord = (part) => /[\p{L}\p{N}\p{M}_]/u.test(part);
-    while (parts.length && !isWord(parts[0])) parts.shift();
-    while (parts.length && !isWord(parts[parts.length - 1])) parts.pop();
-    if (!parts.length) continue;
-    // "U.S." is also found as "US"; words with a blank between them are not found as one.
-    patterns.push(
-      parts.map((p) => (isWord(p) ? p : /\s/.test(p) ? `[^\\p{L}\\p{N}\\p{M}_]+` : `[^\\p{L}\\p{N}\\p{M}_]*`)).join(""),
-    );
-  }
-  if (!patterns.length) return null;
-  patterns.sort((a, b) => b.length - a.length);
-  return new RegExp(`(?<!${word})(?:${patterns.join("|")})(?!${word})`, "giu");
+/** The parts of the spans that lie between two places, counted from the first one. */
+function within(spans, start, end) {
+  return (spans ?? [])
+    .map(([from, to]) => [Math.max(from, start) - start, Math.min(to, end) - start])
+    .filter(([from, to]) => from < to);
 }
 
-/** A fragment of the text in which what the pattern finds is marked. */
-function marked(text, pattern) {
+/** A fragment of the text in which the spans are marked. */
+function marked(text, spans) {
   const fragment = document.createDocumentFragment();
   let end = 0;
-  for (const match of pattern === null ? [] : text.matchAll(pattern)) {
-    fragment.append(visible(text.slice(end, match.index)), element("mark", "", match[0]));
-    end = match.index + match[0].length;
+  for (const [from, to] of within(spans, 0, text.length)) {
+    fragment.append(visible(text.slice(end, from)), element("mark", "", text.slice(from, to)));
+    end = to;
   }
   fragment.append(visible(text.slice(end)));
   return fragment;
 }
 
 /** A block of text; a long one is cut and can be shown whole. */
-function textBlock(text, pattern = null) {
+function textBlock(text, spans = null) {
   const block = element("p", "text");
   block.dir = "auto";
   if (text.length <= MOST_CHARACTERS) {
-    block.append(marked(text, pattern));
+    block.append(marked(text, spans));
     return block;
   }
-  block.append(marked(text.slice(0, MOST_CHARACTERS), pattern), "…");
+  block.append(marked(text.slice(0, MOST_CHARACTERS), spans), "…");
   const more = element("button", "more", `Show all ${text.length.toLocaleString("en")} characters`);
   more.type = "button";
   more.addEventListener("click", () => {
-    block.replaceChildren(marked(text, pattern));
+    block.replaceChildren(marked(text, spans));
     more.remove();
   });
   const both = document.createDocumentFragment();
@@ -321,21 +306,20 @@ class List {
     const { questions, rows } = this.predictions;
     const other = this.active.other;
     const q = rows[run].q[row];
-    const pattern = answerPattern(questions.answers[q]);
     const body = element("div", "body",
       element("h4", "", "Question"), textBlock(questions.text[q] ?? ""),
       element("h4", "", "Expected"), textBlock(joined(questions.answers[q]) || "(no answer given)"),
     );
     details.append(body);
     const stored = await passages();
-    const sides = element("div", "sides", this.side(run, row, pattern, stored));
-    if (beside >= 0) sides.append(this.side(other, beside, pattern, stored));
+    const sides = element("div", "sides", this.side(run, row, stored));
+    if (beside >= 0) sides.append(this.side(other, beside, stored));
     const metadata = questions.metadata[q];
     body.append(sides, element("p", "facts",
       `id ${questions.id[q]}`, metadata ? ` · ${short(metadata)}` : ""));
   }
 
-  side(run, row, pattern, stored) {
+  side(run, row, stored) {
     const { rows, runs } = this.predictions;
     const columns = rows[run];
     const side = element("div", "side");
@@ -348,17 +332,17 @@ class List {
       said.append(textBlock(columns.error[row]));
       side.append(said);
     }
-    side.append(textBlock(columns.prediction[row] || "(empty)", pattern));
+    side.append(textBlock(columns.prediction[row] || "(empty)", columns.predictionSpans[row]));
     const completion = columns.completion[row];
     if (completion !== null && completion !== columns.prediction[row]) {
       const whole = element("details", "", element("summary", "facts", "All the model wrote"));
-      whole.append(textBlock(completion, pattern));
+      whole.append(textBlock(completion, columns.completionSpans[row]));
       side.append(whole);
     }
     side.append(element("p", "facts", this.facts(run, row)));
     const used = stored.rows[run][row];
     if (used.length) side.append(element("h4", "", `Passages in the prompt (${used.length})`));
-    used.forEach(([number, score], i) => side.append(passage(stored.passages[number], score, i + 1, pattern)));
+    used.forEach(([number, score, spans], i) => side.append(passage(stored.passages[number], score, i + 1, spans)));
     return side;
   }
 
@@ -381,12 +365,14 @@ class List {
   }
 }
 
-function passage([id, title, text], score, rank, pattern) {
-  const block = element("div", "passage");
-  const source = [`${rank}.`, title, `(${id}`, score === null ? ")" : `, score ${score})`];
-  block.append(element("div", "source", source.filter(Boolean).join(" ").replace(" ,", ",").replace(" )", ")")));
-  block.append(textBlock(text ?? "", pattern));
-  if (block.querySelector("mark")) block.classList.add("found");
+/** A passage; where an answer stands in it, `spans` are its places in title, blank, text. */
+function passage([id, title, text], score, rank, spans) {
+  const block = element("div", spans ? "passage found" : "passage");
+  const begin = (title ?? "").length + 1;
+  const source = element("div", "source", `${rank}. `);
+  if (title) source.append(marked(title, within(spans, 0, title.length)), " ");
+  source.append(visible(score === null ? `(${id})` : `(${id}, score ${score})`));
+  block.append(source, textBlock(text ?? "", within(spans, begin, Infinity)));
   return block;
 }
 
