@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slm_vllm.cli.paths import UserPath
 from slm_vllm.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ over to its answer while as many as possible are in flight."""
     show_default=True,
     help="dummy: random weights, made from config.json alone.",
 )
-@click.option("--config-dir", type=click.Path(), help="Folder with configuration groups of yours.")
+@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def throughput(models: str, as_json: bool, **given: Any) -> None:
@@ -75,7 +76,7 @@ def throughput(models: str, as_json: bool, **given: Any) -> None:
 
 
 @command.command("show")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=UserPath(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def show(files: tuple[Path, ...], as_json: bool) -> None:
     """Put results of several machines into one table.

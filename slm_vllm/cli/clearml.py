@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from slm_vllm.cli.findings import show_finding
+from slm_vllm.cli.paths import UserPath
 
 
 @click.group("clearml")
@@ -44,10 +45,10 @@ Examples:
   slm-vllm clearml sync demo_demo_oracle
   slm-vllm clearml sync outputs/night/*"""
 )
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", type=UserPath(), nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--output-dir",
-    type=click.Path(path_type=Path),
+    type=UserPath(path_type=Path),
     default=Path("outputs"),
     show_default=True,
     help="Where run folders are kept.",

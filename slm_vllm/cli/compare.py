@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from slm_vllm.cli.paths import UserPath
+
 _EPILOG = """\b
 Examples:
   slm-vllm compare demo_demo_no_context demo_demo_retriever demo_demo_oracle
@@ -14,9 +16,14 @@ Examples:
 
 
 @click.command("compare", epilog=_EPILOG)
-@click.argument("runs", nargs=-1, required=True, metavar="RUN|SWEEP...")
+@click.argument("runs", type=UserPath(), nargs=-1, required=True, metavar="RUN|SWEEP...")
 @click.option("--metric", default="token_recall", show_default=True, help="A metric of the runs.")
-@click.option("--baseline", metavar="RUN", help="What the others are set against (the first).")
+@click.option(
+    "--baseline",
+    type=UserPath(),
+    metavar="RUN",
+    help="What the others are set against (the first).",
+)
 @click.option("--intersect", is_flag=True, help="Compare on the questions that all runs share.")
 @click.option(
     "--allow-different",
@@ -31,12 +38,10 @@ Examples:
     show_default=True,
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file."
-)
+@click.option("--output", type=UserPath(dir_okay=False, path_type=Path), help="Write to this file.")
 @click.option(
     "--output-dir",
-    type=click.Path(path_type=Path),
+    type=UserPath(path_type=Path),
     default=Path("outputs"),
     show_default=True,
     help="Where run folders are kept.",

@@ -6,6 +6,8 @@ import json
 
 import click
 
+from slm_vllm.cli.paths import UserPath
+
 
 @click.group("config")
 def command() -> None:
@@ -14,11 +16,12 @@ def command() -> None:
 
 @command.command("list", epilog="Example: slm-vllm config list model")
 @click.argument("group", required=False)
-@click.option("--config-dir", type=click.Path(), help="Folder with configuration groups of yours.")
+@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_choices(group: str | None, config_dir: str | None, as_json: bool) -> None:
     """List the choices of every group, or of GROUP."""
-    from slm_vllm.config.compose import GROUPS, group_choices
+    from slm_vllm.config.compose import group_choices
+    from slm_vllm.config.overrides import GROUPS
     from slm_vllm.errors import ConfigError
     from slm_vllm.nearest import nearest
 
@@ -36,7 +39,7 @@ def list_choices(group: str | None, config_dir: str | None, as_json: bool) -> No
 
 @command.command("show", epilog="Example: slm-vllm config show model=qwen_1.7b dataset=nq")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--config-dir", type=click.Path(), help="Folder with configuration groups of yours.")
+@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 def show(overrides: tuple[str, ...], config_dir: str | None, as_json: bool) -> None:
     """Print the whole configuration that a set of overrides makes."""
@@ -53,10 +56,11 @@ def show(overrides: tuple[str, ...], config_dir: str | None, as_json: bool) -> N
 
 @command.command("validate", epilog="Example: slm-vllm config validate --config-dir my_configs")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--config-dir", type=click.Path(), help="Folder with configuration groups of yours.")
+@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
 def validate(overrides: tuple[str, ...], config_dir: str | None) -> None:
     """Check a configuration, and every file of every group on its own."""
-    from slm_vllm.config.compose import GROUPS, compose_config, group_choices
+    from slm_vllm.config.compose import compose_config, group_choices
+    from slm_vllm.config.overrides import GROUPS
     from slm_vllm.errors import ConfigError
 
     compose_config(overrides, config_dir)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from slm_vllm.amounts import format_size
+from slm_vllm.cli.paths import UserPath
 
 JSON_FLAG = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 COLUMNS_ARGUMENT = click.argument("columns", nargs=-1, metavar="[FIELD=COLUMN]...")
@@ -31,8 +32,10 @@ def data() -> None:
 
 @data.command("prepare")
 @click.argument("kind", type=click.Choice(["nq", "simple_qa"]))
-@click.option("--input", "source", required=True, help="Raw file, also .gz or .zst.")
-@click.option("--output-dir", required=True, help="Where the converted files go.")
+@click.option(
+    "--input", "source", type=UserPath(), required=True, help="Raw file, also .gz or .zst."
+)
+@click.option("--output-dir", type=UserPath(), required=True, help="Where the converted files go.")
 @click.option("--strict", is_flag=True, help="Fail at the first row that cannot be used.")
 @JSON_FLAG
 def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool) -> None:
@@ -59,7 +62,7 @@ def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool
 
 
 @data.command("check")
-@click.argument("path_or_name")
+@click.argument("path_or_name", type=UserPath())
 @COLUMNS_ARGUMENT
 @KIND_OPTION
 @JSON_FLAG
@@ -125,7 +128,7 @@ def list_datasets(as_json: bool) -> None:
 
 
 @data.command("stats")
-@click.argument("path_or_name")
+@click.argument("path_or_name", type=UserPath())
 @COLUMNS_ARGUMENT
 @KIND_OPTION
 @JSON_FLAG
@@ -159,7 +162,13 @@ def stats(path_or_name: str, columns: tuple[str, ...], kind: str | None, as_json
 
 
 @data.command("clean-cache")
-@click.option("--cache-dir", default=".cache", show_default=True, help="As cache_dir in runs.")
+@click.option(
+    "--cache-dir",
+    type=UserPath(),
+    default=".cache",
+    show_default=True,
+    help="As cache_dir in runs.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @JSON_FLAG
 def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from slm_vllm.cli.findings import show_finding
+from slm_vllm.cli.paths import UserPath
 
 _EPILOG = """\b
 Examples:
@@ -20,8 +21,20 @@ connected to."""
 
 @click.command("doctor", epilog=_EPILOG)
 @click.option("--deep", is_flag=True, help="Also import torch and vLLM, and ask the bucket.")
-@click.option("--output-dir", default="outputs", show_default=True, help="Where runs are kept.")
-@click.option("--cache-dir", default=".cache", show_default=True, help="Where models are prepared.")
+@click.option(
+    "--output-dir",
+    type=UserPath(),
+    default="outputs",
+    show_default=True,
+    help="Where runs are kept.",
+)
+@click.option(
+    "--cache-dir",
+    type=UserPath(),
+    default=".cache",
+    show_default=True,
+    help="Where models are prepared.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(deep: bool, output_dir: str, cache_dir: str, as_json: bool) -> None:
     """Check GPU, vLLM and torch builds, memory, disk, CPU, models, data, S3 and ClearML."""

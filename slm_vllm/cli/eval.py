@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from slm_vllm.cli.paths import UserPath
 from slm_vllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--gpus-per-replica", type=float, help="GPUs of each of them (default: 1).")
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows.")
 @click.option("--name", help="Name of the run and of its folder.")
-@click.option("--output-dir", type=click.Path(), help="Where run folders are kept.")
-@click.option("--config-dir", type=click.Path(), help="Folder with configuration groups of yours.")
+@click.option("--output-dir", type=UserPath(), help="Where run folders are kept.")
+@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run of the same name.")
 @click.option("--retry-errors", is_flag=True, help="Ask again what failed in the earlier run.")
 @click.option("--strict", is_flag=True, help="End at the first bad row or failed request.")

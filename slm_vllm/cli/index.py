@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from slm_vllm.amounts import format_size
+from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.s3_options import (
     DRY_RUN_OPTION,
     FORCE_OPTION,
@@ -32,8 +33,10 @@ def _shared(command: F) -> F:
     for option in (
         click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
-        click.option("--config-dir", help="A folder with configuration groups of your own."),
-        click.option("--cache-dir", help="Where indexes are kept."),
+        click.option(
+            "--config-dir", type=UserPath(), help="A folder with configuration groups of your own."
+        ),
+        click.option("--cache-dir", type=UserPath(), help="Where indexes are kept."),
         click.option("--top-k", type=click.IntRange(min=1), help="Passages for each question."),
         click.option("--retriever", help="bm25, rank_bm25, dense, hybrid, or a YAML of your own."),
         click.option("--dataset", help="A configured dataset, or a file."),
@@ -71,7 +74,13 @@ def build(as_json: bool, **given: Any) -> None:
 
 
 @index.command("info")
-@click.option("--cache-dir", default=".cache", show_default=True, help="Where indexes are kept.")
+@click.option(
+    "--cache-dir",
+    type=UserPath(),
+    default=".cache",
+    show_default=True,
+    help="Where indexes are kept.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def info(cache_dir: str, as_json: bool) -> None:
     """List the stored indexes: kind, passages, size, whether they are whole.
@@ -155,7 +164,7 @@ def evaluate(as_json: bool, **given: Any) -> None:
 
 _STORE = click.option(
     "--cache-dir",
-    type=click.Path(path_type=Path),
+    type=UserPath(path_type=Path),
     default=Path(".cache"),
     show_default=True,
     help="Where indexes are kept.",

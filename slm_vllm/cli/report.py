@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from slm_vllm.amounts import format_size
+from slm_vllm.cli.paths import UserPath
 
 
 @click.command(
@@ -20,22 +21,22 @@ Examples:
   slm-vllm report 'demo_demo_*' --output demo.html --plots plots
   slm-vllm report outputs/my_sweep""",
 )
-@click.argument("runs", nargs=-1, required=True, metavar="RUN|SWEEP...")
+@click.argument("runs", type=UserPath(), nargs=-1, required=True, metavar="RUN|SWEEP...")
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=UserPath(dir_okay=False, path_type=Path),
     help="The file to write. Default: report.html in the folder of the run or sweep, "
     "for several in the current folder.",
 )
 @click.option(
     "--plots",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=UserPath(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Also write the plots there, as SVG and PNG.",
 )
 @click.option(
     "--output-dir",
-    type=click.Path(path_type=Path),
+    type=UserPath(path_type=Path),
     default=Path("outputs"),
     show_default=True,
     help="Where run folders are kept.",

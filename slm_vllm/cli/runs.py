@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slm_vllm.cli.paths import UserPath
 from slm_vllm.text_table import text_table
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _FILES = {
 
 _output_dir = click.option(
     "--output-dir",
-    type=click.Path(path_type=Path),
+    type=UserPath(path_type=Path),
     default=Path("outputs"),
     show_default=True,
     help="Where run folders are kept.",
@@ -71,7 +72,7 @@ def list_runs(output_dir: Path, as_json: bool) -> None:
 
 
 @command.command("show", epilog="Example: slm-vllm runs show demo_demo_no_context")
-@click.argument("run")
+@click.argument("run", type=UserPath())
 @_output_dir
 @_json
 def show(run: str, output_dir: Path, as_json: bool) -> None:
@@ -103,7 +104,7 @@ def show(run: str, output_dir: Path, as_json: bool) -> None:
 
 
 @command.command("tail", epilog="Example: slm-vllm runs tail demo_demo_no_context --follow")
-@click.argument("run")
+@click.argument("run", type=UserPath())
 @_output_dir
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run's process ends.")
@@ -132,7 +133,7 @@ def tail(run: str, output_dir: Path, lines: int, follow: bool) -> None:
 
 
 @command.command("stop", epilog="Example: slm-vllm runs stop demo_demo_no_context")
-@click.argument("run")
+@click.argument("run", type=UserPath())
 @_output_dir
 @click.option(
     "--timeout",

@@ -10,6 +10,7 @@ import click
 
 from slm_vllm.amounts import format_size
 from slm_vllm.cli.findings import show_finding
+from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.s3_options import (
     DRY_RUN_OPTION,
     FORCE_OPTION,
@@ -28,7 +29,7 @@ _RAW = click.option("--raw", is_flag=True, help="Only the raw file.")
 _PROCESSED = click.option("--processed", is_flag=True, help="Only the converted files.")
 _DATA_DIR = click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(path_type=Path, file_okay=False),
     default=Path("data"),
     show_default=True,
     help="Where the dataset files lie here.",
@@ -127,7 +128,7 @@ def list_objects(prefix: str, as_json: bool, **given: Any) -> None:
 @_RAW
 @_PROCESSED
 @click.option("--key", help="One object instead of a dataset.")
-@click.option("--to", type=click.Path(path_type=Path), help="File or folder for --key.")
+@click.option("--to", type=UserPath(path_type=Path), help="File or folder for --key.")
 @_DATA_DIR
 @PREFIX_OPTION
 @FORCE_OPTION
@@ -167,7 +168,7 @@ def pull(which: str | None, as_json: bool, **given: Any) -> None:
 @click.argument("which", type=_WHICH, required=False)
 @_RAW
 @_PROCESSED
-@click.option("--from", "source", type=click.Path(path_type=Path), help="One file instead.")
+@click.option("--from", "source", type=UserPath(path_type=Path), help="One file instead.")
 @click.option("--key", help="Its key; its name when left out.")
 @_DATA_DIR
 @PREFIX_OPTION
@@ -234,8 +235,14 @@ def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
 
 
 @command.command("artifacts")
-@click.argument("run")
-@click.option("--output-dir", default="outputs", show_default=True, help="Where runs are kept.")
+@click.argument("run", type=UserPath())
+@click.option(
+    "--output-dir",
+    type=UserPath(),
+    default="outputs",
+    show_default=True,
+    help="Where runs are kept.",
+)
 @click.option("--prefix", default="", help="Look only at keys that begin so.")
 @connection_options
 def artifacts(run: str, output_dir: str, prefix: str, as_json: bool, **given: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from slm_vllm.amounts import format_size
+from slm_vllm.cli.paths import UserPath
 
 if TYPE_CHECKING:
     from slm_vllm.storage.bucket import Bucket
@@ -30,7 +31,7 @@ def connection_options(command: F) -> F:
     for option in (
         JSON_OPTION,
         click.option(
-            "--env-file", type=click.Path(path_type=Path), help="Instead of .env in this folder."
+            "--env-file", type=UserPath(path_type=Path), help="Instead of .env in this folder."
         ),
         click.option("--profile", help="A profile in ~/.aws; its keys replace those of .env."),
         click.option("--region", help="Instead of CLEARML_S3_REGION."),

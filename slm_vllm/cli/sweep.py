@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from slm_vllm.cli.paths import UserPath
+
 _EPILOG = """\b
 Examples:
   slm-vllm sweep --models smollm2_135m,qwen_0.6b --datasets nq,simple_qa \\
@@ -25,11 +27,11 @@ done. Exit codes are those of eval; that of the first failed cell when one faile
 @click.option("--datasets", help="Datasets as for eval --dataset, separated by commas.")
 @click.option("--modes", help="no_context, oracle, retriever, separated by commas.")
 @click.option("--retrievers", help="Retrievers of the modes that search (default: bm25).")
-@click.option("--file", "file", type=click.Path(), help="A YAML file with the sweep.")
+@click.option("--file", "file", type=UserPath(), help="A YAML file with the sweep.")
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows of each.")
 @click.option("--name", help="Folder of the sweep (default: sweep).")
-@click.option("--output-dir", type=click.Path(), default="outputs", show_default=True)
-@click.option("--config-dir", type=click.Path(), help="Folder with configuration groups of yours.")
+@click.option("--output-dir", type=UserPath(), default="outputs", show_default=True)
+@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace earlier runs of the same cells.")
 @click.option("--retry-errors", is_flag=True, help="Ask again what failed in earlier runs.")

@@ -7,10 +7,8 @@ value and the nearest valid one, before anything heavy is imported.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -19,47 +17,18 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from slm_vllm.config.location import configs_dir
+from slm_vllm.config.overrides import (
+    Override,
+    hydra_word,
+    list_words,
+    parse_override,
+    quoted,
+)
 from slm_vllm.config.schema import Config
 from slm_vllm.config.section import Section
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import nearest
-
-GROUPS = ("model", "dataset", "retriever", "experiment_mode", "prompt", "hardware")
-
-
-@dataclass(frozen=True, slots=True)
-class Override:
-    """One `key=value` word, split."""
-
-    key: str
-    value: str
-
-    @property
-    def is_group_choice(self) -> bool:
-        """Whether it chooses a file of a group rather than setting a value."""
-        return self.key in GROUPS
-
-
-def parse_override(word: str) -> Override:
-    """Splits a command-line word into key and value.
-
-    Raises:
-        ConfigError: The word is not of the form `key=value`.
-    """
-    key, equals, value = word.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(
-            f"'{word}' is not an override. Overrides are words of the form key=value, "
-            "for example generation.max_new_tokens=64"
-        )
-    return Override(key.strip().lstrip("+"), value)
-
-
-def quoted(value: str) -> str:
-    """A value quoted for Hydra's override grammar; interpolations in it stay alive."""
-    # Backslashes are literal there, except in front of a quote.
-    escaped = re.sub(r"(\\*)('|\Z)", lambda run: run[1] * 2 + run[2].replace("'", "\\'"), value)
-    return f"'{escaped}'"
+from slm_vllm.paths import expanded
 
 
 def search_path(config_dir: str | Path | None = None) -> list[Path]:
@@ -70,7 +39,10 @@ def search_path(config_dir: str | Path | None = None) -> list[Path]:
     """
     if config_dir is None:
         return [configs_dir()]
-    own = Path(config_dir).expanduser().resolve()
+    try:
+        own = Path(expanded(str(config_dir))).resolve()
+    except ValueError as error:
+        raise ConfigError(f"--config-dir {error}") from None
     if not own.is_dir():
         raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
     return [own, configs_dir()]
@@ -139,14 +111,11 @@ def compose_raw(
     """Runs Hydra's composition and resolves interpolations, without checking types."""
     import yaml
     from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    # Keys were checked against the schema already, so a value may be set whether or not the
-    # chosen YAML file mentions its key: that is what ++ says to Hydra.
     words = [
-        f"{o.key}={o.value}" if o.is_group_choice else f"++{o.key}={o.value}" for o in overrides
+        f"{o.key}={quoted(o.value)}" if o.is_group_choice else hydra_word(o, _kind_of(o.key))
+        for o in overrides
     ]
     *own, shipped = search_path(config_dir)
     try:
@@ -156,10 +125,11 @@ def compose_raw(
         ):
             composed = compose(config_name="config", overrides=words)
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"The configuration cannot be composed: {_first_lines(error)}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"A configuration file is not valid YAML: {error}") from None
+    except Exception as error:  # Hydra and OmegaConf let those of Python and the disk through
+        said = _first_lines(error) or type(error).__name__
+        raise ConfigError(f"The configuration cannot be composed: {said}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 
@@ -214,11 +184,15 @@ def _check_override(override: Override, config_dir: str | Path | None) -> None:
         if override.value in choices:
             read_choice(choices[override.value])
         return
-    _check_key(override.key)
+    _kind_of(override.key)
 
 
-def _check_key(key: str) -> None:
-    """Walks the schema along a dotted key."""
+def _kind_of(key: str) -> Any:
+    """What a dotted key holds, as the schema says; None inside a mapping that is open.
+
+    Raises:
+        ConfigError: There is no such key.
+    """
     model: type[Section] | None = Config
     walked: list[str] = []
     for part in key.split("."):
@@ -230,9 +204,10 @@ def _check_key(key: str) -> None:
             raise ConfigError(f"{key}: there is no key '{part}'{where}. {nearest(part, known)}")
         annotation = known[part].annotation
         if _is_open_mapping(annotation):
-            return
+            return None
         model = _section_of(annotation)
         walked.append(part)
+    return annotation
 
 
 def _is_open_mapping(annotation: Any) -> bool:
@@ -262,6 +237,8 @@ def _describe(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{key}: is required and was not given"
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "tuple_type" and isinstance(problem["input"], str):
+        return f"{key}: is a list; write {list_words(key, problem['input'])}"
     if problem["type"] == "value_error":
         return message if message.startswith(f"{key}.") else f"{key}: {message}"
     return f"{key}: {message[0].lower()}{message[1:]}, found {problem['input']!r}"

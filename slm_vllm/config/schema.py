@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from slm_vllm.config.engine import EngineConfig, engine_section
-from slm_vllm.config.section import Section
+from slm_vllm.config.section import FolderName, Section, UserPath
 
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 
@@ -21,7 +21,7 @@ class ModelConfig(Section):
     """Which weights answer (`configs/model/`)."""
 
     name: str
-    path: str
+    path: UserPath
     """`demo`, a local folder or a Hugging Face repository."""
     revision: str | None = None
     dtype: Dtype = "auto"
@@ -41,7 +41,7 @@ class DatasetConfig(Section):
     name: str
     kind: str | None = None
     """A dataset class (`nq`, `simple_qa`, `qa_pairs`, `hf`); null: found out from the file."""
-    path: str
+    path: UserPath
     split: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -67,7 +67,7 @@ class PassageConfig(Section):
 class RerankerConfig(Section):
     """A cross-encoder that reorders the best passages of the first search."""
 
-    model: str = "cross-encoder/ms-marco-MiniLM-L6-v2"
+    model: UserPath = "cross-encoder/ms-marco-MiniLM-L6-v2"
     candidates: int = Field(default=20, ge=1)
     """How many passages of the first search it reads."""
 
@@ -169,8 +169,8 @@ class HardwareConfig(Section):
 class ExperimentConfig(Section):
     """The run as a whole."""
 
-    name: str
-    output_dir: str = "outputs"
+    name: FolderName
+    output_dir: UserPath = "outputs"
     seed: int = Field(default=42, ge=0)
     log_predictions: bool = True
     """Write `predictions.json` beside the Parquet file."""
@@ -190,7 +190,7 @@ class TrackingConfig(Section):
     """`auto`: ClearML where it is configured; `clearml`, `none`."""
     project: str = "slm-experiments"
     task_type: Literal["testing", "inference"] = "testing"
-    output_uri: str | None = None
+    output_uri: UserPath | None = None
     """Where artifacts go (`s3://host:port/bucket`, a folder); null: as ClearML is configured."""
     offline: bool = True
     """Without a server keep the run as an offline session in its folder."""
@@ -214,7 +214,7 @@ class Config(Section):
     """A section of the class that `engine.name` chooses."""
     experiment: ExperimentConfig
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
-    cache_dir: str = ".cache"
+    cache_dir: UserPath = ".cache"
     """Where prepared models, indexes and downloaded datasets are kept."""
 
     @field_validator("engine", mode="before")

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+
+from slm_vllm.paths import expanded, folder_name
+
+UserPath = Annotated[str, AfterValidator(expanded)]
+"""A path, or a name in its place."""
+
+FolderName = Annotated[str, AfterValidator(folder_name)]
+"""The name of one folder."""
 
 
 class Section(BaseModel):

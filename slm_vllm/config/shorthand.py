@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from slm_vllm.config.compose import group_choices, quoted, read_choice
+from slm_vllm.config.compose import group_choices, read_choice
+from slm_vllm.config.overrides import quoted
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import nearest
 
@@ -72,7 +73,7 @@ def choice_override(group: str, value: str, config_dir: str | Path | None = None
 
 
 def _is_path(value: str) -> bool:
-    return value.startswith((".", "/", "~")) or Path(value).expanduser().exists()
+    return value.startswith((".", "/", "~")) or Path(value).exists()
 
 
 def _slug(value: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import nearest
+from slm_vllm.paths import expanded, folder_name
 from slm_vllm.runs.sweep_plan import SweepGrid
 
 _AXES = ("models", "datasets", "modes", "retrievers")
@@ -43,8 +44,18 @@ def sweep_grid(words: Mapping[str, Any]) -> SweepGrid:
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
             raise ConfigError(f"{axis}: {twice[0]} is named twice")
+    _check_places(content)
     lists = {key: tuple(content[key]) for key in _LISTS if content.get(key)}
     return SweepGrid(**{**content, **lists})
+
+
+def _check_places(content: dict[str, Any]) -> None:
+    for key, ready in (("name", folder_name), ("output_dir", expanded)):
+        if key in content:
+            try:
+                content[key] = ready(content[key])
+            except ValueError as error:
+                raise ConfigError(f"{key} of the sweep: {error}") from None
 
 
 def _split(value: str) -> list[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slm_vllm.config.compose import Override, compose_config, group_choices, parse_override
+from slm_vllm.config.compose import compose_config, group_choices
+from slm_vllm.config.overrides import Override, parse_override
 from slm_vllm.errors import ConfigError
 from slm_vllm.monitoring import device
 from slm_vllm.monitoring.device import Device
@@ -166,7 +167,7 @@ def test_own_folder_that_is_missing(tmp_path: Path) -> None:
         ("model=custom", ["model.path"]),
         ("hello", ["'hello' is not an override", "key=value"]),
         ("=3", ["is not an override"]),
-        ("dataset.path=[", ["cannot be composed"]),
+        ("generation.stop=[", ["generation.stop=[", "cannot be read"]),
         ("retriever.passage.stride=101", ["retriever.passage", "stride 101", "size 100"]),
     ],
 )

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm_vllm.config.compose import compose_config, quoted
+from slm_vllm.config.compose import compose_config
+from slm_vllm.config.overrides import quoted
 from slm_vllm.config.shorthand import choice_override, dataset_override, model_override
 from slm_vllm.errors import ConfigError
 

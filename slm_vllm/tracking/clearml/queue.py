@@ -101,7 +101,7 @@ def take_settings(environment: Mapping[str, str] | None = None) -> tuple[str, li
 
 
 def _parameters(words: Sequence[str]) -> dict[str, str]:
-    from slm_vllm.config.compose import parse_override
+    from slm_vllm.config.overrides import parse_override
 
     values: dict[str, str] = {}
     known = {**os.environ, **find_clearml().environment}
