@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -60,28 +60,17 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(
-    model: str | None,
-    dataset: str | None,
     mode: str | None,
-    retriever: str | None,
-    engine: str | None,
-    base_url: tuple[str, ...],
-    api_key_env: str | None,
-    ray_address: str | None,
-    replicas: int | None,
-    gpus_per_replica: float | None,
-    samples: int | None,
     name: str | None,
-    output_dir: str | None,
     config_dir: str | None,
     overwrite: bool,
     retry_errors: bool,
-    strict: bool,
     queue: str | None,
     queued: bool,
     no_clearml: bool,
     as_json: bool,
     overrides: tuple[str, ...],
+    **settings: Any,
 ) -> None:
     """Ask a model the questions of a dataset and score its answers.
 
@@ -89,54 +78,19 @@ def command(
     `slm-vllm config show` lists them.
     """
     from slm_vllm.config.compose import compose_config
-    from slm_vllm.config.shorthand import (
-        choice_override,
-        dataset_override,
-        model_override,
-        quoted,
-    )
+    from slm_vllm.config.experiment import experiment_words, split_modes
 
-    words: list[str] = _queued_words() if queued else []
-    if model is not None:
-        words += model_override(model, config_dir)
-    if dataset is not None:
-        words += dataset_override(dataset, config_dir)
-    if retriever is not None:
-        words += choice_override("retriever", retriever, config_dir)
-    if engine is not None:
-        words.append(f"engine.name={quoted(engine)}")
-    if base_url:
-        words.append(f"engine.base_url={quoted(','.join(base_url))}")
-    if api_key_env is not None:
-        words.append(f"engine.api_key_env={quoted(api_key_env)}")
-    if ray_address is not None:
-        words.append(f"engine.ray_address={quoted(ray_address)}")
-    if replicas is not None:
-        words.append(f"engine.replicas={replicas}")
-    if gpus_per_replica is not None:
-        words.append(f"engine.gpus_per_replica={gpus_per_replica}")
-    if samples is not None:
-        words.append(f"experiment.max_samples={samples}")
-    if output_dir is not None:
-        words.append(f"experiment.output_dir={quoted(output_dir)}")
-    if strict:
-        words.append("experiment.strict=true")
-    modes = [part.strip() for part in mode.split(",") if part.strip()] if mode else [None]
-    if len(set(modes)) != len(modes):
-        raise ConfigError(f"--mode {mode}: the same mode twice")
     if queue is not None and (no_clearml or queued or config_dir is not None):
         raise ConfigError(
             "--queue goes with neither --no-clearml nor --config-dir: the agent has no such folder"
         )
-    configs, given = [], []
-    for one in modes:
-        chosen = choice_override("experiment_mode", one, config_dir) if one else []
-        named = []
-        if name is not None:
-            suffix = f"_{one}" if len(modes) > 1 else ""
-            named = [f"experiment.name={quoted(name + suffix)}"]
-        given.append([*words, *chosen, *named, *overrides])
-        configs.append(compose_config(given[-1], config_dir))
+    given = experiment_words(
+        settings, split_modes(mode or ""), name=name, overrides=overrides, config_dir=config_dir
+    )
+    if queued:
+        sent = _queued_words()
+        given = [[*sent, *words] for words in given]
+    configs = [compose_config(words, config_dir) for words in given]
     if queue is not None:
         from slm_vllm.tracking.clearml.queue import QueuedRun
 

@@ -1,0 +1,143 @@
+"""The package from Python: the same runs as the command line's, in a notebook, script or thread.
+
+Unlike the command line it takes neither standard output nor signals from the process it runs in.
+Errors are `SlmVllmError`, with the message that the command line would print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slm_vllm.rundir.reading import RunData
+from slm_vllm.rundir.reading import load_run as read_run
+
+if TYPE_CHECKING:
+    from slm_vllm.datasets.base import BaseDataset
+    from slm_vllm.engines.base import BaseEngine
+    from slm_vllm.reporting.comparison import Comparison
+    from slm_vllm.types import RejectedRow
+
+
+def evaluate(
+    model: str,
+    dataset: str | Path,
+    *,
+    mode: str | Sequence[str] = "no_context",
+    retriever: str | None = None,
+    samples: int | None = None,
+    name: str | None = None,
+    output_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    engine: BaseEngine | None = None,
+    overwrite: bool = False,
+    retry_errors: bool = False,
+    track: bool = False,
+) -> list[RunData]:
+    """Asks a model the questions of a dataset; a run that is there already is gone on with.
+
+    Args:
+        model: Model configuration, local folder or Hugging Face repository.
+        dataset: Dataset configuration, file or URL.
+        mode: `no_context`, `oracle`, `retriever`; several, in a list or separated by commas, share
+            one engine load.
+        retriever: Retriever configuration, such as `bm25`.
+        samples: Only the first rows.
+        name: Name of the run and of its folder; of several modes, the part before theirs.
+        output_dir: Where run folders are kept.
+        overrides: Further settings as on the command line: `["generation.max_new_tokens=64"]`.
+        config_dir: A folder with configuration groups of your own.
+        engine: One of your own, instead of the one that the configuration names.
+        overwrite: Replace an earlier run of the same name.
+        retry_errors: Ask again the questions that failed in an earlier run.
+        track: Tell the configured tracker (ClearML), as the command line does.
+
+    Returns:
+        The finished runs, one for each mode, in their order.
+
+    Raises:
+        SlmVllmError: What has to be mended.
+    """
+    from slm_vllm.config.compose import compose_config
+    from slm_vllm.config.experiment import experiment_words, split_modes
+    from slm_vllm.runs.options import RunOptions
+    from slm_vllm.runs.session import evaluate as run_cells
+
+    settings = {
+        "model": model,
+        "dataset": str(dataset),
+        "retriever": retriever,
+        "samples": samples,
+        "output_dir": None if output_dir is None else str(output_dir),
+    }
+    modes = split_modes(mode) if isinstance(mode, str) else list(mode)
+    configs = [
+        compose_config(words, config_dir)
+        for words in experiment_words(
+            settings, modes, name=name, overrides=overrides, config_dir=config_dir
+        )
+    ]
+    options = RunOptions(overwrite=overwrite, retry_errors=retry_errors, track=track)
+    if engine is not None:
+        options = replace(options, make_engine=lambda settings: engine, import_engine=lambda: None)
+    run_cells(configs, options)
+    return [
+        read_run(Path(config.experiment.output_dir) / config.experiment.name) for config in configs
+    ]
+
+
+def open_dataset(
+    path: str | Path,
+    kind: str | None = None,
+    *,
+    on_reject: Callable[[RejectedRow], None] | None = None,
+    **options: Any,
+) -> BaseDataset:
+    """A dataset; its `scan` yields polars frames of question, answers, contexts and documents.
+
+    Args:
+        path: The file, an `s3://` URL, or "demo" for the shipped one.
+        kind: A dataset class by name; None finds it from the file.
+        on_reject: Called for each row that cannot be used.
+        options: Further arguments of the class, such as `split` or `columns`.
+
+    Raises:
+        SlmVllmError: It cannot be used.
+    """
+    from slm_vllm.datasets.registry import open_dataset as opened
+
+    return opened(kind, path, on_reject=on_reject, options=options)
+
+
+def load_run(path: str | Path) -> RunData:
+    """A finished run: `results`, `predictions` (a polars frame), `config`, `manifest`, `memory`.
+
+    Args:
+        path: Its folder.
+
+    Raises:
+        DataError: It is not finished, or damaged.
+    """
+    return read_run(Path(path))
+
+
+def compare_runs(
+    runs: Sequence[RunData | str | Path], metric: str = "token_recall", *, intersect: bool = False
+) -> Comparison:
+    """Pairs runs by question and tests their differences; `slm-vllm compare` from Python.
+
+    Args:
+        runs: Finished runs, or their folders. The first is the baseline.
+        metric: What is compared.
+        intersect: Compare on shared questions where question sets differ.
+
+    Raises:
+        SlmVllmError: They cannot be compared.
+    """
+    from slm_vllm.reporting.comparison import compare_runs as compared
+
+    loaded = [run if isinstance(run, RunData) else load_run(run) for run in runs]
+    return compared(loaded, metric, baseline=loaded[0].path, intersect=intersect)
