@@ -17,6 +17,7 @@ from slm_vllm.rundir.reading import load_run as read_run
 if TYPE_CHECKING:
     from slm_vllm.datasets.base import BaseDataset
     from slm_vllm.engines.base import BaseEngine
+    from slm_vllm.engines.settings import EngineSettings
     from slm_vllm.reporting.comparison import Comparison
     from slm_vllm.types import RejectedRow
 
@@ -32,7 +33,7 @@ def evaluate(
     output_dir: str | Path | None = None,
     overrides: Sequence[str] = (),
     config_dir: str | Path | None = None,
-    engine: BaseEngine | None = None,
+    engine: type[BaseEngine] | Callable[[EngineSettings], BaseEngine] | None = None,
     overwrite: bool = False,
     retry_errors: bool = False,
     track: bool = False,
@@ -50,7 +51,8 @@ def evaluate(
         output_dir: Where run folders are kept.
         overrides: Further settings as on the command line: `["generation.max_new_tokens=64"]`.
         config_dir: A folder with configuration groups of your own.
-        engine: One of your own, instead of the one that the configuration names.
+        engine: A class of your own (or a function that makes one of its settings), instead of the
+            engine that the configuration names.
         overwrite: Replace an earlier run of the same name.
         retry_errors: Ask again the questions that failed in an earlier run.
         track: Tell the configured tracker (ClearML), as the command line does.
@@ -82,7 +84,7 @@ def evaluate(
     ]
     options = RunOptions(overwrite=overwrite, retry_errors=retry_errors, track=track)
     if engine is not None:
-        options = replace(options, make_engine=lambda settings: engine, import_engine=lambda: None)
+        options = replace(options, make_engine=engine, import_engine=lambda: None)
     run_cells(configs, options)
     return [
         read_run(Path(config.experiment.output_dir) / config.experiment.name) for config in configs

@@ -63,7 +63,7 @@ def test_a_thread_can_evaluate_and_nothing_of_the_process_is_taken(
     engine = FakeEngine(on_answer=look)
     before = [os.fstat(descriptor).st_ino for descriptor in (1, 2)]
     (run,) = in_a_thread(
-        lambda: evaluate(engine=engine, **arguments(tiny_model, questions, tmp_path))
+        lambda: evaluate(engine=engine.factory(), **arguments(tiny_model, questions, tmp_path))
     )
     assert run.predictions.height == 6 and run.results["counts"]["total"] == 6
     assert places == [before] * 6
@@ -75,7 +75,7 @@ def test_the_log_is_kept_without_the_descriptors(
     tiny_model: Path, questions: Path, tmp_path: Path
 ) -> None:
     engine = FakeEngine(dies_after=2, deaths=1)
-    (run,) = evaluate(engine=engine, **arguments(tiny_model, questions, tmp_path))
+    (run,) = evaluate(engine=engine.factory(), **arguments(tiny_model, questions, tmp_path))
     assert "the engine died" in (run.path / "experiment.log").read_text()
     assert run.results["counts"]["total"] == 6
 
@@ -85,7 +85,9 @@ def test_several_modes_one_engine_and_a_comparison(
 ) -> None:
     engine = FakeEngine()
     runs = evaluate(
-        mode="no_context,oracle", engine=engine, **arguments(tiny_model, questions, tmp_path)
+        mode="no_context,oracle",
+        engine=engine.factory(),
+        **arguments(tiny_model, questions, tmp_path),
     )
     assert [run.results["mode"] for run in runs] == ["no_context", "oracle"]
     assert engine.starts == 1
@@ -98,9 +100,9 @@ def test_a_run_that_is_there_is_read_not_asked_again(
     tiny_model: Path, questions: Path, tmp_path: Path
 ) -> None:
     given = arguments(tiny_model, questions, tmp_path)
-    (first,) = evaluate(engine=FakeEngine(), **given)
+    (first,) = evaluate(engine=FakeEngine().factory(), **given)
     again = FakeEngine()
-    (second,) = evaluate(engine=again, **given)
+    (second,) = evaluate(engine=again.factory(), **given)
     assert again.starts == 0
     assert second.results["metrics"] == first.results["metrics"]
 
@@ -110,7 +112,7 @@ def test_an_error_is_an_exception_with_the_message_of_the_command_line(
 ) -> None:
     given = arguments(tiny_model, tmp_path / "nowhere.jsonl", tmp_path)
     with pytest.raises(SlmVllmError, match="nowhere.jsonl"):
-        evaluate(engine=FakeEngine(), **given)
+        evaluate(engine=FakeEngine().factory(), **given)
 
 
 def test_an_interrupted_cell_of_a_notebook_is_marked_and_gone_on_with(
@@ -122,9 +124,9 @@ def test_an_interrupted_cell_of_a_notebook_is_marked_and_gone_on_with(
 
     given = arguments(tiny_model, questions, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(engine=FakeEngine(on_answer=interrupt), **given)
+        evaluate(engine=FakeEngine(on_answer=interrupt).factory(), **given)
     rest = FakeEngine()
-    (run,) = evaluate(engine=rest, **given)
+    (run,) = evaluate(engine=rest.factory(), **given)
     assert len(rest.asked) == 3 and run.results["counts"]["resumed"] == 3
 
 
