@@ -16,9 +16,8 @@ import polars as pl
 from slm_vllm.datasets.base import BaseDataset
 from slm_vllm.datasets.reading.columnar import canonical_table, is_canonical, table_batches
 from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES
-from slm_vllm.datasets.reading.record import Record
+from slm_vllm.datasets.reading.record import Place, Record
 from slm_vllm.datasets.reading.records import Form, find_form, read_records
-from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.datasets.rows.fields import FieldNames
 from slm_vllm.datasets.rows.values import Document, ValueProblem
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
@@ -36,16 +35,16 @@ _METADATA = json.JSONEncoder(ensure_ascii=False, default=str, allow_nan=False)
 
 @dataclass(slots=True)
 class SourceRow:
-    """One canonical row and where it stands.
+    """One canonical row.
 
     Attributes:
-        line: The line of the file it begins on.
+        place: Where it stands in its file.
         question_id: Its name.
         other_id: Its name where an earlier row has `question_id`; "" where that is then the same
             row once more.
     """
 
-    line: int
+    place: Place
     question_id: str
     question: str
     answers: list[str]
@@ -61,8 +60,8 @@ class NumberedFrame:
     """A frame of `CANONICAL_SCHEMA`, where its rows stand, and names to fall back on."""
 
     frame: pl.DataFrame
-    lines: list[int]
-    path: str = ""
+    places: list[Place]
+    path: str
     other_ids: list[str] | None = None
 
 
@@ -175,8 +174,7 @@ class FileDataset(BaseDataset):
                 row = self.row(record, with_documents)
             except ValueProblem as problem:
                 asked = self.names.find(record.value).value(record.value, "question")
-                excerpt = str(asked or "")[:EXCERPT_CHARACTERS]
-                self.reject(RejectedRow(path, record.line, str(problem), excerpt))
+                self.reject(record.place.rejected(path, str(problem), str(asked or "")))
             else:
                 row.path = path
                 yield row
@@ -200,9 +198,7 @@ class FileDataset(BaseDataset):
             reason = "the question is empty"
             if name is not None:
                 reason = f"{DUPLICATE} {name!r}: an earlier row has it"
-            line = numbered.lines[at]
-            excerpt = question[:EXCERPT_CHARACTERS]
-            self.reject(RejectedRow(numbered.path or self.path, line, reason, excerpt))
+            self.reject(numbered.places[at].rejected(numbered.path, reason, question))
         return frame.filter(admitted)
 
     def _nothing_usable(self) -> str:
@@ -236,7 +232,7 @@ def _canonical_frames(
     """Yields the rows of a table that has `CANONICAL_SCHEMA`; line n is its nth row."""
     at = 1
     for frame in table_batches(path, canonical_table(table, with_documents), batch_size):
-        yield NumberedFrame(frame, list(range(at, at + frame.height)), path)
+        yield NumberedFrame(frame, [Place(at + n) for n in range(frame.height)], path)
         at += frame.height
 
 
@@ -273,7 +269,7 @@ def to_frame(rows: list[SourceRow]) -> NumberedFrame:
         schema=CANONICAL_SCHEMA,
     )
     others = [row.other_id for row in rows] if any(row.other_id for row in rows) else None
-    return NumberedFrame(frame, [row.line for row in rows], rows[0].path, others)
+    return NumberedFrame(frame, [row.place for row in rows], rows[0].path, others)
 
 
 def _encoded(metadata: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ matter.
 from __future__ import annotations
 
 import hashlib
+import os
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,15 @@ def document_id(url: str, title: str, text: str) -> str:
 def dataset_identity(path: str) -> dict[str, Any]:
     """Path, size and hash of a dataset file, for the manifest and the index store.
 
-    Of a file over 256 MiB only the ends are hashed, beside its size and time of change.
+    Of a file over 256 MiB only the ends are hashed, beside its size and time of change. A folder,
+    or a path with `*`, is known by the files in it.
     """
     file = Path(path)
-    if "://" in path or not file.is_file():
+    if "://" not in path and (os.path.isdir(path) or "*" in file.name):
+        inside = file.rglob("*") if os.path.isdir(path) else map(Path, glob(path, recursive=True))
+        files = [dataset_identity(str(part)) for part in sorted(inside) if part.is_file()]
+        return {"path": str(file.resolve()), "files": files}
+    if "://" in path or not os.path.isfile(path):
         return {"path": path}
     status = file.stat()
     known: dict[str, Any] = {"path": str(file.resolve()), "bytes": status.st_size}

@@ -15,7 +15,7 @@ from slm_vllm.datasets.pages.html import clean_text, has_tags, page_title
 from slm_vllm.datasets.pages.tokens import PageTokens
 from slm_vllm.datasets.reading.json_lines import decode_lines
 from slm_vllm.datasets.reading.lines import line_batches
-from slm_vllm.datasets.reading.record import Record
+from slm_vllm.datasets.reading.record import Place, Record
 from slm_vllm.datasets.reading.records import Form
 from slm_vllm.datasets.rows.values import (
     ValueProblem,
@@ -103,7 +103,7 @@ def _raw_row(row: Record, with_documents: bool) -> SourceRow:
         raise ValueProblem(f"wrong type within 'annotations': {error}") from error
     title = page_title(page) or title_from_url(url)
     page = clean_text(page) if with_documents else ""
-    return _row(row.line, value.get("example_id"), value, (url, title, page), contexts, shorts)
+    return _row(row.place, value.get("example_id"), value, (url, title, page), contexts, shorts)
 
 
 def _annotations(value: Any) -> list[Mapping[str, Any]]:
@@ -130,11 +130,11 @@ def _converted_row(row: Record, with_documents: bool) -> SourceRow:
         page = ""
     elif has_tags(page):
         page = clean_text(page)
-    return _row(row.line, name, value, (url, title, page), contexts, shorts)
+    return _row(row.place, name, value, (url, title, page), contexts, shorts)
 
 
 def _row(
-    line: int,
+    place: Place,
     name: Any,
     value: Mapping[str, Any],
     source: tuple[str, str, str],
@@ -152,7 +152,7 @@ def _row(
         name_of_page = document_id(url, title, page)
         documents.append({"document_id": name_of_page, "title": title, "text": page})
     return SourceRow(
-        line=line,
+        place=place,
         question_id=text_of(name, "id") or content_id("nq", question, url),
         question=question,
         answers=answers_of(first_of(value, ("answer", "answers")), "answer"),

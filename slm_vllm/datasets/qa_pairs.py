@@ -69,7 +69,7 @@ class QaPairsDataset(FileDataset):
             raise ValueProblem("key 'question' is missing")
         contexts, documents = fields.evidence(with_documents)
         row = SourceRow(
-            line=record.line,
+            place=record.place,
             question_id="",
             question=fields.question(),
             answers=fields.answers(self._plain_numbers),
@@ -100,7 +100,7 @@ class _Fields:
     ) -> None:
         self.found = found
         self._value = record.value
-        self._line = record.line
+        self._line = record.place.line
         self._lose_at = lose
 
     def question(self) -> str:
@@ -130,6 +130,8 @@ class _Fields:
 
     def evidence(self, with_documents: bool) -> tuple[list[str], list[Document]]:
         """The gold contexts, and the documents."""
+        if not self.found.has("contexts", "gold", "documents"):
+            return [], []
         contexts: list[Paragraph] = []
         for column, value in self._values("contexts"):
             contexts = paragraphs_of(value, column, self._lose)
@@ -157,6 +159,8 @@ class _Fields:
     def metadata(self, kept: Sequence[str] | None) -> dict[str, Any]:
         if kept is not None:
             return {name: reach(self._value, name) for name in kept}
+        if not self.found.has("metadata"):
+            return {key: self._value[key] for key in self.found.others}
         value = self.found.value(self._value, "metadata")
         try:
             metadata = mapping_of(value, "metadata")
@@ -187,7 +191,7 @@ class _Fields:
             for paragraph in paragraphs_of(value, column, self._lose)
         ]
 
-    def _values(self, field: str) -> Iterator[tuple[str, Any]]:
+    def _values(self, field: str) -> list[tuple[str, Any]]:
         return self.found.values(self._value, field)
 
     def _usable(self, read: Callable[[Any, str], T], column: str, value: Any) -> T | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm_vllm.datasets.base import BaseDataset
+from slm_vllm.datasets.beir import is_beir
 from slm_vllm.datasets.reading.records import Form, find_form
 from slm_vllm.datasets.rows.fields import FieldNames
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
@@ -27,6 +28,7 @@ KINDS: dict[str, str] = {
     "nq": "slm_vllm.datasets.nq:NqDataset",
     "simple_qa": "slm_vllm.datasets.simple_qa:SimpleQaDataset",
     "qa_pairs": "slm_vllm.datasets.qa_pairs:QaPairsDataset",
+    "beir": "slm_vllm.datasets.beir:BeirDataset",
     "hf": "slm_vllm.datasets.hf:HfDataset",
 }
 """A new dataset of this package is one line here."""
@@ -159,6 +161,8 @@ def sniff_kind(path: str, columns: Mapping[str, Any] | None = None) -> str:
     """
     if path.startswith("hf://"):
         return "hf"
+    if is_beir(path):
+        return "beir"
     if columns or "*" in path:
         return "qa_pairs"
     names = FieldNames()

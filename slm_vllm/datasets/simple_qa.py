@@ -78,7 +78,7 @@ class SimpleQaDataset(FileDataset):
         value = record.value
 
         def lose(reason: str) -> None:
-            self.lose(record.line, reason)
+            self.lose(record.place.line, reason)
 
         question = text_of(first_of(value, _QUESTION), "problem")
         documents = [
@@ -90,7 +90,7 @@ class SimpleQaDataset(FileDataset):
         contexts = unique(document.text for document in documents)
         name = text_of(first_of(value, ("id", "question_id")), "id")
         return SourceRow(
-            line=record.line,
+            place=record.place,
             question_id=name or content_id("simpleqa", question.strip()),
             question=question,
             answers=answers_of(first_of(value, _ANSWER), "answer"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from slm_vllm.datasets.reading import json_cursor
 from slm_vllm.datasets.reading.json_documents import document_records
 from slm_vllm.datasets.reading.lines import line_batches
+from slm_vllm.datasets.reading.records import find_form, read_records
 from slm_vllm.types import RejectedRow
 from support.dataset_samples import write
 
@@ -68,7 +69,7 @@ def test_array_reader_agrees_with_json_loads(
     assert [row.value for row in got] == rows
     if indent and rows:
         lines = text.split("\n")
-        assert all(lines[row.line - 1].strip().startswith("{") for row in got)
+        assert all(lines[row.place.line - 1].strip().startswith("{") for row in got)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
@@ -78,6 +79,12 @@ def test_arrays_within_an_object(tmp_path: Path, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_cursor, "CHUNK_BYTES", chunk)
         path = str(write(tmp_path / "a.json", content))
-        got = [row[:3] for row in document_records(path, rejected.append, asks)]
-    assert got == [(1, {"a": 1}, "train"), (2, {"a": 2}, "eval")]
-    assert [(row.line, row.reason) for row in rejected] == [(2, "a JSON number, not an object")]
+        form = find_form(path, asks)
+        got = [
+            (record.place, record.value, record.section)
+            for record in read_records(path, form, asks, rejected.append)
+        ]
+    assert got == [((1, 1), {"a": 1}, "train"), ((2, 2), {"a": 2}, "eval")]
+    assert [(row.line, row.reason) for row in rejected] == [
+        (2, "a JSON number, not an object (row 3)")
+    ]

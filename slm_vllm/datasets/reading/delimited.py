@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, TextIO
 
 from slm_vllm.datasets.reading.opening import DamagedArchiveError, open_bytes
-from slm_vllm.datasets.reading.record import Record, Reject
+from slm_vllm.datasets.reading.record import Place, Record, Reject
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow
@@ -131,7 +131,7 @@ def delimited_records(path: str, dialect: Dialect, reject: Reject) -> Iterator[R
                 excerpt = _printable(dialect.delimiter.join(fields)[:EXCERPT_CHARACTERS])
                 reject(RejectedRow(path, lines.first, problem + lines.extent(), excerpt))
             else:
-                yield Record(lines.first, dict(zip(dialect.columns, fields, strict=True)))
+                yield Record(Place(lines.first), dict(zip(dialect.columns, fields, strict=True)))
 
 
 class _Lines:

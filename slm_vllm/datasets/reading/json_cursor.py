@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ CHUNK_BYTES = 1 << 20
 _MAX_VALUE_CHARACTERS = 256 << 20
 # A value cut off by the end of the buffer fails within an escape or literal of this length.
 _TORN_CHARACTERS = 16
+_BLANK = re.compile(r"[ \t\r\n]*")
 
 
 class JsonCursor:
@@ -50,8 +52,7 @@ class JsonCursor:
     def peek(self) -> str:
         """Gives the next character that is not white space, "" at the end."""
         while True:
-            while self._at < len(self._buffer) and self._buffer[self._at] in " \t\r\n":
-                self._at += 1
+            self._at = _blank_until(self._buffer, self._at)
             if self._at < len(self._buffer):
                 return self._buffer[self._at]
             if not self._fill():
@@ -93,8 +94,7 @@ class JsonCursor:
         while True:
             at = self._at
             if opening == "[":
-                rest = self._buffer[at + 1 :].lstrip(" \t\r\n")
-                at = len(self._buffer) - len(rest)
+                at = _blank_until(self._buffer, at + 1)
             if at < len(self._buffer):
                 if self._buffer[at] != "{":
                     return None
@@ -162,6 +162,12 @@ class JsonCursor:
         if len(self._buffer) > _MAX_VALUE_CHARACTERS:
             raise self.error(f"a value over {_MAX_VALUE_CHARACTERS >> 20} MB")
         return True
+
+
+def _blank_until(text: str, at: int) -> int:
+    """The place of the next character that is not white space."""
+    blank = _BLANK.match(text, at)
+    return blank.end() if blank else at
 
 
 def _text_chunks(path: str) -> Iterator[str]:

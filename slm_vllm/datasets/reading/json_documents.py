@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from slm_vllm.datasets.reading.json_cursor import JsonCursor
-from slm_vllm.datasets.reading.json_lines import holds_lone_surrogate, json_type
-from slm_vllm.datasets.reading.record import IsRow, Record, Reject
-from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
+from slm_vllm.datasets.reading.json_lines import holds_lone_surrogate
+from slm_vllm.datasets.reading.record import IsRow, Place, Record, Reject
 from slm_vllm.errors import DataError
-from slm_vllm.types import RejectedRow
 
 KEY = "id"
 """Where a row keeps the name it has in an object of rows, unless it has such a field."""
@@ -19,7 +17,7 @@ _ROWS_LOOKED_AT = 1000
 
 
 def document_records(path: str, reject: Reject, is_row: IsRow) -> Iterator[Record]:
-    """Yields the objects of a JSON document, in bounded memory where the rows stand one by one.
+    """Yields the rows of a JSON document, in bounded memory where the rows stand one by one.
 
     Rows are the objects of an array; of the arrays in an object (`{"data": [...]}`, splits); or
     the values of an object of objects. An object of columns, as `DataFrame.to_json` and
@@ -27,21 +25,20 @@ def document_records(path: str, reject: Reject, is_row: IsRow) -> Iterator[Recor
 
     Args:
         path: The file, packed or not.
-        reject: Takes elements that are not objects.
+        reject: Takes what is not Unicode.
         is_row: Tells the objects that are rows from those around them and beside them.
+
+    Whoever takes them checks that they are objects.
 
     Raises:
         DataError: The JSON is damaged, with line and column; or it is sound and holds no rows.
     """
     cursor = JsonCursor(path)
     for row in _values(cursor, is_row):
-        if isinstance(row.value, dict) and not holds_lone_surrogate(row.value):
+        if holds_lone_surrogate(row.value):
+            reject(row.place.rejected(path, "a lone surrogate in a text", repr(row.value)))
+        else:
             yield row
-            continue
-        reason = "a lone surrogate in a text"
-        if not isinstance(row.value, dict):
-            reason = f"a JSON {json_type(row.value)}, not an object"
-        reject(RejectedRow(path, row.line, reason, repr(row.value)[:EXCERPT_CHARACTERS]))
 
 
 def holds_lines(path: str, is_row: IsRow) -> bool:
@@ -70,7 +67,7 @@ def _values(cursor: JsonCursor, is_row: IsRow) -> Iterator[Record]:
     while (sign := cursor.peek()) not in ("", "\0"):
         if sign == "[":
             for line in cursor.elements():
-                yield Record(line, cursor.value())
+                yield Record(Place(line), cursor.value())
         elif sign == "{":
             yield from _object(cursor, is_row)
         else:
@@ -85,10 +82,10 @@ def _object(cursor: JsonCursor, is_row: IsRow) -> Iterator[Record]:
         found = True
         if cursor.peek() == "[":
             for at in cursor.elements():
-                yield Record(at, cursor.value(), key)
+                yield Record(Place(at), cursor.value(), key)
         else:
             at, value = cursor.line, cursor.value()
-            yield Record(at, value if key.isdigit() else {KEY: key, **value})
+            yield Record(Place(at), value if key.isdigit() else {KEY: key, **value})
     if not found:
         rows = list(_rows_of(rest, is_row))
         if not rows:
@@ -98,7 +95,7 @@ def _object(cursor: JsonCursor, is_row: IsRow) -> Iterator[Record]:
                 "array, alone or under a key, or columns of equal length."
             )
         for section, value in rows:
-            yield Record(line, value, section)
+            yield Record(Place(line), value, section)
 
 
 def _rows_ahead(cursor: JsonCursor, is_row: IsRow, rest: dict[str, Any]) -> Iterator[str]:

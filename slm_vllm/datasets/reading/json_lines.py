@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from slm_vllm.datasets.reading.lines import Line
-from slm_vllm.datasets.reading.record import Record, Reject
+from slm_vllm.datasets.reading.record import Place, Record, Reject
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.types import RejectedRow
 
@@ -38,14 +38,14 @@ def decode_lines(
         decoded = [value for value in values if value is not None]
         if len(decoded) == len(lines):
             return [
-                Record(line.number, row, "", line.text)
+                Record(Place(line.number), row, "", line.text)
                 for line, row in zip(lines, decoded, strict=True)
             ]
     rows = []
     for line in lines:
         try:
             value = _decode_line(line.text, dtype)
-            rows.append(Record(line.number, value, "", "" if dtype is None else line.text))
+            rows.append(Record(Place(line.number), value, "", "" if dtype is None else line.text))
         except ValueError as error:
             excerpt = line.text[:EXCERPT_CHARACTERS]
             reject(RejectedRow(path, line.number, str(error), excerpt))

@@ -8,12 +8,15 @@ from typing import Any
 _QUESTIONS = ("qas", "qa_pairs")
 
 
-def unfolded(value: dict[str, Any]) -> Iterator[Any]:
+def unfolded(value: Any) -> Iterator[Any]:
     """Yields the rows of an object: itself, or one for each question that is nested in it.
 
     A nested row has the fields of what is around it: title and context. What is no object is
     yielded as it is.
     """
+    if not isinstance(value, dict):
+        yield value
+        return
     if "row" in value and "row_idx" in value:  # the viewer of the Hugging Face hub
         value = value["row"] if isinstance(value["row"], dict) else value
     paragraphs = value.get("paragraphs")

@@ -16,10 +16,8 @@ from slm_vllm.datasets.reading.lines import line_batches
 from slm_vllm.datasets.reading.nested import unfolded
 from slm_vllm.datasets.reading.opening import read_head
 from slm_vllm.datasets.reading.recognition import UTF8_BOM, refuse_foreign
-from slm_vllm.datasets.reading.record import IsRow, Record, Reject, ignore
-from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
+from slm_vllm.datasets.reading.record import IsRow, Place, Record, Reject, ignore
 from slm_vllm.errors import DataError
-from slm_vllm.types import RejectedRow
 
 _ROWS_LOOKED_AT = 20
 _BYTES_LOOKED_AT = 4 << 20
@@ -101,14 +99,17 @@ def read_records(
     Raises:
         DataError: The file is damaged as a whole.
     """
+    number = 0
     for record in _records(path, form, is_row, reject, columns):
         for value in unfolded(record.value):
+            number += 1
+            place = Place(record.place.line, number if form.name == "json" else 0)
             if isinstance(value, dict):
-                yield record._replace(value=value)
+                yield record._replace(place=place, value=value)
             else:
-                excerpt = repr(value)[:EXCERPT_CHARACTERS]
-                reason = f"a JSON {json_type(value)}, not an object"
-                reject(RejectedRow(path, record.line, reason, excerpt))
+                reject(
+                    place.rejected(path, f"a JSON {json_type(value)}, not an object", repr(value))
+                )
 
 
 def _records(
@@ -134,13 +135,15 @@ def _table_records(
     for frame in table_batches(path, table, _TABLE_ROWS):
         for value in frame.iter_rows(named=True):
             number += 1
-            yield Record(number, value)
+            yield Record(Place(number), value)
 
 
 def _document_form(path: str, is_row: IsRow) -> Form:
     rows = list(islice(document_records(path, ignore, is_row), _ROWS_LOOKED_AT))
     values = (value for row in rows for value in islice(unfolded(row.value), _ROWS_LOOKED_AT))
-    columns = tuple(dict.fromkeys(key for value in values for key in value))
+    columns = tuple(
+        dict.fromkeys(key for value in values if isinstance(value, dict) for key in value)
+    )
     return Form("json", columns, tuple(dict.fromkeys(row.section for row in rows if row.section)))
 
 
@@ -152,7 +155,7 @@ def _line_columns(path: str) -> tuple[str, ...]:
     for line in islice(lines, 5 * _ROWS_LOOKED_AT):
         for row in decode_lines(path, [line], ignore):
             for value in islice(unfolded(row.value), _ROWS_LOOKED_AT):
-                columns |= dict.fromkeys(value)
+                columns |= dict.fromkeys(value if isinstance(value, dict) else ())
             looked_at += 1
         if looked_at == _ROWS_LOOKED_AT or len(line.text) > _BYTES_LOOKED_AT:
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,20 +85,27 @@ class FoundFields:
     paths: Mapping[str, tuple[tuple[str, ...], ...]]
     others: tuple[str, ...]
 
-    def has(self, field: str) -> bool:
-        """Whether any column holds the field."""
-        return bool(self.paths.get(field))
+    def has(self, *fields: str) -> bool:
+        """Whether any column holds one of the fields."""
+        return any(self.paths[field] for field in fields)
 
     def value(self, row: Mapping[str, Any], field: str) -> Any:
         """The first value of a field that is not missing, or None."""
-        return next((value for _, value in self.values(row, field)), None)
-
-    def values(self, row: Mapping[str, Any], field: str) -> Iterator[tuple[str, Any]]:
-        """Every column of a field that holds a value, with its name."""
-        for column, *keys in self.paths.get(field, ()):
+        for column, *keys in self.paths[field]:
             found = _below(row[column], keys) if keys else row[column]
             if found is not None:
-                yield ".".join((column, *keys)), found
+                return found
+        return None
+
+    def values(self, row: Mapping[str, Any], field: str) -> list[tuple[str, Any]]:
+        """Every value of a field that is not missing, with the name of its column."""
+        ways = self.paths[field]
+        if not ways:
+            return []
+        found = [
+            (column, _below(row[column], keys) if keys else row[column]) for column, *keys in ways
+        ]
+        return [(column, value) for column, value in found if value is not None]
 
     @property
     def columns(self) -> frozenset[str]:
