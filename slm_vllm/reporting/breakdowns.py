@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from slm_vllm.scoring.answer_length import ANSWER_LENGTHS, Bins, answer_length
 from slm_vllm.scoring.intervals import MeanEstimate, estimate_mean
-from slm_vllm.scoring.normalize import words
 
-# Label, and the lowest value of the group; it ends where the next one begins.
-Bins = Sequence[tuple[str, int]]
-
-ANSWER_LENGTHS: Bins = (("1", 1), ("2", 2), ("3", 3), ("4-5", 4), ("6-9", 6), ("10+", 10))
 POSITIONS: Bins = (
     ("start", 0), ("1-999", 1), ("1000-4999", 1000), ("5000-19999", 5000), ("20000+", 20000),
 )  # fmt: skip
@@ -33,7 +28,7 @@ class Group:
 
 def by_answer_length(predictions: pl.DataFrame) -> list[Group]:
     """By the number of words of the row's shortest usable answer."""
-    return _grouped(predictions, answer_length(predictions), ANSWER_LENGTHS)
+    return _grouped(predictions, answer_length(predictions["answers"]), ANSWER_LENGTHS)
 
 
 def by_rank(predictions: pl.DataFrame) -> list[Group]:
@@ -45,19 +40,6 @@ def by_rank(predictions: pl.DataFrame) -> list[Group]:
 def by_position(predictions: pl.DataFrame) -> list[Group]:
     """By where in its document the first passage that holds an answer begins, in characters."""
     return _grouped(predictions, answer_position(predictions), POSITIONS)
-
-
-def answer_length(predictions: pl.DataFrame) -> pl.Series:
-    """Words of the shortest answer that has one; null where there is none."""
-    answers = predictions.select(
-        pl.int_range(pl.len()).alias("row"), pl.col("answers").alias("answer")
-    ).explode("answer", empty_as_null=True)
-    lengths = (
-        answers.with_columns(words(answers["answer"]).list.len().alias("words"))
-        .group_by("row", maintain_order=True)
-        .agg(pl.col("words").filter(pl.col("words") > 0).min())
-    )
-    return lengths["words"].cast(pl.Int64)
 
 
 def answer_rank(predictions: pl.DataFrame) -> pl.Series:

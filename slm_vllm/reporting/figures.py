@@ -12,7 +12,7 @@ import polars as pl
 
 from slm_vllm.reporting import breakdowns
 from slm_vllm.reporting.axes import number
-from slm_vllm.reporting.breakdowns import Bins, Group
+from slm_vllm.reporting.breakdowns import Group
 from slm_vllm.reporting.charts import (
     Interval,
     Series,
@@ -26,6 +26,7 @@ from slm_vllm.reporting.charts import (
 )
 from slm_vllm.reporting.drawing import Drawing, require_matplotlib, to_svg, write_png
 from slm_vllm.reporting.run_view import RunView
+from slm_vllm.scoring.answer_length import ANSWER_LENGTHS, Bins
 
 # More runs than this in one chart of groups cannot be told apart.
 _MOST_SERIES = 6
@@ -286,7 +287,7 @@ _BREAKDOWNS: tuple[tuple[str, str, str, str, Bins, Callable[[pl.DataFrame], list
         "Token recall by answer length",
         "Words of the shortest expected answer.",
         "words in the answer",
-        breakdowns.ANSWER_LENGTHS,
+        ANSWER_LENGTHS,
         breakdowns.by_answer_length,
     ),
     (

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from slm_vllm.scoring.answer_length import ANSWER_LENGTHS, answer_length, bin_labels
 from slm_vllm.tracking.events import Event, Figure, Sample, Table
 
 _PAGE_ROWS = 10
@@ -61,9 +62,9 @@ def prediction_events(path: Path, limit: int) -> Iterator[Event]:
         limit: How many predictions.
     """
     scan = pl.scan_parquet(path, glob=False)
-    words = pl.col("answers").list.eval(pl.element().str.count_matches(r"\w+")).list.min()
-    length = pl.when(words >= 6).then(pl.lit("6+")).otherwise(words.cast(pl.String))
-    yield from _recall_by(scan.with_columns(length.alias("group")), "answer length in words")
+    frame = scan.select("answers", "token_recall").collect()
+    length = bin_labels(answer_length(frame["answers"]), ANSWER_LENGTHS)
+    yield from _recall_by(frame.lazy().with_columns(length), "answer length in words")
     topic = pl.col("metadata").str.json_path_match("$.topic")
     yield from _recall_by(scan.with_columns(topic.alias("group")), "topic")
     if limit:
