@@ -21,7 +21,7 @@ from slm_vllm.retrieval.base import (
     StoredRetriever,
     check_top_k,
 )
-from slm_vllm.retrieval.bm25_kernel import Postings, PostingsSearcher
+from slm_vllm.retrieval.bm25_search import PostingsSearcher
 from slm_vllm.retrieval.lexical import (
     Analyzer,
     Stemmer,
@@ -32,6 +32,7 @@ from slm_vllm.retrieval.lexical import (
     words_identity,
 )
 from slm_vllm.retrieval.passage_store import PassageStore
+from slm_vllm.retrieval.postings import Postings
 
 BUILD_BATCH = 16_384
 """Passages tokenised at once during a build. Bounds its memory."""

@@ -1,4 +1,11 @@
-"""The compiled form of `bm25_kernel.search_numpy`. Compiled once per installation, then cached."""
+"""The kernel of bm25, compiled once per installation, then cached.
+
+The terms of a question are added up from the one that can contribute most to the one that can
+contribute least. As soon as the terms still to come cannot lift a passage not seen so far into the
+top k, they are only looked up in the passages that are still in the race (MaxScore: Turtle and
+Flood, "Query evaluation: strategies and optimizations", 1995). For questions this skips the long
+posting lists of words such as "the" and "who". The result is that of the full sum.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +13,11 @@ import numpy as np
 from numba import njit  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from slm_vllm.retrieval.base import SearchResult
-from slm_vllm.retrieval.bm25_kernel import _SAFETY, Postings
 from slm_vllm.retrieval.lexical import QueryTerms
+from slm_vllm.retrieval.postings import Postings
+
+# Floats are summed in another order for the bounds than for the scores.
+_SAFETY = 1 - 1e-5
 
 
 def search_numba(

@@ -113,12 +113,6 @@ def iter_passages(
         yield _cut(pending, config)
 
 
-def build_passages(documents: Iterable[pl.DataFrame], config: PassageConfig) -> pl.DataFrame:
-    """All passages of the documents as one frame of `PASSAGE_SCHEMA`, held in memory."""
-    frames = list(iter_passages(documents, config))
-    return pl.concat(frames) if frames else pl.DataFrame(schema=PASSAGE_SCHEMA)
-
-
 def _rows(frame: pl.DataFrame) -> Iterator[tuple[str, str, str]]:
     missing = [name for name in DOCUMENT_FIELDS if name not in frame.columns]
     if missing:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slm_vllm.retrieval import bm25_kernel
-from slm_vllm.retrieval.bm25_kernel import Postings, PostingsSearcher
+from slm_vllm.retrieval.bm25_search import PostingsSearcher
 from slm_vllm.retrieval.lexical import Analyzer, QueryTerms
+from slm_vllm.retrieval.postings import Postings
 from support.corpora import WORDS, Opener
 
 KERNELS = ["numpy", "numba"] if find_spec("numba") else ["numpy"]
@@ -82,9 +82,7 @@ def test_leaving_work_out_changes_nothing(kernel: str, data: st.DataObject) -> N
     counts = rng.integers(1, 3, len(terms)).astype(np.float32)
     k = int(rng.integers(1, 15))
     queries = QueryTerms(np.array([0, len(terms)]), terms, counts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bm25_kernel, "_FEW_POSTINGS", data.draw(st.sampled_from([0, 10**9])))
-        found = PostingsSearcher(postings, 1, kernel).search(queries, k)
+    found = PostingsSearcher(postings, 1, kernel).search(queries, k)
 
     full = (dense[terms] * counts[:, None]).sum(axis=0)
     best = [i for i in np.lexsort((np.arange(n), -full)) if full[i] > 0][:k]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from slm_vllm.config.schema import PassageConfig
 from slm_vllm.errors import DataError
 from slm_vllm.retrieval.chunking import MAX_WORD_BYTES, cut_windows
-from slm_vllm.retrieval.passages import DocumentFilter, build_passages, iter_passages
+from slm_vllm.retrieval.passages import PASSAGE_SCHEMA, DocumentFilter, iter_passages
 
 SPACED = st.text(st.sampled_from("abcé \n\t.Жñ😀"), max_size=80)
 ANY = st.text(max_size=200).map(lambda t: t.encode("utf-8", "replace").decode())
@@ -26,6 +26,10 @@ def plain_windows(text: str, size: int, stride: int) -> list[list[str]]:
         if low + size >= len(words):
             break
     return found
+
+
+def build_passages(documents: list[pl.DataFrame], config: PassageConfig) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame(schema=PASSAGE_SCHEMA), *iter_passages(documents, config)])
 
 
 @given(st.lists(SPACED, max_size=5), st.integers(1, 7), st.data())
