@@ -51,3 +51,9 @@ class MissingExtraError(ConfigError):
             f"{purpose} needs the package '{package}', which is not installed. "
             f"{install_advice(extra, package)}"
         )
+
+
+def reason_of(error: Exception) -> str:
+    """What an operating system or a library says of a failure, in one line."""
+    said = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return str(said or type(error).__name__)

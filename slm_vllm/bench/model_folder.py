@@ -26,7 +26,7 @@ def find_model(path: str, revision: str | None, *, dummy: bool, cache_dir: Path)
     Raises:
         EngineError: The model cannot be had.
     """
-    local = Path(path).expanduser()
+    local = Path(path)
     if dummy and (local / "config.json").is_file():
         if (local / _TOKENIZER[0]).is_file():
             return local.resolve()

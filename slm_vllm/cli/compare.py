@@ -63,7 +63,7 @@ def command(
     paired by question: differences with bootstrap intervals, permutation p-values (Holm-corrected
     when there are several), McNemar's test for 0/1 metrics, what context gained and destroyed.
     """
-    from slm_vllm.errors import ConfigError, StorageError
+    from slm_vllm.errors import ConfigError, StorageError, reason_of
     from slm_vllm.reporting.alignment import COLUMNS
     from slm_vllm.reporting.comparison import check_metric, compare_runs
     from slm_vllm.reporting.comparison_tables import render
@@ -92,5 +92,5 @@ def command(
     try:
         output.write_text(text + "\n", encoding="utf-8", errors="replace")
     except OSError as error:
-        raise StorageError(f"--output {output}: cannot be written ({error.strerror})") from None
+        raise StorageError(f"--output {output}: cannot be written ({reason_of(error)})") from None
     click.echo(f"Written to {output}", err=True)

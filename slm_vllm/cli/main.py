@@ -8,7 +8,8 @@ from importlib import import_module
 import click
 
 from slm_vllm import __version__
-from slm_vllm.errors import SlmVllmError
+from slm_vllm.cli.process import describe, give_up_output, prepare_process
+from slm_vllm.errors import EngineError, SlmVllmError, StorageError
 
 # Name, module:object and the line of --help; kept here so that --help imports no subcommand.
 COMMANDS = {
@@ -77,18 +78,28 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: turns errors into a message and an exit code."""
+    prepare_process()
     try:
         # Without its standalone mode click returns the code of an Exit instead of raising it.
-        sys.exit(cli.main(prog_name="slm-vllm", standalone_mode=False))
+        code = cli.main(prog_name="slm-vllm", standalone_mode=False)
+        sys.stdout.flush()
     except click.Abort:
-        sys.exit(130)
+        code = 130
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except SlmVllmError as error:
         click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except BrokenPipeError:
         # The reader of our output (head, less) has gone.
-        sys.stderr.close()
-        sys.exit(141)
+        give_up_output()
+        code = 141
+    except OSError as error:
+        give_up_output()
+        click.echo(f"Error: {describe(error)}", err=True)
+        code = StorageError.exit_code
+    except MemoryError:
+        click.echo("Error: there is not enough memory for this on this machine", err=True)
+        code = EngineError.exit_code
+    sys.exit(code)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
-from slm_vllm.errors import DataError, StorageError
+from slm_vllm.errors import DataError, StorageError, reason_of
 from slm_vllm.types import RejectedRow
 
 EXCERPT_CHARACTERS = 120
@@ -36,7 +36,7 @@ class RejectLog:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                raise StorageError(f"cannot replace {path}: {error.strerror}") from error
+                raise StorageError(f"cannot replace {path}: {reason_of(error)}") from error
 
     def __call__(self, row: RejectedRow) -> None:
         """Takes one rejected row."""
@@ -64,4 +64,4 @@ class RejectLog:
             self._file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+            raise StorageError(f"cannot write {path}: {reason_of(error)}") from error

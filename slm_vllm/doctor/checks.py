@@ -38,12 +38,12 @@ def run_checks(*, deep: bool, output_dir: Path, cache_dir: Path) -> list[Finding
         cache_dir: This project's own cache.
     """
     device, driver = detect_device(), read_driver()
-    compile_cache = Path(os.environ.get("VLLM_CACHE_ROOT", Path.home() / ".cache" / "vllm"))
+    compile_cache = os.path.expanduser(os.environ.get("VLLM_CACHE_ROOT", "~/.cache/vllm"))
     folders = {
         "runs": output_dir.resolve(),
         "prepared models and indexes": cache_dir.resolve(),
         "downloaded models": hub_cache(),
-        "vLLM's compile cache": compile_cache.expanduser(),
+        "vLLM's compile cache": Path(compile_cache),
     }
     checks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
         ("python", _check_python),

@@ -15,9 +15,9 @@ from slm_vllm.finding import Finding
 def hub_cache() -> Path:
     """Where Hugging Face keeps models, by its own rules."""
     if named := os.environ.get("HF_HUB_CACHE"):
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))
     home = os.environ.get("HF_HOME")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "huggingface") / "hub"
+    return Path(os.path.expanduser(home or "~/.cache/huggingface")) / "hub"
 
 
 def check_models(cache_dir: Path) -> Finding:

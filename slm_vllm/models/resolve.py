@@ -62,7 +62,7 @@ def resolve_model(path: str, revision: str | None = None, *, cache_dir: Path) ->
         return ResolvedModel(
             folder, "demo", demo.UPSTREAM, f"gguf-{provenance['gguf_sha256'][:16]}", provenance
         )
-    local = Path(path).expanduser()
+    local = Path(path)
     if local.exists() or _looks_like_path(path):
         return _resolve_local(path, local, revision)
     return _resolve_repo(path, revision)

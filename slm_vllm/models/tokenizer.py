@@ -18,7 +18,9 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except BaseException as error:  # the libraries below have types of their own
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise EngineError(f"{path}: its tokenizer cannot be loaded: {reason}") from error
     if not tokenizer.is_fast:

@@ -7,12 +7,14 @@ user should see goes through `Console`, which kept the real standard error.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from pathlib import Path
 from typing import TextIO
 
+from slm_vllm.errors import reason_of
 from slm_vllm.rundir.log_rotation import LOG_BYTES, rotate
 
 
@@ -71,7 +73,7 @@ class RunLog:
     """
 
     def __init__(self) -> None:
-        self.console = Console(sys.stderr)
+        self.console = Console(sys.stderr or io.StringIO())
         self._path: Path | None = None
         self._rotate_at = LOG_BYTES
         self._handler: logging.Handler | None = None
@@ -108,7 +110,7 @@ class RunLog:
         except OSError as error:
             # The disk may be full; the journal is what the room is needed for.
             self._rotate_at *= 2
-            _LOGGER.warning("%s: cannot be rotated (%s)", self._path, error.strerror)
+            _LOGGER.warning("%s: cannot be rotated (%s)", self._path, reason_of(error))
 
     def _drop_handler(self) -> None:
         if self._handler is not None:
@@ -128,7 +130,8 @@ class OutputCapture(RunLog):
         super().__enter__()
         _flush()
         self._real = (os.dup(1), os.dup(2))
-        self._stream = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+        self._stream = os.fdopen(os.dup(2), "w", encoding=encoding, errors="backslashreplace")
         self.console = Console(self._stream)
         return self
 
@@ -154,5 +157,6 @@ _LOGGER = logging.getLogger("slm_vllm")
 
 
 def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()

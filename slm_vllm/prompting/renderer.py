@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from slm_vllm.errors import EngineError, reason_of
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.types import Passage, RenderedPrompt
 
@@ -189,13 +190,18 @@ class PromptRenderer:
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
-        # A chat template writes its special tokens itself.
-        encoded = self._tokenizer(
-            list(texts),
-            add_special_tokens=not self._template.is_chat,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
+        try:
+            encoded = self._tokenizer(
+                list(texts),
+                # A chat template writes its special tokens itself.
+                add_special_tokens=not self._template.is_chat,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+        except Exception as error:  # such as a vocabulary without a token for unknown words
+            raise EngineError(
+                f"the model's tokenizer fails on a prompt: {reason_of(error)}"
+            ) from error
         return list(encoded["input_ids"])
 
 

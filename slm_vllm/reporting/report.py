@@ -12,7 +12,7 @@ from pathlib import Path
 
 from slm_vllm import __version__
 from slm_vllm.durable import write_text
-from slm_vllm.errors import DataError, StorageError
+from slm_vllm.errors import DataError, StorageError, reason_of
 from slm_vllm.reporting import sections
 from slm_vllm.reporting.figures import Figure, build_figures
 from slm_vllm.reporting.payload import packed, passages_payload, questions_payload
@@ -63,7 +63,7 @@ def write_report(report: Report, path: Path) -> None:
     try:
         write_text(path, report.html)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
+        raise StorageError(f"{path}: cannot be written ({reason_of(error)})") from None
 
 
 def _page(views: Sequence[RunView], figures: Sequence[Figure]) -> str:

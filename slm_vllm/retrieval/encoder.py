@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import threading
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
     Raises:
         ConfigError: It is in none of them.
     """
-    local = Path(name).expanduser()
+    local = Path(os.path.expanduser(name))
     if local.is_dir():
         return local.resolve()
     package = BUNDLED_MODELS.get(name)

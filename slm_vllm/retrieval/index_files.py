@@ -19,7 +19,7 @@ from typing import Any
 
 from slm_vllm import durable
 from slm_vllm.amounts import format_size
-from slm_vllm.errors import StorageError
+from slm_vllm.errors import StorageError, reason_of
 from slm_vllm.retrieval.base import BuildMonitor, IndexCancelled
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def read_seal(folder: Path) -> dict[str, Any]:
         try:
             found = _sample(path)
         except OSError as error:
-            raise DamagedIndexError(f"{name} cannot be read ({error.strerror})") from None
+            raise DamagedIndexError(f"{name} cannot be read ({reason_of(error)})") from None
         if found != expected:
             raise DamagedIndexError(
                 f"{name} has {found['size']} bytes or other content than when it was written "

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import polars as pl
+
 from slm_vllm.config.schema import Config
-from slm_vllm.errors import ConfigError, StorageError
+from slm_vllm.errors import ConfigError, StorageError, reason_of
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.log_rotation import LOGS_KEPT, rotated
 
@@ -63,7 +65,7 @@ class RunFolder:
             return has_answers
         except OSError as error:
             raise StorageError(
-                f"{self.path}: cannot be used as run folder ({error.strerror}). "
+                f"{self.path}: cannot be used as run folder ({reason_of(error)}). "
                 "Choose another with --output-dir"
             ) from None
 
@@ -111,9 +113,9 @@ class RunFolder:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, self.path / name)
-        except OSError as error:
+        except (OSError, pl.exceptions.PolarsError) as error:
             raise StorageError(
-                f"{self.path / name}: cannot be written ({error.strerror})"
+                f"{self.path / name}: cannot be written ({reason_of(error)})"
             ) from None
         finally:
             temporary.unlink(missing_ok=True)

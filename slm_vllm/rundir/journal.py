@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from slm_vllm.errors import StorageError
+from slm_vllm.errors import StorageError, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,9 @@ class Journal:
             self._end = self._recover()
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
-            raise StorageError(f"{path}: cannot be opened for writing ({error.strerror})") from None
+            raise StorageError(
+                f"{path}: cannot be opened for writing ({reason_of(error)})"
+            ) from None
         self._synced_at = time.monotonic()
         self._unsynced = False
 
@@ -134,8 +136,8 @@ class Journal:
                 raise StorageError(f"{self._path}: the disk is full")
         except OSError as error:
             raise StorageError(
-                f"{self._path}: cannot be written ({error.strerror}). All answers so far are kept; "
-                "make room and give the same command again"
+                f"{self._path}: cannot be written ({reason_of(error)}). All answers so far are "
+                "kept; make room and give the same command again"
             ) from None
         self._index(int(record["key"], 16), self._end, failed=record["error"] is not None)
         self._end += len(data)

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from slm_vllm.errors import ConfigError, StorageError
+from slm_vllm.errors import ConfigError, StorageError, reason_of
 from slm_vllm.nearest import nearest
 
 _STATE, _RESULTS = "state.json", "results.json"
@@ -300,7 +300,7 @@ def _damaged(path: Path, reason: str) -> StorageError:
 def unreadable(path: Path, error: OSError) -> StorageError:
     """The error for a file that may not be read."""
     return StorageError(
-        f"{path}: cannot be read ({error.strerror}). Look at its owner and permissions (ls -ld)"
+        f"{path}: cannot be read ({reason_of(error)}). Look at its owner and permissions (ls -ld)"
     )
 
 

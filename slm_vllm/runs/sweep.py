@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from slm_vllm.errors import EngineError, StorageError
+from slm_vllm.errors import EngineError, StorageError, reason_of
 from slm_vllm.runs.signals import SIGNALS, Interrupted
 from slm_vllm.runs.sweep_plan import PlannedCell, groups
 
@@ -77,7 +77,7 @@ def _run_process(
         log_dir.mkdir(parents=True, exist_ok=True)
         log = (log_dir / "sweep.log").open("ab")
     except OSError as error:
-        raise StorageError(f"{log_dir}: cannot be written ({error.strerror})") from None
+        raise StorageError(f"{log_dir}: cannot be written ({reason_of(error)})") from None
     with log, tempfile.TemporaryFile() as given, _forwarding() as forward:
         given.write(content.encode())
         given.seek(0)

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from slm_vllm.errors import ConfigError
+from slm_vllm.errors import ConfigError, reason_of
 from slm_vllm.nearest import nearest
 from slm_vllm.paths import expanded, folder_name
 from slm_vllm.runs.sweep_plan import SweepGrid
@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"--file {path}: cannot be read ({error.strerror})") from None
+        raise ConfigError(f"--file {path}: cannot be read ({reason_of(error)})") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--file {path}: is not valid YAML: {error}") from None
     if not isinstance(content, dict):

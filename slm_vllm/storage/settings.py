@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from slm_vllm.errors import ConfigError
+from slm_vllm.paths import expanded
 
 DEFAULT_REGION = "us-east-1"
 
@@ -239,9 +240,13 @@ def _verify(value: object) -> bool | str:
     text = str(value).strip()
     if text.lower() in (*_TRUE, *_FALSE):
         return text.lower() in _TRUE
-    if not Path(text).expanduser().is_file():
+    try:
+        path = expanded(text)
+    except ValueError as error:
+        raise ConfigError(f"CLEARML_S3_VERIFY_SSL={error}") from None
+    if not Path(path).is_file():
         raise ConfigError(
             f"CLEARML_S3_VERIFY_SSL={text}: there is no such file. Write true, false, or the path "
             "of a file with the certificates of the authorities to trust"
         )
-    return str(Path(text).expanduser())
+    return path

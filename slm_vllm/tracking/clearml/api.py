@@ -32,11 +32,19 @@ class ClearMLApi:
     """
 
     def __init__(self) -> None:
+        # In maintenance the SDK would wait for ever.
+        http = {"wait_on_maintenance_forever": False}
+        boto3 = {"connect_timeout": int(CONNECT_SECONDS), "read_timeout": int(READ_SECONDS)}
         try:
             from clearml.backend_api import Session
             from clearml.config import ConfigWrapper
+
+            ConfigWrapper.set_overrides({"api": {"http": http}, "sdk": {"aws": {"boto3": boto3}}})
+            self.host = str(Session.get_api_server_host()).rstrip("/")
         except ImportError:
             raise MissingExtraError("clearml", "clearml", "Publishing to ClearML") from None
+        except Exception as error:  # the SDK reads its configuration on the way
+            raise _configuration_error(error) from None
         timeout = (CONNECT_SECONDS, READ_SECONDS)
 
         class BoundedSession(Session):  # type: ignore[misc]
@@ -46,11 +54,6 @@ class ClearMLApi:
             _session_timeout = timeout
             _write_session_timeout = timeout
 
-        # In maintenance the SDK would wait for ever.
-        http = {"wait_on_maintenance_forever": False}
-        boto3 = {"connect_timeout": int(CONNECT_SECONDS), "read_timeout": int(READ_SECONDS)}
-        ConfigWrapper.set_overrides({"api": {"http": http}, "sdk": {"aws": {"boto3": boto3}}})
-        self.host = Session.get_api_server_host().rstrip("/")
         _check_certificate(self.host)
         try:
             self._session = BoundedSession(
@@ -166,6 +169,14 @@ def _check_certificate(host: str) -> None:
         raise _call_error(error, host, "a first request") from None
 
 
+def _configuration_error(error: Exception) -> RejectedError:
+    said = " ".join(str(error).split())[:300] or "no reason given"
+    return RejectedError(
+        f"the ClearML configuration cannot be used: {said} ({type(error).__name__}). Correct it, "
+        "or make a new one (clearml.conf.example)"
+    )
+
+
 def _login_error(error: Exception, host: str) -> TrackerError:
     text = str(error)
     if type(error).__name__ == "MissingConfigError":
@@ -195,6 +206,7 @@ def _call_error(error: Exception, host: str, endpoint: str) -> TrackerError:
 
 
 _SIGNS = {
+    "ProxyError": "is not reached through the proxy: correct HTTP_PROXY, HTTPS_PROXY or NO_PROXY",
     "NameResolution": "cannot be found: no such host name",
     "Name or service not known": "cannot be found: no such host name",
     "timed out": "does not answer",

@@ -48,7 +48,7 @@ def check_clearml(
             timeout=bound,
             check=False,
         )
-        output, said = done.stdout, done.stderr.strip()[-300:]
+        output, said = done.stdout, (done.stderr.strip().splitlines() or [""])[-1][:300]
     except subprocess.TimeoutExpired as error:
         output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
         output += json.dumps(["answer", "fail", f"none within {bound:.0f} s"]) + "\n"
@@ -77,6 +77,9 @@ def _try_all(project: str, output_uri: str | None) -> None:
         _say(name, "ok", f"{place}: stored, read back, deleted")
     except SlmVllmError as error:
         _say(name, "fail", str(error))
+    except Exception as error:  # whatever the SDK lets through
+        said = " ".join(str(error).split())[:300]
+        _say(name, "fail", f"{type(error).__name__}: {said}")
 
 
 def _say(name: str, status: Status, found: str) -> None:

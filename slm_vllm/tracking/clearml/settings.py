@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from slm_vllm.errors import reason_of
+from slm_vllm.paths import expanded
+from slm_vllm.paths import home as home_folder
+from slm_vllm.proxies import ask_loopback_directly
+
 _PREFIXES = ("CLEARML_", "AWS_")
 _KEYS = ("CLEARML_API_ACCESS_KEY", "CLEARML_API_SECRET_KEY")
+_COMMENT = re.compile(r"^\s*(#|//).*", re.MULTILINE)
+# Included files may hold the section as well.
+_API_SECTION = re.compile(r"""(^|[\s{,])(["']?api["']?\s*[.:={]|include\b)""")
 # What the SDK would take for an order to be that very task, or another process of it.
 _FOREIGN = ("CLEARML_TASK_ID", "CLEARML_PROC_MASTER_ID", "CLEARML_OFFLINE_MODE")
 
@@ -49,27 +58,62 @@ def find_clearml(
         merged.pop(name, None)
     merged["CLEARML_SUPPRESS_UPDATE_MESSAGE"] = "1"
     merged.setdefault("AWS_MAX_ATTEMPTS", "2")
+    ask_loopback_directly(merged)
     named = merged.get("CLEARML_CONFIG_FILE")
     if named == "None" and not Path(named).is_file():
         # So a clearml-agent says to its tasks that it was configured by the environment alone.
         named = None
         del merged["CLEARML_CONFIG_FILE"]
+    by_environment = all(merged.get(name) for name in _KEYS)
+    found = ClearMLSettings(None, None, merged)
     if named:
-        path = Path(named).expanduser()
+        try:
+            path = Path(expanded(named))
+        except ValueError as error:
+            return ClearMLSettings(None, f"CLEARML_CONFIG_FILE={error}", merged)
         if not path.is_file():
             return ClearMLSettings(None, f"CLEARML_CONFIG_FILE={named}: no such file", merged)
         merged["CLEARML_CONFIG_FILE"] = str(path.resolve())
-        return ClearMLSettings(str(path), None, merged)
-    if all(merged.get(name) for name in _KEYS):
+        found = _file_settings(path, merged)
+    elif not by_environment and (home := home or home_folder()) is not None:
+        if (own := home / "clearml.conf").is_file():
+            found = _file_settings(own, merged)
+    if found.source is not None or found.problem is not None:
+        return found
+    if by_environment:
         return ClearMLSettings("environment", None, merged)
-    own = (home or Path.home()) / "clearml.conf"
-    if own.is_file():
-        return ClearMLSettings(str(own), None, merged)
     there = [name for name in (*_KEYS, "CLEARML_API_HOST") if merged.get(name)]
     if there:
         missing = [name for name in _KEYS if not merged.get(name)]
         return ClearMLSettings(None, f"{there[0]} is set, {' and '.join(missing)} not", merged)
+    if named:
+        problem = f"CLEARML_CONFIG_FILE={named}: it has no section 'api', so it names no server"
+        return ClearMLSettings(None, problem, merged)
     return ClearMLSettings(None, None, merged)
+
+
+def _file_settings(path: Path, environment: dict[str, str]) -> ClearMLSettings:
+    """What a configuration file says; neither source nor problem where it names no server."""
+    problem = None
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8")
+    except OSError as error:
+        problem = f"cannot be read ({reason_of(error)})"
+    except UnicodeDecodeError:
+        problem = "is not text in UTF-8"
+    else:
+        if text.startswith("\ufeff"):
+            problem = "begins with a byte order mark, which ClearML cannot read: save it without"
+        elif "\0" in text:
+            problem = "is not text"
+    if problem is not None:
+        # The SDK reads its file as soon as it is imported, also for an offline session.
+        usable = {**environment, "CLEARML_CONFIG_FILE": os.devnull}
+        return ClearMLSettings(None, f"{path} {problem}", usable)
+    if not _API_SECTION.search(_COMMENT.sub("", text)):
+        return ClearMLSettings(None, None, environment)
+    return ClearMLSettings(str(path), None, environment)
 
 
 def clearml_installed() -> bool:

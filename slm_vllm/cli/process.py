@@ -1,0 +1,78 @@
+"""What a command finds of its process, made fit: open streams, any terminal, a home, proxies."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import sys
+
+from slm_vllm.paths import home
+from slm_vllm.proxies import ask_loopback_directly
+
+_ESCAPE = "slm_vllm.escape"
+
+_ADVICE = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space, or ask for a larger quota",
+    errno.EACCES: "Look at its owner and permissions (ls -ld)",
+    errno.EPERM: "Look at its owner and permissions (ls -ld)",
+    errno.EROFS: "Name a place that can be written",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n)",
+}
+
+
+def prepare_process() -> None:
+    """Makes sure of what the libraries below take for granted."""
+    _open_descriptors()
+    codecs.register_error(_ESCAPE, _escape)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_ESCAPE)
+    if home() is None:
+        # As container runtimes do it; without it libraries make a folder called "~".
+        os.environ["HOME"] = "/"
+    ask_loopback_directly(os.environ)
+
+
+def give_up_output() -> None:
+    """Leads standard output to nowhere, so that the interpreter's end does not fail on it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def describe(error: OSError) -> str:
+    """One line for an error of the operating system that nothing nearer has explained."""
+    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    said = error.strerror or str(error) or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{place}{said}{f'. {advice}' if advice else ''}"
+
+
+def _open_descriptors() -> None:
+    """Gives the numbers 0 to 2 to the null device where they are closed.
+
+    Otherwise the next file that is opened gets the number, and with it what is printed.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    r"""Writes what the terminal cannot show as \uXXXX, as JSON does."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    units = missing.encode("utf-16-be", "surrogatepass")
+    escaped = "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return escaped, error.end

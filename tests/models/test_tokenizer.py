@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slm_vllm.errors import EngineError
+from slm_vllm.models.tokenizer import load_tokenizer
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", "{"),
+        ("tokenizer.json", "version https://git-lfs.github.com/spec/v1"),
+        ("tokenizer.json", json.dumps({"model": {"type": "Nothing"}})),
+        ("tokenizer.json", "\0\0"),
+        ("tokenizer_config.json", "[1"),
+        ("tokenizer_config.json", json.dumps({"tokenizer_class": 3})),
+        ("tokenizer_config.json", json.dumps({"tokenizer_class": "NoSuchTokenizer"})),
+        ("tokenizer_config.json", json.dumps(["a"])),
+        ("tokenizer_config.json", json.dumps({"added_tokens_decoder": {"x": 1}})),
+    ],
+)
+def test_a_damaged_tokenizer_is_a_line(
+    tiny_model: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / name).write_text(content)
+    try:
+        load_tokenizer(tmp_path)
+    except EngineError as error:
+        assert str(tmp_path) in str(error) and len(str(error).splitlines()) == 1
+
+
+def test_of_another_kind_of_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoTokenizer
+
+    class PanicException(BaseException):
+        """As Rust's panics are."""
+
+    for kind, expected in ((TypeError, EngineError), (PanicException, EngineError)):
+
+        def fail(*_: object, kind: type[BaseException] = kind, **__: object) -> None:
+            raise kind("index out of bounds")
+
+        monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
+        with pytest.raises(expected, match="index out of bounds"):
+            load_tokenizer(tmp_path)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_tokenizer(tmp_path)
