@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from slm_vllm.version import __version__
+
 if TYPE_CHECKING:
     from slm_vllm.api import compare_runs, evaluate, load_run, open_dataset
     from slm_vllm.config.compose import compose_config
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from slm_vllm.retrieval.base import BaseRetriever
     from slm_vllm.rundir.reading import RunData
     from slm_vllm.scoring.answers import score_answers
-
-__version__ = "0.2.0"
 
 __all__ = [
     "BaseDataset",

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib.util import find_spec
-
-from slm_vllm.errors import MissingExtraError
 
 # The engines exclude one another; `scripts/setup.sh` chooses by the machine in the same way.
 _ENGINE_EXTRAS = {"cpu": "cpu", "v100": "volta"}
@@ -21,21 +18,6 @@ def engine_extra(engine: str, profile: str) -> str:
         profile: Name of the hardware profile that fits the machine.
     """
     return "openai" if engine == "openai" else _ENGINE_EXTRAS.get(profile, "cuda")
-
-
-def require_model_packages(engine: str, profile: str) -> None:
-    """Checks for the packages that find a model and read its tokenizer, whatever engine answers.
-
-    Args:
-        engine: Value of `engine.name`; its extra brings them.
-        profile: Name of the hardware profile that fits the machine.
-
-    Raises:
-        MissingExtraError: One of them is not installed.
-    """
-    for package in ("huggingface_hub", "transformers"):
-        if find_spec(package) is None:
-            raise MissingExtraError(package, engine_extra(engine, profile), "Reading a model")
 
 
 def requirements_of(extra: str) -> list[str]:

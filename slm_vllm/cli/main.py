@@ -7,9 +7,9 @@ from importlib import import_module
 
 import click
 
-from slm_vllm import __version__
 from slm_vllm.cli.process import describe, give_up_output, prepare_process
 from slm_vllm.errors import EngineError, SlmVllmError, StorageError
+from slm_vllm.version import __version__
 
 # Name, module:object and the line of --help; kept here so that --help imports no subcommand.
 COMMANDS = {

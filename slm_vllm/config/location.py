@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import slm_vllm
 from slm_vllm.errors import ConfigError
 
 
@@ -17,7 +16,7 @@ def configs_dir() -> Path:
     Raises:
         ConfigError: Neither is there: the installation is damaged.
     """
-    package = Path(slm_vllm.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     checkout = package.parent
     # Some other package could leave a `configs` folder beside this one in site-packages.
     if (checkout / "configs").is_dir() and (checkout / "pyproject.toml").is_file():

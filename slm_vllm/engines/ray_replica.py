@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from slm_vllm import __version__
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.versions import installed_vllm
 from slm_vllm.monitoring.memory import tree_rss
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
+from slm_vllm.version import __version__
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from slm_vllm.errors import EngineError
+from slm_vllm.errors import EngineError, MissingExtraError
+from slm_vllm.extras import engine_extra
 from slm_vllm.models import demo
 from slm_vllm.models.local import content_hash, find_problems
 
@@ -42,6 +44,21 @@ class ResolvedModel:
     repo: str | None
     revision: str | None
     provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def require_model_packages(engine: str, profile: str) -> None:
+    """Checks for the packages that find a model and read its tokenizer, whatever engine answers.
+
+    Args:
+        engine: Value of `engine.name`; its extra brings them.
+        profile: Name of the hardware profile that fits the machine.
+
+    Raises:
+        MissingExtraError: One of them is not installed.
+    """
+    for package in ("huggingface_hub", "transformers"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, engine_extra(engine, profile), "Reading a model")
 
 
 def resolve_model(path: str, revision: str | None = None, *, cache_dir: Path) -> ResolvedModel:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from slm_vllm import __version__
 from slm_vllm.durable import write_text
 from slm_vllm.errors import DataError, StorageError, reason_of
 from slm_vllm.reporting import sections
@@ -19,6 +18,7 @@ from slm_vllm.reporting.payload import packed, passages_payload, questions_paylo
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_view import RunView, view_runs
 from slm_vllm.rundir.reading import RunData
+from slm_vllm.version import __version__
 
 _COLUMNS = (
     "contexts", "completion", "metadata", "truncated", "finish_reason", "n_prompt_tokens",

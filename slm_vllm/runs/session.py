@@ -15,8 +15,7 @@ from slm_vllm.config.schema import Config
 from slm_vllm.engines.registry import engine_class, engine_factory
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
 from slm_vllm.errors import EngineDiedError, SlmVllmError
-from slm_vllm.extras import require_model_packages
-from slm_vllm.models.resolve import ResolvedModel, resolve_model
+from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate

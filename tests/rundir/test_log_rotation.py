@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from slm_vllm.monitoring import console
-from slm_vllm.monitoring.console import OutputCapture
 from slm_vllm.rundir import log_rotation
 from slm_vllm.rundir.log_rotation import LOGS_KEPT, rotate, rotated
+from slm_vllm.runs import console
+from slm_vllm.runs.console import OutputCapture
 
 
 def test_every_line_is_in_one_file_and_writers_go_on(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from slm_vllm.cli import main as entry
 from slm_vllm.config.compose import compose_config
 from slm_vllm.datasets.bucket_survey import closed_json
-from slm_vllm.monitoring.console import Console
+from slm_vllm.runs.console import Console
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.storage.bucket import Bucket

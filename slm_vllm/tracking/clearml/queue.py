@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import slm_vllm
 from slm_vllm.errors import ConfigError, MissingExtraError, SlmVllmError
 from slm_vllm.tracking.base import TrackerError
 from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
@@ -121,7 +120,7 @@ def _parameters(words: Sequence[str]) -> dict[str, str]:
 
 def _script(config: Config, flags: Sequence[str]) -> dict[str, Any]:
     """Code and packages as the agent wants them; without a remote it uses what is installed."""
-    root = Path(slm_vllm.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[3]
     script: dict[str, Any] = {
         "binary": f"python{sys.version_info.major}.{sys.version_info.minor}",
         "entry_point": " ".join(["-m", "slm_vllm", "eval", "--queued", *flags]),
