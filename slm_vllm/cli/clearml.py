@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from slm_vllm.cli.findings import show_finding
-from slm_vllm.cli.paths import UserPath
+from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
 
 
 @click.group("clearml")
@@ -43,32 +43,26 @@ def check(as_json: bool) -> None:
     epilog="""\b
 Examples:
   slm-vllm clearml sync demo_demo_oracle
-  slm-vllm clearml sync outputs/night/*"""
+  slm-vllm clearml sync night 'nq_*'"""
 )
-@click.argument("runs", type=UserPath(), nargs=-1, required=True, metavar="RUN...")
-@click.option(
-    "--output-dir",
-    type=UserPath(path_type=Path),
-    default=Path("outputs"),
-    show_default=True,
-    help="Where run folders are kept.",
-)
+@RUNS
+@OUTPUT_DIR
 @click.option(
     "--timeout", type=float, default=300.0, show_default=True, help="Seconds for each run."
 )
 def sync(runs: tuple[str, ...], output_dir: Path, timeout: float) -> None:
     """Publish what a server does not have yet; nothing is published twice.
 
-    RUN is a name under --output-dir, or the path of a run folder. A finished run that was not
-    tracked at all is published whole.
+    RUN is a name under --output-dir, a path, a glob, or a folder that holds runs (a sweep). A
+    finished run that was not tracked at all is published whole.
     """
     from slm_vllm.errors import ConfigError
-    from slm_vllm.runs.jobs import find_job
+    from slm_vllm.runs.jobs import find_jobs
     from slm_vllm.tracking.sync import sync_run
 
-    jobs = [find_job(run, output_dir) for run in runs]
+    jobs = find_jobs(runs, output_dir)
     for job in jobs:
-        if job.alive and job.phase not in ("finished", "interrupted", "failed"):
+        if job.running:
             raise ConfigError(f"{job.name} is running and publishes itself (pid {job.pid})")
     delivered = [sync_run(job.path, timeout, click.echo) for job in jobs]
     if not all(delivered):

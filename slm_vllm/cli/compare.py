@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from slm_vllm.cli.paths import UserPath
+from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
 
 _EPILOG = """\b
 Examples:
@@ -16,7 +17,7 @@ Examples:
 
 
 @click.command("compare", epilog=_EPILOG)
-@click.argument("runs", type=UserPath(), nargs=-1, required=True, metavar="RUN|SWEEP...")
+@RUNS
 @click.option("--metric", default="token_recall", show_default=True, help="A metric of the runs.")
 @click.option(
     "--baseline",
@@ -39,13 +40,7 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--output", type=UserPath(dir_okay=False, path_type=Path), help="Write to this file.")
-@click.option(
-    "--output-dir",
-    type=UserPath(path_type=Path),
-    default=Path("outputs"),
-    show_default=True,
-    help="Where run folders are kept.",
-)
+@OUTPUT_DIR
 def command(
     runs: tuple[str, ...],
     metric: str,
@@ -59,24 +54,23 @@ def command(
 ) -> None:
     """Compare finished runs with a baseline.
 
-    RUN is a name under --output-dir, a path or a glob; SWEEP is a folder that holds runs. Runs are
-    paired by question: differences with bootstrap intervals, permutation p-values (Holm-corrected
-    when there are several), McNemar's test for 0/1 metrics, what context gained and destroyed.
+    RUN is a name under --output-dir, a path, a glob, or a folder that holds runs (a sweep). Runs
+    are paired by question: differences with bootstrap intervals, permutation p-values
+    (Holm-corrected when there are several), McNemar's test for 0/1 metrics, what context gained
+    and destroyed.
     """
-    from slm_vllm.errors import ConfigError, StorageError, reason_of
+    from slm_vllm.errors import StorageError, reason_of
     from slm_vllm.reporting.alignment import COLUMNS
     from slm_vllm.reporting.comparison import check_metric, compare_runs
     from slm_vllm.reporting.comparison_tables import render
-    from slm_vllm.rundir.reading import find_runs, load_run
+    from slm_vllm.rundir.finding import find_finished, find_run
+    from slm_vllm.rundir.reading import load_run
 
     check_metric(metric)
-    paths = find_runs(runs, output_dir)
+    paths = find_finished(runs, output_dir)
     chosen = None
     if baseline is not None:
-        found = find_runs([baseline], output_dir)
-        if len(found) != 1:
-            raise ConfigError(f"--baseline {baseline}: names {len(found)} runs, it must be one")
-        chosen = found[0]
+        chosen = find_run(baseline, output_dir)
         paths = [chosen, *(path for path in paths if path.resolve() != chosen.resolve())]
     comparison = compare_runs(
         [load_run(path, (*COLUMNS, metric)) for path in paths],

@@ -11,6 +11,8 @@ import click
 
 from slm_vllm.amounts import format_size
 from slm_vllm.cli.paths import UserPath
+from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
+from slm_vllm.rundir.names import REPORT
 
 
 @click.command(
@@ -21,7 +23,7 @@ Examples:
   slm-vllm report 'demo_demo_*' --output demo.html --plots plots
   slm-vllm report outputs/my_sweep""",
 )
-@click.argument("runs", type=UserPath(), nargs=-1, required=True, metavar="RUN|SWEEP...")
+@RUNS
 @click.option(
     "--output",
     type=UserPath(dir_okay=False, path_type=Path),
@@ -34,13 +36,7 @@ Examples:
     metavar="DIR",
     help="Also write the plots there, as SVG and PNG.",
 )
-@click.option(
-    "--output-dir",
-    type=UserPath(path_type=Path),
-    default=Path("outputs"),
-    show_default=True,
-    help="Where run folders are kept.",
-)
+@OUTPUT_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     runs: tuple[str, ...],
@@ -51,18 +47,19 @@ def command(
 ) -> None:
     """Write finished runs as one HTML page with plots and all predictions.
 
-    RUN is a name under --output-dir, a path or a glob; SWEEP is a folder that holds runs. The page
-    needs no network and no other file.
+    RUN is a name under --output-dir, a path, a glob, or a folder that holds runs (a sweep). The
+    page needs no network and no other file.
     """
     from slm_vllm.reporting.drawing import require_matplotlib
     from slm_vllm.reporting.figures import write_figures
     from slm_vllm.reporting.report import build_report, write_report
-    from slm_vllm.rundir.reading import find_runs, load_run
+    from slm_vllm.rundir.finding import find_finished
+    from slm_vllm.rundir.reading import load_run
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if plots is not None:
         require_matplotlib()
-    paths = find_runs(runs, output_dir)
+    paths = find_finished(runs, output_dir)
     target = output if output is not None else _default_output(runs, paths, output_dir)
     report = build_report([load_run(path) for path in paths])
     write_report(report, target)
@@ -82,10 +79,10 @@ def command(
         click.echo(f"{plots}: {len(report.figures)} plots, each as SVG and PNG")
 
 
-def _default_output(names: Sequence[str], paths: Sequence[Path], output_dir: Path) -> Path:
+def _default_output(patterns: Sequence[str], paths: Sequence[Path], output_dir: Path) -> Path:
     """In the one folder that was named, be it a run or a sweep; else here."""
-    if len(names) == 1:
-        for folder in (output_dir / names[0], Path(names[0])):
-            if folder in (paths[0], paths[0].parent):
-                return folder / "report.html"
-    return Path("report.html")
+    if len(patterns) == 1:
+        for folder in (output_dir / patterns[0], Path(patterns[0])):
+            if folder in (paths[0], *paths[0].parents):
+                return folder / REPORT
+    return Path(REPORT)

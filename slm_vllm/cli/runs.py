@@ -9,30 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slm_vllm.cli.paths import UserPath
+from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
+from slm_vllm.rundir import names
 from slm_vllm.text_table import text_table
 
 if TYPE_CHECKING:
     from slm_vllm.runs.jobs import Job
 
-_FILES = {
-    "results.json": "figures",
-    "predictions.parquet": "questions, answers and scores",
-    "predictions.json": "the same as JSON",
-    "predictions.jsonl": "journal: answers as they came",
-    "rejected.jsonl": "rows that could not be used",
-    "experiment.log": "log",
-    "config.yaml": "configuration",
-    "manifest.json": "versions and hashes",
-    "memory_usage.json": "memory over time",
-}
-
-_output_dir = click.option(
-    "--output-dir",
-    type=UserPath(path_type=Path),
-    default=Path("outputs"),
-    show_default=True,
-    help="Where run folders are kept.",
-)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -40,18 +23,25 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 def command() -> None:
     """List, show, follow and stop runs.
 
-    RUN is a name under --output-dir, or the path of a run folder.
+    RUN is a name under --output-dir, a path, a glob, or a folder that holds runs (a sweep).
     """
 
 
-@command.command("list", epilog="Example: slm-vllm runs list --output-dir outputs")
-@_output_dir
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  slm-vllm runs list
+  slm-vllm runs list night 'nq_*' --output-dir outputs""",
+)
+@click.argument("runs", type=UserPath(), nargs=-1, metavar="[RUN]...")
+@OUTPUT_DIR
 @_json
-def list_runs(output_dir: Path, as_json: bool) -> None:
-    """List every run, those with the latest sign of life first."""
-    from slm_vllm.runs.jobs import list_jobs
+def list_runs(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
+    """List every RUN (all by default), those with the latest sign of life first."""
+    from slm_vllm.runs.jobs import by_sign_of_life, find_jobs, list_jobs
 
-    jobs = list_jobs(output_dir)
+    jobs = by_sign_of_life(find_jobs(runs, output_dir)) if runs else list_jobs(output_dir)
     if as_json:
         click.echo(json.dumps({"runs": [job.to_json() for job in jobs]}, ensure_ascii=False))
         return
@@ -72,54 +62,40 @@ def list_runs(output_dir: Path, as_json: bool) -> None:
 
 
 @command.command("show", epilog="Example: slm-vllm runs show demo_demo_no_context")
-@click.argument("run", type=UserPath())
-@_output_dir
+@RUNS
+@OUTPUT_DIR
 @_json
-def show(run: str, output_dir: Path, as_json: bool) -> None:
+def show(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
     """Show state, results and files of RUN, and how to go on if it is not finished."""
-    from slm_vllm.reporting.table import results_table
-    from slm_vllm.runs.jobs import find_job, read_results, resume_hint
+    from slm_vllm.runs.jobs import find_jobs
 
-    job = find_job(run, output_dir)
-    results = read_results(job.path)
-    files = {name: what for name, what in _FILES.items() if (job.path / name).exists()}
+    jobs = find_jobs(runs, output_dir)
     if as_json:
-        content: dict[str, Any] = {"run": job.to_json(), "results": results}
-        content["files"] = [str(job.path / name) for name in files]
-        click.echo(json.dumps(content, ensure_ascii=False))
+        content = [_content(job) for job in jobs]
+        found = content[0] if len(content) == 1 else {"runs": content}
+        click.echo(json.dumps(found, ensure_ascii=False))
         return
-    click.echo(f"{job.name}: {job.phase}, {_done(job)} rows, heartbeat {_age(job)} ago")
-    click.echo(f"process {job.pid}: {'running' if job.alive else 'ended'}")
-    if results is not None:
-        click.echo("" if job.phase == "finished" else "\nResults of the last finished run:")
-        try:
-            click.echo(results_table([results]))
-        except (KeyError, TypeError):
-            click.echo(f"{job.path / 'results.json'} has another layout; read it as it is.")
-    click.echo(f"\nFiles in {job.path}:")
-    for name, what in files.items():
-        click.echo(f"  {name.ljust(20)} {what}")
-    if job.unfinished:
-        click.echo(f"\n{resume_hint(job)}")
+    click.echo("\n\n".join(_shown(job) for job in jobs))
 
 
 @command.command("tail", epilog="Example: slm-vllm runs tail demo_demo_no_context --follow")
 @click.argument("run", type=UserPath())
-@_output_dir
+@OUTPUT_DIR
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run's process ends.")
 def tail(run: str, output_dir: Path, lines: int, follow: bool) -> None:
     """Print the end of RUN's log."""
-    from slm_vllm.runs.jobs import find_folder, find_job
+    from slm_vllm.rundir.finding import find_run
+    from slm_vllm.runs.jobs import read_job
     from slm_vllm.runs.log_tail import LogFollower, follow_log, last_lines
 
-    folder = find_folder(run, output_dir)
-    log = folder / "experiment.log"
+    folder = find_run(run, output_dir)
+    log = folder / names.LOG
     if not follow:
         for line in last_lines(log, lines):
             click.echo(line)
         return
-    job = find_job(run, output_dir)
+    job = read_job(folder)
     follower = LogFollower(log, lines)
     try:
         for text in follow_log(job, follower):
@@ -129,12 +105,12 @@ def tail(run: str, output_dir: Path, lines: int, follow: bool) -> None:
         return
     finally:
         follower.close()
-    click.echo(f"{job.name}: {find_job(run, output_dir).phase}", err=True)
+    click.echo(f"{job.name}: {read_job(folder).phase}", err=True)
 
 
 @command.command("stop", epilog="Example: slm-vllm runs stop demo_demo_no_context")
-@click.argument("run", type=UserPath())
-@_output_dir
+@RUNS
+@OUTPUT_DIR
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
@@ -143,21 +119,59 @@ def tail(run: str, output_dir: Path, lines: int, follow: bool) -> None:
     help="Longest wait for its end, in seconds.",
 )
 @_json
-def stop(run: str, output_dir: Path, timeout: float, as_json: bool) -> None:
+def stop(runs: tuple[str, ...], output_dir: Path, timeout: float, as_json: bool) -> None:
     """Stop RUN: it finishes what is in flight and keeps all answers.
 
     The modes of one command share a process; all of them stop.
     """
-    from slm_vllm.runs.jobs import find_job, resume_hint, stop_job
+    from slm_vllm.runs.jobs import find_jobs, read_job, resume_hint, stop_jobs
 
-    seconds = stop_job(find_job(run, output_dir), timeout)
-    job = find_job(run, output_dir)
+    stopped = stop_jobs(find_jobs(runs, output_dir), timeout)
+    ended = [(read_job(job.path), seconds) for job, seconds in stopped]
     if as_json:
-        click.echo(json.dumps({"run": job.to_json(), "seconds": round(seconds, 2)}))
+        content = [{"run": job.to_json(), "seconds": round(s, 2)} for job, s in ended]
+        click.echo(json.dumps(content[0] if len(content) == 1 else {"runs": content}))
         return
-    click.echo(f"{job.name}: process {job.pid} has ended after {seconds:.1f} s ({job.phase}).")
+    for job, seconds in ended:
+        click.echo(f"{job.name}: process {job.pid} has ended after {seconds:.1f} s ({job.phase}).")
+        if job.unfinished:
+            click.echo(resume_hint(job))
+
+
+def _files(job: Job) -> dict[str, str]:
+    """The files of a run that are meant to be read, and what is in them."""
+    return {name: what for name, what in names.DESCRIBED.items() if (job.path / name).exists()}
+
+
+def _content(job: Job) -> dict[str, Any]:
+    from slm_vllm.rundir.files import if_readable, read_results
+
+    files = [str(job.path / name) for name in _files(job)]
+    results = if_readable(read_results, job.path)
+    return {"run": job.to_json(), "results": results, "files": files}
+
+
+def _shown(job: Job) -> str:
+    from slm_vllm.reporting.table import results_table
+    from slm_vllm.rundir.files import if_readable, read_results
+    from slm_vllm.runs.jobs import resume_hint
+
+    if job.problem is not None:
+        return f"{job.name}: {job.problem}"
+    lines = [f"{job.name}: {job.phase}, {_done(job)} rows, heartbeat {_age(job)} ago"]
+    if job.pid is not None:
+        lines.append(f"process {job.pid}: {'running' if job.alive else 'ended'}")
+    if (results := if_readable(read_results, job.path)) is not None:
+        lines.append("" if job.phase == "finished" else "\nResults of the last finished run:")
+        try:
+            lines.append(results_table([results]))
+        except (KeyError, TypeError):
+            lines.append(f"{job.path / names.RESULTS} has another layout; read it as it is.")
+    lines.append(f"\nFiles in {job.path}:")
+    lines += [f"  {name.ljust(20)} {what}" for name, what in _files(job).items()]
     if job.unfinished:
-        click.echo(resume_hint(job))
+        lines.append(f"\n{resume_hint(job)}")
+    return "\n".join(lines)
 
 
 def _line(job: Job) -> list[str]:

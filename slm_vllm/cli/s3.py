@@ -11,6 +11,7 @@ import click
 from slm_vllm.amounts import format_size
 from slm_vllm.cli.findings import show_finding
 from slm_vllm.cli.paths import UserPath
+from slm_vllm.cli.run_options import OUTPUT_DIR
 from slm_vllm.cli.s3_options import (
     DRY_RUN_OPTION,
     FORCE_OPTION,
@@ -236,16 +237,10 @@ def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
 
 @command.command("artifacts")
 @click.argument("run", type=UserPath())
-@click.option(
-    "--output-dir",
-    type=UserPath(),
-    default="outputs",
-    show_default=True,
-    help="Where runs are kept.",
-)
+@OUTPUT_DIR
 @click.option("--prefix", default="", help="Look only at keys that begin so.")
 @connection_options
-def artifacts(run: str, output_dir: str, prefix: str, as_json: bool, **given: Any) -> None:
+def artifacts(run: str, output_dir: Path, prefix: str, as_json: bool, **given: Any) -> None:
     """Show what RUN left in the artifact bucket, compared with its folder by size and hash.
 
     RUN is a name under --output-dir, or the path of a run folder.
@@ -254,11 +249,11 @@ def artifacts(run: str, output_dir: str, prefix: str, as_json: bool, **given: An
     Example:
       slm-vllm s3 artifacts qwen_1.7b_nq_retriever --bucket clearml
     """
-    from slm_vllm.runs.jobs import find_folder
+    from slm_vllm.rundir.finding import find_run
     from slm_vllm.tracking.clearml.artifacts import find_artifacts
 
     bucket = open_bucket(given)
-    found = find_artifacts(bucket, find_folder(run, Path(output_dir)), prefix)
+    found = find_artifacts(bucket, find_run(run, output_dir), prefix)
     if as_json:
         items = [item.to_json() for item in found.artifacts]
         about = {"task": found.task, "earlier_tasks": list(found.earlier)}

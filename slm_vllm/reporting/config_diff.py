@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from slm_vllm.rundir.reading import RunData
-
-NOT_SET = "(not set)"
+from slm_vllm.rundir.settings import NOT_SET, flat
 
 # Names and places differ between any two runs and say nothing.
 _IGNORED = ("experiment.name", "experiment.output_dir", "cache_dir")
@@ -64,9 +61,9 @@ def flat_settings(run: RunData) -> dict[str, str]:
     A setting that is null is left out, as earlier versions did with those they did not know. The
     day that stands in the prompts is one of the settings, whoever chose it.
     """
-    flat = {key: value for key, value in _flat(run.config).items() if value != "null"}
-    flat["prompt.date"] = str(run.manifest.get("prompt_date", "null"))
-    return {k: v for k, v in flat.items() if k not in _IGNORED and v != "null"}
+    found = {key: value for key, value in flat(run.config).items() if value != "null"}
+    found["prompt.date"] = str(run.manifest.get("prompt_date", "null"))
+    return {k: v for k, v in found.items() if k not in _IGNORED and v != "null"}
 
 
 def applies(key: str, run: RunData) -> bool:
@@ -80,17 +77,6 @@ def context_of(run: RunData) -> str:
     return str(mode.get("context")) if isinstance(mode, Mapping) else ""
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            text = json.dumps(value, ensure_ascii=False, default=str)
-            flat[f"{prefix}{key}"] = value if isinstance(value, str) and value else text
-    return flat
-
-
 def _facts(run: RunData) -> dict[str, str]:
-    flat = _flat(run.manifest)
-    return {f"manifest:{key}": flat[key] for key in _MANIFEST_KEYS if key in flat}
+    found = flat(run.manifest)
+    return {f"manifest:{key}": found[key] for key in _MANIFEST_KEYS if key in found}

@@ -161,10 +161,12 @@ def _peak_memory(views: Sequence[RunView]) -> tuple[dict[str, float | None], str
     """Peaks in GiB: of the GPU where all runs have one, else of the processes."""
     reports = {view.label: view.run.memory or {} for view in views}
     on_gpu = bool(reports) and all(report.get("peak_gpu") for report in reports.values())
-    key, what = ("peak_gpu", "peak GPU memory") if on_gpu else ("peak_rss", "peak memory")
-    return {
-        label: report[key] / 1024 if report.get(key) else None for label, report in reports.items()
-    }, what
+    peaks = {
+        label: report.get("peak_gpu") if on_gpu else report.get("peak_rss")
+        for label, report in reports.items()
+    }
+    what = "peak GPU memory" if on_gpu else "peak memory"
+    return {label: peak / 1024 if peak else None for label, peak in peaks.items()}, what
 
 
 def _group_figure(

@@ -28,7 +28,12 @@ def digest(content: Any) -> str:
 
 
 def config_hash(config: Config) -> str:
-    """What makes two runs of one folder the same run.
+    """What makes two runs of one folder the same run."""
+    return digest(answer_settings(config))
+
+
+def answer_settings(config: Config) -> dict[str, Any]:
+    """The settings that answers depend on.
 
     Left out is what does not change any single answer: names and places, the number of rows, how
     fast the engine is set up, which tracker listens.
@@ -48,7 +53,7 @@ def config_hash(config: Config) -> str:
     content |= config.engine.changes_answers()
     if config.generation.temperature > 0:
         content["seed"] = config.experiment.seed
-    return digest(content)
+    return content
 
 
 def prompt_hash(config: Config, day: date | None) -> str:

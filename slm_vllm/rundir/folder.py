@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +10,19 @@ from pathlib import Path
 from typing import IO, Any
 
 import polars as pl
+import yaml
 
+from slm_vllm import durable
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, StorageError, reason_of
+from slm_vllm.rundir import names
+from slm_vllm.rundir.files import if_readable, read_config
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.log_rotation import LOGS_KEPT, rotated
+from slm_vllm.rundir.settings import changed_settings
+
+_MOST_NAMED = 3
+_VALUE_LENGTH = 60
 
 
 class RunFolder:
@@ -33,17 +39,17 @@ class RunFolder:
     @property
     def journal(self) -> Path:
         """Answers as they come."""
-        return self.path / "predictions.jsonl"
+        return self.path / names.JOURNAL
 
     @property
     def log(self) -> Path:
         """Log lines of the run and of everything under it."""
-        return self.path / "experiment.log"
+        return self.path / names.LOG
 
     @property
     def rejected(self) -> Path:
         """Rows of the dataset that were left out."""
-        return self.path / "rejected.jsonl"
+        return self.path / names.REJECTED
 
     def open(self, config: Config, *, overwrite: bool = False) -> bool:
         """Makes the folder or takes up an earlier run in it, and locks it.
@@ -57,11 +63,16 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
+            self._lock = durable.take_lock(self.path / names.LOCK)
+            if self._lock is None:
+                raise StorageError(
+                    f"{self.path}: another process is running in this folder. Wait for it, stop "
+                    "it, or choose another folder with --name"
+                )
             if overwrite:
                 self._clear()
             has_answers = self.holds_answers(config)
-            self.write_text("config.hash", config_hash(config) + "\n")
+            self.write_text(names.CONFIG_HASH, config_hash(config) + "\n")
             return has_answers
         except OSError as error:
             raise StorageError(
@@ -82,7 +93,9 @@ class RunFolder:
         if found is None:
             raise ConfigError(self._foreign("answers of an unknown configuration"))
         if found != config_hash(config):
-            raise ConfigError(self._foreign("a run of another configuration"))
+            raise ConfigError(
+                self._foreign(f"a run of another configuration{self._differences(config)}")
+            )
         return True
 
     def close(self) -> None:
@@ -100,6 +113,11 @@ class RunFolder:
         """Writes a JSON object that is there whole or not at all."""
         self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
+    def write_config(self, config: Config) -> None:
+        """Writes the configuration of the run."""
+        content = config.model_dump(mode="json")
+        self.write_text(names.CONFIG, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
         """A temporary path whose file takes the place of `name` when the block ends well.
@@ -107,43 +125,40 @@ class RunFolder:
         Raises:
             StorageError: It could not be written.
         """
-        temporary = self.path / f".{name}.partial"
+        path = self.path / name
         try:
-            yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path / name)
+            # The lock makes this process the only writer.
+            with durable.replacing(path, path.with_name(f".{name}.partial")) as temporary:
+                yield temporary
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise StorageError(
-                f"{self.path / name}: cannot be written ({reason_of(error)})"
-            ) from None
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _take_lock(self) -> None:
-        self._lock = (self.path / ".lock").open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise StorageError(
-                f"{self.path}: another process is running in this folder. Wait for it, stop it, "
-                "or choose another folder with --name"
-            ) from None
+            raise StorageError(f"{path}: cannot be written ({reason_of(error)})") from None
 
     def _stored_hash(self) -> str | None:
-        path = self.path / "config.hash"
+        path = self.path / names.CONFIG_HASH
         return path.read_text(encoding="utf-8").strip() if path.exists() else None
 
     def _clear(self) -> None:
         """Removes the earlier run, which `--overwrite` asks for; foreign files stay."""
         logs = [rotated(self.log, age).name for age in range(1, LOGS_KEPT + 1)]
-        for name in (*_OWN_FILES, *logs):
+        for name in (*names.WRITTEN, *logs):
             path = self.path / name
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+    def _differences(self, config: Config) -> str:
+        """Which settings differ from those of the run that is there, as far as that is known."""
+        before = if_readable(read_config, self.path)
+        changes = {} if before is None else changed_settings(before, config)
+        if not changes:
+            return ""
+        said = [
+            f"{key} is {_shortened(now)} and was {_shortened(old)}"
+            for key, (old, now) in list(changes.items())[:_MOST_NAMED]
+        ]
+        more = len(changes) - len(said)
+        return f" ({'; '.join(said)}{f'; and {more} more' if more else ''})"
 
     def _foreign(self, what: str) -> str:
         return (
@@ -152,17 +167,9 @@ class RunFolder:
         )
 
 
-_OWN_FILES = (
-    "config.hash",
-    "config.yaml",
-    "manifest.json",
-    "predictions.jsonl",
-    "predictions.parquet",
-    "predictions.json",
-    "rejected.jsonl",
-    "results.json",
-    "memory_usage.json",
-    "experiment.log",
-    "state.json",
-    "tracking",
-)
+def _shortened(value: str) -> str:
+    """A value in one line; texts that differ late are still told apart by their length."""
+    line = " ".join(value.split())
+    if len(line) <= _VALUE_LENGTH:
+        return line
+    return f"{line[:_VALUE_LENGTH]}... ({len(value)} characters)"

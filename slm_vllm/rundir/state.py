@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
+from slm_vllm.rundir import names
+from slm_vllm.rundir.contents import State
 from slm_vllm.rundir.folder import RunFolder
 
 _HEARTBEAT_SECONDS = 5.0
@@ -24,7 +26,7 @@ class RunState:
     def __init__(self, folder: RunFolder, name: str) -> None:
         self._folder = folder
         self._written_at = 0.0
-        self._content: dict[str, Any] = {
+        self._content: State = {
             "name": name,
             "pid": os.getpid(),
             "pid_started": psutil.Process().create_time(),
@@ -38,8 +40,9 @@ class RunState:
 
     def update(self, phase: str, **counts: Any) -> None:
         """Writes the phase and any counts."""
-        self._content.update(phase=phase, heartbeat=now(), **counts)
-        self._folder.write_json("state.json", self._content)
+        changes: dict[str, Any] = {"phase": phase, "heartbeat": now(), **counts}
+        self._content.update(cast(State, changes))
+        self._folder.write_json(names.STATE, self._content)
         self._written_at = time.monotonic()
 
     def beat(self, **counts: Any) -> None:

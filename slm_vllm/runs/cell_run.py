@@ -10,6 +10,7 @@ from typing import Any
 from slm_vllm.errors import EngineDiedError
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.prompting.renderer import PromptRenderer
+from slm_vllm.rundir import names
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
@@ -78,7 +79,7 @@ class CellRun:
             self._host.details,
             cell.template.day,
         )
-        cell.folder.write_json("manifest.json", manifest)
+        cell.folder.write_json(names.MANIFEST, manifest)
         cell.recorder.started(cell.config, manifest, total)
         cell.state.update("generating", total=total, done=total - plan.pending)
         progress = Progress(services.console, cell.name, total, total - plan.pending)
@@ -93,8 +94,8 @@ class CellRun:
         memory = services.memory.report(_phase_names(cell, cells))
         if elsewhere := self._host.memory_usage():
             memory["replicas"] = elsewhere
-        cell.folder.write_json("memory_usage.json", memory)
-        cell.folder.write_json("results.json", result)
+        cell.folder.write_json(names.MEMORY, memory)
+        cell.folder.write_json(names.RESULTS, result)
         cell.recorder.finished()
         cell.state.update("finished", done=result["counts"]["total"])
         return result

@@ -5,9 +5,9 @@ All is read from the run folder, so it works from another shell, and after the p
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,10 +15,18 @@ from typing import Any
 
 import psutil
 
-from slm_vllm.errors import ConfigError, StorageError, reason_of
-from slm_vllm.nearest import nearest
+from slm_vllm.errors import ConfigError, DataError, SlmVllmError, StorageError
+from slm_vllm.rundir import names
+from slm_vllm.rundir.contents import Results
+from slm_vllm.rundir.files import (
+    damaged,
+    if_readable,
+    read_manifest,
+    read_results,
+    read_state,
+)
+from slm_vllm.rundir.finding import find_run, find_runs, runs_in
 
-_STATE, _RESULTS = "state.json", "results.json"
 _ENDED = ("finished", "interrupted", "failed")
 # psutil derives the start time from clock ticks (10 ms) and the time of boot.
 _SAME_START_SECONDS = 1.0
@@ -59,6 +67,11 @@ class Job:
     problem: str | None = None
 
     @property
+    def running(self) -> bool:
+        """Whether its process is at work on it, and not on another mode only."""
+        return self.alive and self.phase not in _ENDED
+
+    @property
     def unfinished(self) -> bool:
         """Whether giving its command again goes on with it."""
         return self.phase in ("died", "interrupted", "failed")
@@ -69,81 +82,63 @@ class Job:
 
 
 def list_jobs(output_dir: Path) -> list[Job]:
-    """Every run folder in `output_dir` and its sweeps, those with the latest sign of life first.
+    """Every run in `output_dir` and its sweeps, those with the latest sign of life first.
 
-    A run whose state cannot be read is listed as "damaged".
+    A run whose state cannot be read is "damaged".
 
     Raises:
         ConfigError: There is no such folder.
         StorageError: It cannot be read.
     """
-    try:
-        folders = _run_folders(output_dir)
-    except FileNotFoundError:
+    if not output_dir.exists():
         raise ConfigError(
             f"{output_dir}: there is no such folder. Say with --output-dir where the runs are"
-        ) from None
-    except NotADirectoryError:
+        )
+    if not output_dir.is_dir():
         raise ConfigError(
             f"{output_dir} is a file. Say with --output-dir which folder the runs are in"
-        ) from None
-    except OSError as error:
-        raise unreadable(output_dir, error) from None
-    jobs = [_job_or_damage(path) for path in folders]
+        )
+    return by_sign_of_life(_job_or_damage(path) for path in runs_in(output_dir))
+
+
+def by_sign_of_life(jobs: Iterable[Job]) -> list[Job]:
+    """The latest first."""
     return sorted(jobs, key=lambda job: (job.heartbeat_age is None, job.heartbeat_age or 0.0))
 
 
-def _run_folders(output_dir: Path) -> list[Path]:
-    """Run folders, and those one level deeper: a sweep's."""
-    found = []
-    for path in sorted(output_dir.iterdir()):
-        if _is_run(path):
-            found.append(path)
-        elif path.is_dir():
-            found += [inner for inner in sorted(path.iterdir()) if _is_run(inner)]
-    return found
+def find_jobs(patterns: Sequence[str], output_dir: Path) -> list[Job]:
+    """The runs that are meant; see `rundir.finding`. One of several may be "damaged".
+
+    Raises:
+        ConfigError: There is none.
+        DataError: There is one, and its files are damaged.
+        StorageError: A folder cannot be read.
+    """
+    folders = find_runs(patterns, output_dir)
+    return [read_job(folders[0])] if len(folders) == 1 else [_job_or_damage(f) for f in folders]
 
 
 def find_job(run: str, output_dir: Path) -> Job:
-    """The run of that name in `output_dir`, or in the folder that `run` is a path of.
+    """The one run that is meant; see `rundir.finding`.
 
     Raises:
-        ConfigError: There is none.
-        StorageError: Its files are damaged or cannot be read.
+        ConfigError: There is none, or there are several.
+        DataError: Its files are damaged.
+        StorageError: They cannot be read.
     """
-    return read_job(find_folder(run, output_dir))
-
-
-def find_folder(run: str, output_dir: Path) -> Path:
-    """The folder of a run; its state is not looked at.
-
-    Raises:
-        ConfigError: There is none.
-        StorageError: It cannot be read.
-    """
-    places = (output_dir / run, Path(run))
-    for path in places:
-        if _is_run(path):
-            return path
-    for path in places:
-        if path.is_dir():
-            raise ConfigError(
-                f"{path} is not a run folder: it has neither {_STATE} nor config.hash. "
-                f"`slm-vllm runs list --output-dir {output_dir}` shows the runs"
-            )
-    names = _run_names(output_dir)
-    hint = nearest(run, names) if names else "There is no run in it; see --output-dir"
-    raise ConfigError(f"there is no run '{run}' in {output_dir}. {hint}")
+    return read_job(find_run(run, output_dir))
 
 
 def read_job(path: Path) -> Job:
     """Reads a run folder.
 
     Raises:
-        StorageError: `state.json` is missing, damaged or cannot be read.
+        DataError: `state.json` is damaged, or missing without there being results.
+        StorageError: A file cannot be read.
     """
-    state = _read_object(path / _STATE)
-    results = read_results(path)
+    state, results = read_state(path), read_results(path)
+    if state is None:
+        return _copied(path, results)
     phase, pid = state.get("phase"), state.get("pid")
     pid_started = state.get("pid_started")
     if (
@@ -152,14 +147,13 @@ def read_job(path: Path) -> Job:
         or not isinstance(pid_started, (int, float))
         or pid <= 0
     ):
-        raise _damaged(path / _STATE, "phase, pid or pid_started is missing or of another type")
+        reason = "phase, pid or pid_started is missing or of another type"
+        raise damaged(path / names.STATE, reason)
     alive = process_of(pid, pid_started) is not None
     if phase not in _ENDED and not alive:
         phase = "died"
-    done, total = (_count(state.get(name)) for name in ("done", "total"))
+    done, total = (_count(number) for number in (state.get("done"), state.get("total")))
     finished = results if phase == "finished" else None
-    throughput = (finished or {}).get("throughput")
-    rate = throughput.get("questions_per_second") if isinstance(throughput, dict) else None
     return Job(
         name=str(state.get("name") or path.name),
         path=path,
@@ -170,34 +164,60 @@ def read_job(path: Path) -> Job:
         done=done,
         total=total,
         heartbeat_age=_age(state.get("heartbeat")),
-        questions_per_second=rate,
+        questions_per_second=_rate(finished),
         token_recall=(finished or {}).get("token_recall"),
     )
 
 
-def read_results(path: Path) -> dict[str, Any] | None:
-    """The content of a run folder's `results.json`, None when there is none yet.
-
-    Raises:
-        StorageError: It is damaged or cannot be read.
-    """
-    if not (path / _RESULTS).exists():
-        return None
-    return _read_object(path / _RESULTS)
+def _copied(path: Path, results: Results | None) -> Job:
+    """A finished run of which results were copied and the state was not."""
+    if results is None:
+        raise DataError(
+            f"{path / names.STATE} is missing. The run ended before it wrote its state; give its "
+            "command again"
+        )
+    total = _count(results.get("num_examples"))
+    return Job(
+        name=str(results.get("name") or path.name),
+        path=path,
+        phase="finished",
+        done=total,
+        total=total,
+        questions_per_second=_rate(results),
+        token_recall=results.get("token_recall"),
+    )
 
 
 def resume_hint(job: Job) -> str:
     """How to go on with a run that did not finish."""
-    try:
-        words = json.loads((job.path / "manifest.json").read_text(encoding="utf-8"))["command"]
-        command = f"\n  slm-vllm {shlex.join(words[1:])}" if words[1] == "eval" else ""
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
-        command = ""
-    said = f":{command}\n" if command else ". "
+    words = (if_readable(read_manifest, job.path) or {}).get("command")
+    said = ". "
+    if isinstance(words, list) and words[1:2] == ["eval"]:
+        said = f":\n  slm-vllm {shlex.join(map(str, words[1:]))}\n"
     return (
         f"Go on with it by giving its command again{said}"
-        f"{job.path / 'config.yaml'} holds its settings; what is answered is not asked again."
+        f"{job.path / names.CONFIG} holds its settings; what is answered is not asked again."
     )
+
+
+def stop_jobs(jobs: Sequence[Job], timeout: float) -> list[tuple[Job, float]]:
+    """Stops those that are running; see `stop_job`.
+
+    Returns:
+        Those that were running, with the seconds it took; modes of one command end together.
+
+    Raises:
+        ConfigError: None is running.
+        StorageError: A process may not be signalled, or is still there after `timeout`.
+    """
+    running = [job for job in jobs if job.running] if len(jobs) > 1 else jobs
+    if not running:
+        raise ConfigError(f"none of these {len(jobs)} runs is running; nothing to stop")
+    seconds: dict[int | None, float] = {}
+    for job in running:
+        if job.pid not in seconds:
+            seconds[job.pid] = stop_job(job, timeout)
+    return [(job, seconds[job.pid]) for job in running]
 
 
 def stop_job(job: Job, timeout: float) -> float:
@@ -216,7 +236,7 @@ def stop_job(job: Job, timeout: float) -> float:
     """
     process = None
     # A mode that is finished belongs to a process that may work on another mode still.
-    if job.pid is not None and job.pid_started is not None and job.phase not in _ENDED:
+    if job.running and job.pid is not None and job.pid_started is not None:
         process = process_of(job.pid, job.pid_started)
     if process is None:
         raise ConfigError(f"{job.name} is not running (phase: {job.phase}); nothing to stop")
@@ -253,59 +273,20 @@ def process_of(pid: int, started: float) -> psutil.Process | None:
         return process
 
 
-def _is_run(path: Path) -> bool:
-    try:
-        return path.is_dir() and any((path / name).exists() for name in (_STATE, "config.hash"))
-    except OSError as error:
-        raise unreadable(path, error) from None
-
-
-def _run_names(output_dir: Path) -> list[str]:
-    try:
-        return [path.name for path in output_dir.iterdir() if _is_run(path)]
-    except OSError:
-        return []
-
-
 def _job_or_damage(path: Path) -> Job:
     try:
         return read_job(path)
-    except StorageError as error:
+    except SlmVllmError as error:
         return Job(path.name, path, "damaged", problem=str(error))
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StorageError(
-            f"{path} is missing. The run ended before it wrote its state; give its command again"
-        ) from None
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except ValueError as error:
-        raise _damaged(path, str(error)) from None
-    if not isinstance(content, dict):
-        raise _damaged(path, "not a JSON object")
-    return content
-
-
-def _damaged(path: Path, reason: str) -> StorageError:
-    return StorageError(
-        f"{path} is damaged ({reason}). Answers are in predictions.jsonl beside it and not "
-        "affected: giving the run's command again writes this file anew"
-    )
-
-
-def unreadable(path: Path, error: OSError) -> StorageError:
-    """The error for a file that may not be read."""
-    return StorageError(
-        f"{path}: cannot be read ({reason_of(error)}). Look at its owner and permissions (ls -ld)"
-    )
 
 
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def _rate(results: Results | None) -> float | None:
+    throughput = (results or {}).get("throughput")
+    return throughput.get("questions_per_second") if isinstance(throughput, dict) else None
 
 
 def _age(heartbeat: Any) -> float | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from datetime import date
 from pathlib import Path
 
 from slm_vllm.errors import ConfigError
+from slm_vllm.rundir.files import if_readable, read_manifest
 from slm_vllm.runs.cell import Cell
 
 
@@ -23,7 +23,7 @@ def prompt_day(cell: Cell, today: date) -> date:
     if not cell.config.engine.takes_prompts:
         return today  # the server writes the day of each request
     wanted = cell.config.prompt.day
-    recorded = _recorded(cell.folder.path / "manifest.json") if len(cell.journal) else None
+    recorded = _recorded(cell.folder.path) if len(cell.journal) else None
     if recorded and wanted and recorded != wanted:
         raise ConfigError(
             f"prompt.date={wanted}: {cell.folder.path} holds answers to prompts of {recorded}. "
@@ -33,8 +33,9 @@ def prompt_day(cell: Cell, today: date) -> date:
     return recorded or wanted or today
 
 
-def _recorded(manifest: Path) -> date | None:
+def _recorded(folder: Path) -> date | None:
+    manifest = if_readable(read_manifest, folder) or {}
     try:
-        return date.fromisoformat(json.loads(manifest.read_text(encoding="utf-8"))["prompt_date"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return date.fromisoformat(manifest["prompt_date"])
+    except (ValueError, KeyError, TypeError):
         return None

@@ -16,17 +16,15 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from slm_vllm.config.schema import Config
+from slm_vllm.rundir import names
 from slm_vllm.rundir.folder import RunFolder
-from slm_vllm.rundir.journal import JOURNAL_SCHEMA, Journal
+from slm_vllm.rundir.journal import Journal
+from slm_vllm.rundir.predictions import PREDICTIONS_SCHEMA
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.scoring.answers import METRICS, score_answers
 from slm_vllm.scoring.intervals import ValueTally
 from slm_vllm.scoring.normalize import SCORING_VERSION
 
-PREDICTIONS_SCHEMA = pl.Schema(
-    {name: dtype for name, dtype in JOURNAL_SCHEMA.items() if name != "key"}
-    | {metric: pl.Float64() for metric in METRICS}
-)
 _COUNTED = ("truncated", "unterminated_thinking")
 
 
@@ -107,13 +105,13 @@ def write_predictions(
             summary.add(scored)
             yield scored
 
-    with folder.replacing("predictions.parquet") as path:
+    with folder.replacing(names.PREDICTIONS) as path:
         register_io_source(batches, schema=PREDICTIONS_SCHEMA).sink_parquet(
             path, compression="zstd", row_group_size=10_000
         )
     if config.experiment.log_predictions:
-        with folder.replacing("predictions.json") as path:
-            _write_json(path, folder.path / "predictions.parquet", config, summary)
+        with folder.replacing(names.PREDICTIONS_JSON) as path:
+            _write_json(path, folder.path / names.PREDICTIONS, config, summary)
     return summary
 
 

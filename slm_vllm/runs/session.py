@@ -9,8 +9,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.registry import engine_class, engine_factory
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
@@ -123,7 +121,7 @@ class _Session:
         services = self._services
         self.mark_unfinished("loading")
         for cell in self._cells:
-            cell.folder.write_text("config.yaml", _as_yaml(cell.config))
+            cell.folder.write_config(cell.config)
         if self._config.model.gradient_checkpointing:
             services.console.say(
                 "model.gradient_checkpointing is ignored: it has no meaning in inference"
@@ -257,7 +255,3 @@ def _reason(error: Exception | None) -> dict[str, Any]:
     if error is None:
         return {}
     return {"error": str(error), "exit_code": getattr(error, "exit_code", 1)}
-
-
-def _as_yaml(config: Config) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -15,6 +15,9 @@ from types import FrameType
 from typing import Any
 
 from slm_vllm.errors import EngineError, StorageError, reason_of
+from slm_vllm.rundir import names
+from slm_vllm.rundir.contents import State
+from slm_vllm.rundir.files import if_readable, read_results, read_state
 from slm_vllm.runs.signals import SIGNALS, Interrupted
 from slm_vllm.runs.sweep_plan import PlannedCell, groups
 
@@ -141,36 +144,27 @@ def _forwarding() -> Iterator[_Forward]:
 
 def _error_of(cell: PlannedCell, code: int) -> dict[str, Any] | None:
     """Why a cell of a process that has ended has no results, None when it has."""
-    state = _read(cell.folder / "state.json")
+    state: State = if_readable(read_state, cell.folder) or {}
     if state.get("phase") == "finished":
         return None
     killed = f"its process was killed by signal {-code}" if code < 0 else ""
     reason = state.get("error") or killed or f"its process ended with exit code {code}"
     return {
         "name": cell.name,
-        "error": f"{reason} ({cell.folder / 'experiment.log'})",
+        "error": f"{reason} ({cell.folder / names.LOG})",
         "exit_code": state.get("exit_code") or (code if code > 0 else EngineError.exit_code),
     }
 
 
 def _results(cell: PlannedCell) -> dict[str, Any]:
-    path = cell.folder / "results.json"
-    results = _read(path)
+    results = if_readable(read_results, cell.folder)
     if not results:
         return {
             "name": cell.name,
-            "error": f"{path} cannot be read",
+            "error": f"{cell.folder / names.RESULTS} cannot be read",
             "exit_code": StorageError.exit_code,
         }
-    return results
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return {**results}
 
 
 def die_with_parent() -> None:

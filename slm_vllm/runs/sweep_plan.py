@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
 from slm_vllm.config.shorthand import choice_override, dataset_override, model_override, quoted
 from slm_vllm.errors import ConfigError, SlmVllmError
+from slm_vllm.rundir.contents import Results, State, Throughput
+from slm_vllm.rundir.files import (
+    if_readable,
+    read_config,
+    read_manifest,
+    read_results,
+    read_state,
+)
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.question_set import QuestionSet
@@ -169,32 +176,23 @@ def _planned(config: Config, overwrite: bool) -> PlannedCell:
     rows = config.max_samples
     if overwrite or not folder.holds_answers(config):
         return PlannedCell(config, "new", rows, rows)
-    state, results = (_object(folder.path / name) for name in ("state.json", "results.json"))
+    state: State = if_readable(read_state, folder.path) or {}
+    results: Results = if_readable(read_results, folder.path) or {}
     total, done = state.get("total"), state.get("done")
     left = total - done if isinstance(total, int) and isinstance(done, int) else None
     if state.get("phase") == "finished" and _still_valid(config, folder.path):
-        rate = (results.get("throughput") or {}).get("questions_per_second")
+        rate = results.get("throughput", Throughput()).get("questions_per_second")
         return PlannedCell(config, "done", total, 0, rate)
     return PlannedCell(config, "begun", total if isinstance(total, int) else rows, left)
 
 
 def _still_valid(config: Config, folder: Path) -> bool:
     """Whether finished results are of the same rows: the same limit, an unchanged dataset."""
-    import yaml
-
+    before = if_readable(read_config, folder)
+    manifest = if_readable(read_manifest, folder)
+    if before is None or manifest is None or before.max_samples != config.max_samples:
+        return False
     try:
-        stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        before = Config.model_validate(stored).max_samples
-        now = QuestionSet(config).identity
-    except (OSError, ValueError, yaml.YAMLError, SlmVllmError):
+        return manifest.get("dataset") == QuestionSet(config).identity
+    except (OSError, SlmVllmError):
         return False  # its own run will say what is wrong
-    dataset = _object(folder / "manifest.json").get("dataset")
-    return before == config.max_samples and dataset == now
-
-
-def _object(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
 
+from slm_vllm.rundir.contents import State
+from slm_vllm.rundir.files import if_readable, read_state
 from slm_vllm.rundir.state import now
 from slm_vllm.runs.sweep_plan import PlannedCell, SweepGrid, groups, seconds_left
 
@@ -55,7 +55,7 @@ class SweepTable:
         width = max(len(cell.name) for cell in self._cells)
         lines = []
         for cell in self._cells:
-            state = _state(cell)
+            state: State = if_readable(read_state, cell.folder) or {}
             if cell.status != "done" and state.get("started", "") < self._began:
                 state = {}  # of an earlier attempt
             phase = state.get("phase", "waiting")
@@ -63,11 +63,3 @@ class SweepTable:
             count = f"{done:,} of {total:,}" if isinstance(total, int) and done is not None else ""
             lines.append(f"  {cell.name.ljust(width)}  {phase.ljust(11)}  {count}".rstrip())
         return lines
-
-
-def _state(cell: PlannedCell) -> dict[str, Any]:
-    try:
-        content = json.loads((cell.folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

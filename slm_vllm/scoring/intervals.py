@@ -5,12 +5,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 CONFIDENCE = 0.95
+
+
+class Mean(TypedDict):
+    """A `MeanEstimate` as JSON, which has no NaN: what does not exist is None."""
+
+    mean: float | None
+    stderr: float | None
+    ci95: list[float | None]
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +41,13 @@ class MeanEstimate:
     high: float
     n: int
 
-    def to_json(self) -> dict[str, object]:
-        """The form of `results.json`; what does not exist is null, as JSON has no NaN."""
-        numbers = {"mean": self.mean, "stderr": self.stderr}
-        ends = [None if math.isnan(x) else round(x, 6) for x in (self.low, self.high)]
-        rounded = {k: None if math.isnan(v) else round(v, 6) for k, v in numbers.items()}
-        return {**rounded, "ci95": ends, "n": self.n}
+    def to_json(self) -> Mean:
+        """The form of `results.json`."""
+        mean, stderr, low, high = (
+            None if math.isnan(number) else round(number, 6)
+            for number in (self.mean, self.stderr, self.low, self.high)
+        )
+        return {"mean": mean, "stderr": stderr, "ci95": [low, high], "n": self.n}
 
 
 class ValueTally:

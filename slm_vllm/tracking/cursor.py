@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from slm_vllm import durable
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,6 @@ def read_cursor(path: Path) -> Cursor | None:
 
 def save_cursor(path: Path, cursor: Cursor) -> None:
     """Replaces the file as a whole, on the disk when it returns."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(asdict(cursor), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    # The lock of a delivery makes its process the only writer.
+    partial = path.with_name(f".{path.name}.partial")
+    durable.write_text(path, json.dumps(asdict(cursor)), partial)

@@ -7,21 +7,20 @@ and says so, and the tracker asks the server what it has.
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from slm_vllm import durable
+from slm_vllm.rundir.names import LOG, SPOOL
 from slm_vllm.tracking.base import BaseTracker, TrackerError
 from slm_vllm.tracking.cursor import Cursor, Stretch, load_cursor, save_cursor
 from slm_vllm.tracking.events import Artifact, Ended, Event, Sample, Started, Text
-from slm_vllm.tracking.recorder import SPOOL
 from slm_vllm.tracking.spool import read_spool
 
-LOG = "experiment.log"
 _MOST_EVENTS = 500
 _MOST_LOG_BYTES, _MOST_KEPT_BYTES = 1 << 20, 1 << 26
 _TEXT_BYTES = 1 << 14
@@ -65,7 +64,10 @@ class Delivery:
         self.folder = folder
         self._path = folder / SPOOL.parent / f"{name}.json"
         self._path.parent.mkdir(exist_ok=True)
-        self._lock = _lock(self._path.with_suffix(".lock"))
+        lock = durable.take_lock(self._path.with_suffix(".lock"))
+        if lock is None:
+            raise TrackerError(f"{folder}: another publisher is at work there; wait for it to end")
+        self._lock = lock
         loaded = load_cursor(self._path, destination)
         self.cursor = Cursor(destination=destination) if from_nothing else loaded
         # What keeps nothing must be told everything at once.
@@ -247,15 +249,3 @@ def _read(path: Path, start: int, end: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return file.read(end - start)
-
-
-def _lock(path: Path) -> IO[str]:
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise TrackerError(
-            f"{path.parent.parent}: another publisher is at work there; wait for it to end"
-        ) from None
-    return file

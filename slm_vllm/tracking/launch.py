@@ -11,9 +11,10 @@ from types import TracebackType
 from slm_vllm.config.schema import TrackingConfig
 from slm_vllm.errors import MissingExtraError
 from slm_vllm.extras import install_advice
+from slm_vllm.rundir.names import PUBLISHER_LOG, SPOOL
 from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 from slm_vllm.tracking.cursor import read_cursor
-from slm_vllm.tracking.recorder import SPOOL, NullRecorder, Recorder
+from slm_vllm.tracking.recorder import NullRecorder, Recorder
 from slm_vllm.tracking.registry import tracker_class
 from slm_vllm.tracking.spool import read_spool
 
@@ -99,7 +100,7 @@ class PublishedTracking(Tracking):
     def _announce(self, folder: Path) -> None:
         try:
             if self._process is None:
-                log = folder / "tracking" / "publisher.log"
+                log = folder / PUBLISHER_LOG
                 log.parent.mkdir(exist_ok=True)
                 self._process = start_publisher(self._tracker, self._bound, self._environment, log)
             assert self._process.stdin is not None
@@ -209,7 +210,7 @@ def outcome(folder: Path, tracker: str) -> str:
     ):
         return f"{_TITLES.get(tracker, tracker)}: {cursor.url}"
     if tracker == "clearml_offline":
-        return f"The offline session was not written: {folder / 'tracking' / 'publisher.log'}"
+        return f"The offline session was not written: {folder / PUBLISHER_LOG}"
     problem = cursor.problem if cursor is not None and cursor.problem else "it ran out of time"
     return (
         f"{_TITLES.get(tracker, tracker)}: not everything is published ({problem}). Later: "

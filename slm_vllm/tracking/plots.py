@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,11 +151,6 @@ def table_figure(table: Table) -> dict[str, Any]:
         ],
         "layout": {"title": {"text": table.series}},
     }
-
-
-def read_json(path: Path) -> Any:
-    """The content of a file of the run folder."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _line(name: str, x: Sequence[Any], y: Sequence[Any]) -> dict[str, Any]:

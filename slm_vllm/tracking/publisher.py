@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.errors import SlmVllmError
+from slm_vllm.rundir.names import TRACKING
 from slm_vllm.tracking.base import BaseTracker, RejectedError, TrackerError
 from slm_vllm.tracking.clearml.queue import TASK_VARIABLE
 from slm_vllm.tracking.delivery import Delivery, MakeTracker
@@ -175,7 +176,7 @@ def note_problem(folder: Path, tracker: str, problem: str) -> None:
     """Leaves word in a folder that could not even be opened for the tracker."""
     from slm_vllm.tracking.cursor import Cursor, read_cursor, save_cursor
 
-    path = folder / "tracking" / f"{tracker}.json"
+    path = folder / TRACKING / f"{tracker}.json"
     path.parent.mkdir(exist_ok=True)
     cursor = read_cursor(path) or Cursor()
     cursor.problem, cursor.delivered = problem, False

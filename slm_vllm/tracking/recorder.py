@@ -14,23 +14,25 @@ from typing import Any, Protocol, TypeVar
 import yaml
 
 from slm_vllm.config.schema import Config
+from slm_vllm.rundir import names
+from slm_vllm.rundir.files import read_manifest, read_memory, read_results
+from slm_vllm.rundir.names import SPOOL
 from slm_vllm.tracking import plots
 from slm_vllm.tracking.events import Artifact, Ended, Event, Scalars, SingleValues, Started
 from slm_vllm.tracking.spool import Spool
 
 log = logging.getLogger(__name__)
 
-SPOOL = Path("tracking") / "events.jsonl"
 POINTS = 200
 _LEAST_SECONDS = 2.0
 _MIB = 1 << 20
 _ARTIFACTS = {
-    "results": "results.json",
-    "predictions": "predictions.parquet",
-    "memory_usage": "memory_usage.json",
-    "manifest": "manifest.json",
-    "config": "config.yaml",
-    "report": "report.html",
+    "results": names.RESULTS,
+    "predictions": names.PREDICTIONS,
+    "memory_usage": names.MEMORY,
+    "manifest": names.MANIFEST,
+    "config": names.CONFIG,
+    "report": names.REPORT,
 }
 _Call = TypeVar("_Call", bound=Callable[..., None])
 
@@ -147,13 +149,15 @@ class Recorder(NullRecorder):
     @_harmless
     def finished(self) -> None:
         """The run has written its results."""
-        results = plots.read_json(self.folder / "results.json")
-        memory = plots.read_json(self.folder / "memory_usage.json")
-        events: list[Event] = [SingleValues(single_values(results, memory))]
-        events += [plots.metrics_table(results), plots.memory_figure(memory)]
+        results, memory = read_results(self.folder), read_memory(self.folder)
+        assert results is not None
+        events: list[Event] = [SingleValues(single_values(results, memory or {}))]
+        events.append(plots.metrics_table(results))
+        if memory is not None:
+            events.append(plots.memory_figure(memory))
         if self._points:
             events.append(plots.progress_figure(self._points))
-        predictions = self.folder / "predictions.parquet"
+        predictions = self.folder / names.PREDICTIONS
         events += plots.prediction_events(predictions, self._debug_samples)
         events += [
             Artifact(name, file)
@@ -210,7 +214,7 @@ def record_finished_run(folder: Path, config: Config) -> None:
         OSError: A file of it cannot be read or written.
     """
     recorder = Recorder(folder)
-    recorder.started(config, plots.read_json(folder / "manifest.json"), None)
+    recorder.started(config, read_manifest(folder) or {}, None)
     recorder.finished()
     if recorder.broken:
         raise OSError(f"the results in {folder} cannot be read")

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from slm_vllm.errors import ConfigError, DataError
-from slm_vllm.rundir.reading import _REQUIRED_COLUMNS, find_runs, load_run
-from slm_vllm.runs.results import PREDICTIONS_SCHEMA
+from slm_vllm.errors import DataError
+from slm_vllm.rundir.predictions import PREDICTIONS_SCHEMA
+from slm_vllm.rundir.reading import load_run
 from support.run_folders import make_run
 
 ROWS = [{"token_recall": 1.0}, {"token_recall": None}, {"token_recall": 0.5}]
@@ -32,10 +31,6 @@ def test_reads_all_files_of_a_run(run: Path) -> None:
 
 def test_reads_only_the_columns_asked_for(run: Path) -> None:
     assert load_run(run, ["question_id", "f1"]).predictions.columns == ["question_id", "f1"]
-
-
-def test_what_it_requires_is_what_runs_write() -> None:
-    assert dict(_REQUIRED_COLUMNS).items() <= dict(PREDICTIONS_SCHEMA).items()
 
 
 def test_memory_and_state_may_be_missing(run: Path) -> None:
@@ -78,7 +73,7 @@ def test_missing_file(run: Path, name: str) -> None:
 )
 def test_damaged_file(run: Path, name: str, content: bytes) -> None:
     (run / name).write_bytes(content)
-    with pytest.raises(DataError, match=f"{name}: cannot be read"):
+    with pytest.raises(DataError, match=f"{name} is damaged"):
         load_run(run)
 
 
@@ -146,45 +141,20 @@ def test_a_metric_that_a_run_lacks_is_computed_from_its_predictions(tmp_path: Pa
     assert data.note == ""
 
 
-def test_found_by_name_path_and_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = tmp_path / "outputs"
-    a, b = (make_run(outputs / name, rows=ROWS) for name in ("a", "b"))
-    elsewhere = make_run(tmp_path / "elsewhere", rows=ROWS)
-    assert find_runs(["b", "a"], outputs) == [b, a]
-    assert find_runs([str(elsewhere)], outputs) == [elsewhere]
-    assert find_runs(["?"], outputs) == [a, b]
-    assert find_runs(["b", "*", str(outputs / "a"), str(a) + "/."], outputs) == [b, a]
-    assert find_runs([str(outputs / "[b]")], outputs) == [b]
-    monkeypatch.chdir(tmp_path)
-    assert find_runs(["elsewhere"], outputs) == [Path("elsewhere")]
+def test_columns_of_another_version_are_null_or_kept(run: Path) -> None:
+    path = run / "predictions.parquet"
+    before = pl.read_parquet(path).drop("search", "n_passages_used")
+    before.with_columns(judged=pl.lit("correct")).write_parquet(path)
+    predictions = load_run(run).predictions
+    assert dict(predictions.schema) == {**PREDICTIONS_SCHEMA, "judged": pl.String}
+    assert predictions["search"].null_count() == predictions["n_passages_used"].null_count() == 3
+    assert predictions["judged"].to_list() == ["correct"] * 3
+    assert load_run(run, ["search", "question"]).predictions.columns == ["search", "question"]
 
 
-def test_sweep_folder_leaves_out_what_is_not_finished(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    sweep = tmp_path / "outputs" / "night"
-    done = make_run(sweep / "b", rows=ROWS)
-    failed = make_run(sweep / "a", rows=ROWS, phase="failed")
-    (sweep / "notes").mkdir()
-    with caplog.at_level(logging.WARNING):
-        assert find_runs(["night"], sweep.parent) == [done]
-    assert f"{failed} is left out" in caplog.text
-    assert find_runs(["ni*"], sweep.parent) == [done]
-    assert find_runs(["night/*"], sweep.parent) == [done]
-    # Named itself, it is kept: reading it says what is wrong.
-    assert find_runs(["night/a"], sweep.parent) == [failed]
-    (done / "state.json").write_text(json.dumps({"phase": "failed"}))
-    with pytest.raises(DataError, match="none of its 2 runs is finished"):
-        find_runs(["night"], sweep.parent)
-
-
-@pytest.mark.parametrize("pattern", ["frist", "", "x*", "[", "\x00"])
-def test_nothing_of_that_name(run: Path, pattern: str) -> None:
-    with pytest.raises(ConfigError, match="no run folder") as error:
-        find_runs([pattern], run.parent)
-    assert "Valid: first" in str(error.value)
-
-
-def test_no_output_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="There is none in it"):
-        find_runs(["a"], tmp_path / "nothing")
+@pytest.mark.parametrize("name", ["prediction", "question_id"])
+def test_what_cannot_be_computed_must_be_there(run: Path, name: str) -> None:
+    path = run / "predictions.parquet"
+    pl.read_parquet(path).drop(name).write_parquet(path)
+    with pytest.raises(DataError, match=f"column '{name}' is missing, not String"):
+        load_run(run)

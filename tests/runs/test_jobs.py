@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,12 +16,13 @@ from click.testing import CliRunner, Result
 
 from slm_vllm.cli.runs import command
 from slm_vllm.config.schema import Config
-from slm_vllm.errors import ConfigError, StorageError
-from slm_vllm.runs.jobs import find_job, list_jobs, read_job, stop_job
+from slm_vllm.errors import ConfigError, DataError, StorageError
+from slm_vllm.runs.jobs import find_job, find_jobs, list_jobs, read_job, stop_job, stop_jobs
 from slm_vllm.runs.log_tail import LogFollower, last_lines
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from support.fake_engine import FakeEngine
+from support.run_folders import make_run
 
 # Writes its state, says so, then does what it is told by lines on its standard input.
 _CHILD = """
@@ -144,6 +146,49 @@ def test_stop_gives_up_after_its_timeout(start: Callable[..., Child], tmp_path: 
     assert child.poll() is None
 
 
+def test_runs_of_a_glob_are_stopped_and_shown_together(
+    start: Callable[..., Child], tmp_path: Path
+) -> None:
+    children = [start("night_a"), start("night_b")]
+    start("day")
+    edit_state(tmp_path / "night_b", name="night_b")
+    stopped = json.loads(invoke("stop", "night_*", "--output-dir", str(tmp_path), "--json").output)
+    assert [entry["run"]["name"] for entry in stopped["runs"]] == ["night_a", "night_b"]
+    assert [child.poll() is None for child in children] == [False, False]
+    assert read_job(tmp_path / "day").running
+    shown = invoke("show", "night_*", "day", "--output-dir", str(tmp_path)).output
+    assert [line.split(",")[0] for line in shown.splitlines() if "heartbeat" in line] == [
+        "night_a: interrupted",
+        "night_b: interrupted",
+        "day: generating",
+    ]
+    with pytest.raises(ConfigError, match="none of these 2 runs is running"):
+        invoke("stop", "night_*", "--output-dir", str(tmp_path))
+    with pytest.raises(ConfigError, match="names 2 runs, it must be one"):
+        invoke("tail", "night_*", "--output-dir", str(tmp_path))
+    listed = json.loads(invoke("list", "night_*", "--output-dir", str(tmp_path), "--json").output)
+    assert {run["name"] for run in listed["runs"]} == {"night_a", "night_b"}
+
+
+def test_modes_of_one_process_are_stopped_by_one_signal(
+    start: Callable[..., Child], tmp_path: Path
+) -> None:
+    start("night")
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "night" / "state.json", tmp_path / "other")
+    stopped = stop_jobs(find_jobs(["*"], tmp_path), timeout=30)
+    assert len(stopped) == 2 and stopped[0][1] == stopped[1][1]
+
+
+def test_results_that_were_copied_without_their_state_are_a_finished_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "first", rows=[{"token_recall": 1.0}])
+    (run / "state.json").unlink()
+    (run / "config.hash").unlink()
+    job = read_job(run)
+    assert (job.phase, job.pid, job.running, job.token_recall) == ("finished", None, False, 1.0)
+    assert "first: finished" in invoke("show", str(run)).output
+
+
 def test_a_killed_run_has_died(start: Callable[..., Child], tmp_path: Path) -> None:
     child = start()
     child.kill()
@@ -196,7 +241,7 @@ def test_a_damaged_state_is_named_and_does_not_hide_other_runs(
     broken.mkdir()
     (broken / "config.hash").write_text("0\n")
     (broken / "state.json").write_text(content)
-    with pytest.raises(StorageError, match=r"broken/state.json is damaged"):
+    with pytest.raises(DataError, match=r"broken/state.json is damaged"):
         find_job("broken", tmp_path)
     assert [job.phase for job in list_jobs(tmp_path)] == ["generating", "damaged"]
     assert "state.json is damaged" in invoke("list", "--output-dir", str(tmp_path)).output
@@ -206,7 +251,7 @@ def test_what_is_no_run_is_said(start: Callable[..., Child], tmp_path: Path) -> 
     start()
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "config.hash").mkdir()
-    with pytest.raises(StorageError, match=r"state.json is missing"):
+    with pytest.raises(DataError, match=r"state.json is missing"):
         find_job("plain", tmp_path)
     (tmp_path / "plain" / "config.hash").rmdir()
     with pytest.raises(ConfigError, match="plain is not a run folder"):

@@ -12,7 +12,7 @@ import polars as pl
 import yaml
 
 from slm_vllm.rundir.fingerprint import digest
-from slm_vllm.runs.results import PREDICTIONS_SCHEMA
+from slm_vllm.rundir.predictions import PREDICTIONS_SCHEMA
 from slm_vllm.scoring.answers import METRICS
 from slm_vllm.scoring.intervals import estimate_mean
 from slm_vllm.scoring.normalize import SCORING_VERSION

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.errors import MissingExtraError
+from slm_vllm.rundir.names import TRACKING
 from slm_vllm.tracking.base import BaseTracker, TrackerError
 from slm_vllm.tracking.clearml.events import task_fields
 from slm_vllm.tracking.events import (
@@ -48,7 +49,7 @@ class ClearMLOffline(BaseTracker):
 
     def __init__(self, folder: Path, memory: dict[str, Any], remember: Callable[[], None]) -> None:
         super().__init__(folder, memory, remember)
-        self._cache = folder / "tracking" / ".clearml"
+        self._cache = folder / TRACKING / ".clearml"
         shutil.rmtree(self._cache, ignore_errors=True)
         os.environ["CLEARML_CACHE_DIR"] = str(self._cache.resolve())
         self._task: Any = None
@@ -56,7 +57,7 @@ class ClearMLOffline(BaseTracker):
     @property
     def url(self) -> str | None:
         """The session's file."""
-        return str(self.folder / "tracking" / SESSION)
+        return str(self.folder / TRACKING / SESSION)
 
     def start(self, event: Started) -> None:
         """Opens the session."""
@@ -136,12 +137,12 @@ class ClearMLOffline(BaseTracker):
         made = left.with_name(left.name + ".zip")
         if not made.exists():
             raise TrackerError("ClearML's SDK left no offline session")
-        os.replace(made, self.folder / "tracking" / SESSION)
+        os.replace(made, self.folder / TRACKING / SESSION)
         shutil.rmtree(self._cache, ignore_errors=True)
 
     def missing(self, events: Sequence[Event], texts: int, phase: str | None) -> list[str]:
         """Opens the session's file and counts."""
-        with zipfile.ZipFile(self.folder / "tracking" / SESSION) as session:
+        with zipfile.ZipFile(self.folder / TRACKING / SESSION) as session:
             lines = session.read("metrics.jsonl").decode().splitlines()
             task = json.loads(session.read("task.json"))
         found = sum(len(json.loads(line)) for line in lines)

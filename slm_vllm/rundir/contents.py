@@ -1,0 +1,130 @@
+"""What stands in the JSON files of a run folder.
+
+Files of other versions may have more keys, or lack some that are named here: a reader asks for
+what it can do without by `get`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from slm_vllm.scoring.intervals import Mean
+
+
+class State(TypedDict, total=False):
+    """`state.json`: what a run is doing.
+
+    Attributes:
+        phase: "loading", "generating", "finished", "interrupted" or "failed".
+        pid: Its process, with `pid_started` (seconds since 1970), as a pid is used again.
+        started: Of this process, as `heartbeat` in ISO 8601.
+        done: Rows that have an answer, of `total`.
+        error: Why it failed, with the `exit_code` of its command.
+    """
+
+    name: str
+    phase: str
+    pid: int
+    pid_started: float
+    started: str
+    heartbeat: str
+    done: int
+    total: int
+    error: str
+    exit_code: int
+
+
+class Throughput(TypedDict, total=False):
+    """Rates while answers were generated, None where nothing was asked."""
+
+    questions_per_second: float | None
+    completion_tokens_per_second: float | None
+    prompt_tokens_per_second: float | None
+
+
+class Results(TypedDict, total=False):
+    """`results.json`: the figures of a finished run.
+
+    Attributes:
+        token_recall: The mean, beside `metrics` for earlier readers.
+        duration_seconds: Of all phases.
+        metrics: Means of the answers' metrics.
+        retrieval: Means of the search metrics; empty without a search.
+        counts: Rows: total, scored, unscored, errors, rejected, resumed ...
+        scoring_version: Of the definitions behind the metrics; missing in version 1.
+        timing: Seconds by phase; `overlapped` holds those of what went on beside them.
+    """
+
+    name: str
+    model: str
+    dataset: str
+    mode: str
+    retriever: str | None
+    token_recall: float | None
+    num_examples: int
+    duration_seconds: float
+    scoring_version: int
+    metrics: dict[str, Mean]
+    retrieval: dict[str, Mean]
+    counts: dict[str, int]
+    timing: dict[str, Any]
+    throughput: Throughput
+
+
+class Manifest(TypedDict, total=False):
+    """`manifest.json`: what it would take to repeat a run.
+
+    Attributes:
+        prompt_date: The day that stands in the prompts, where one does.
+    """
+
+    slm_vllm: str
+    created: str
+    command: list[str]
+    config_hash: str
+    prompt_hash: str
+    prompt_date: str
+    model: dict[str, Any]
+    dataset: dict[str, Any]
+    engine: dict[str, Any]
+    device: dict[str, Any]
+    git: dict[str, Any] | None
+    python: str
+    platform: str
+    cpus: int | None
+    packages: dict[str, str]
+
+
+class MemoryPeak(TypedDict, total=False):
+    """Highest memory of a phase, in MiB; None without a GPU."""
+
+    peak_rss: float
+    peak_gpu: float | None
+
+
+class MemorySample(TypedDict, total=False):
+    """Memory at one moment, in MiB, and the seconds since sampling began."""
+
+    seconds: float
+    phase: str
+    rss: float
+    gpu: float | None
+
+
+class Memory(TypedDict, total=False):
+    """`memory_usage.json`, in MiB.
+
+    Attributes:
+        peak_rss: Of the process tree without the publisher.
+        publisher: Of the process that tells the tracker.
+        replicas: What engines elsewhere say of themselves.
+    """
+
+    unit: str
+    peak_rss: float
+    peak_gpu: float | None
+    publisher: MemoryPeak | None
+    phases: dict[str, MemoryPeak]
+    samples: list[MemorySample]
+    replicas: Any

@@ -1,0 +1,38 @@
+"""What the files of a run folder are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONFIG = "config.yaml"
+CONFIG_HASH = "config.hash"
+STATE = "state.json"
+MANIFEST = "manifest.json"
+JOURNAL = "predictions.jsonl"
+PREDICTIONS = "predictions.parquet"
+PREDICTIONS_JSON = "predictions.json"
+REJECTED = "rejected.jsonl"
+RESULTS = "results.json"
+MEMORY = "memory_usage.json"
+LOG = "experiment.log"
+REPORT = "report.html"
+LOCK = ".lock"
+TRACKING = "tracking"
+SPOOL = Path(TRACKING) / "events.jsonl"
+PUBLISHER_LOG = Path(TRACKING) / "publisher.log"
+
+DESCRIBED = {
+    RESULTS: "figures",
+    PREDICTIONS: "questions, answers and scores",
+    PREDICTIONS_JSON: "the same as JSON",
+    JOURNAL: "journal: answers as they came",
+    REJECTED: "rows that could not be used",
+    LOG: "log",
+    CONFIG: "configuration",
+    MANIFEST: "versions and hashes",
+    MEMORY: "memory over time",
+}
+"""What a user finds in the files that are meant to be read."""
+
+WRITTEN = (*DESCRIBED, CONFIG_HASH, STATE, TRACKING)
+"""What a run writes, and `--overwrite` removes."""

@@ -1,0 +1,61 @@
+"""`predictions.parquet`: one row for each question, with its answer and its scores."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from slm_vllm.rundir.files import damaged, unreadable
+from slm_vllm.rundir.journal import JOURNAL_SCHEMA
+from slm_vllm.scoring.answers import METRICS
+
+PREDICTIONS_SCHEMA = pl.Schema(
+    {name: dtype for name, dtype in JOURNAL_SCHEMA.items() if name != "key"}
+    | {metric: pl.Float64() for metric in METRICS}
+)
+_NEEDED = ("question_id", "question", "answers", "prediction")
+
+
+def predictions_columns(path: Path) -> list[str]:
+    """The columns of a file of this or another version.
+
+    Raises:
+        DataError: It is missing, damaged or of another layout.
+        StorageError: It may not be read.
+    """
+    with _trouble_told(path):
+        schema = pl.scan_parquet(path, glob=False).collect_schema()
+    for name, expected in PREDICTIONS_SCHEMA.items():
+        found = schema.get(name)
+        if found != expected and (found is not None or name in _NEEDED):
+            raise damaged(path, f"column '{name}' is {found or 'missing'}, not {expected}")
+    return list(schema)
+
+
+def read_predictions(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """Reads columns of `PREDICTIONS_SCHEMA` or of the file; what the file lacks is null.
+
+    Raises:
+        DataError: It is missing, damaged or of another layout.
+        StorageError: It may not be read.
+    """
+    present = predictions_columns(path)
+    with _trouble_told(path):
+        frame = pl.read_parquet(path, glob=False, columns=[c for c in columns if c in present])
+    lacking = [name for name in columns if name not in present]
+    nulls = (pl.lit(None, dtype=PREDICTIONS_SCHEMA[name]).alias(name) for name in lacking)
+    return frame.with_columns(nulls).select(columns)
+
+
+@contextlib.contextmanager
+def _trouble_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise unreadable(path, error) from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        # A damaged file makes polars panic in places; the panic is no exception of Python's kind.
+        raise damaged(path, (str(error).splitlines() or [type(error).__name__])[0]) from None
