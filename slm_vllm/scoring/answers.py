@@ -12,7 +12,14 @@ import polars as pl
 
 from slm_vllm.scoring import metrics
 from slm_vllm.scoring.metrics import Pairs
-from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, stands_in, words
+from slm_vllm.scoring.normalize import (
+    is_unusual,
+    searchable,
+    squad_form,
+    squad_tokens,
+    stands_in,
+    words,
+)
 
 METRICS = tuple(metrics.METRICS)
 """Names of the metrics that `score_answers` computes."""
@@ -57,18 +64,19 @@ def _scores(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _pairs(rows: pl.DataFrame) -> Pairs:
     """One line for each pair of a prediction and a usable answer."""
-    predictions = rows["prediction"]
-    forms = _forms(predictions)
-    found_in = searchable(predictions, forms[-1]).alias("searchable")
-    pairs = (
-        rows.with_columns(*forms, found_in)
-        .explode("answers", empty_as_null=True)
-        .rename({"answers": "answer"})
-        .drop_nulls("answer")
+    answers = rows.select("row", pl.col("answers").alias("answer")).explode(
+        "answer", empty_as_null=True
     )
-    pairs = pairs.with_columns(_forms(pairs["answer"])).filter(
-        pl.col("answer_words").list.len() > 0
+    answers = answers.drop_nulls("answer")
+    answers = answers.with_columns(_forms(answers["answer"]))
+    answers = answers.filter(pl.col("answer_words").list.len() > 0)
+    answers = answers.with_columns(pl.col("answer_words").list.unique())
+    predictions = rows.select("prediction")
+    forms = _forms(predictions["prediction"])
+    predictions = predictions.with_columns(
+        *forms, searchable(predictions["prediction"], forms[1]).alias("searchable")
     )
+    pairs = pl.concat([answers, predictions[answers["row"]]], how="horizontal")
     return pairs.with_columns(
         stands_in("answer_form", "searchable").alias("stands"),
         pl.struct("row", "answer_form").is_first_distinct().alias("is_new"),
@@ -76,10 +84,12 @@ def _pairs(rows: pl.DataFrame) -> Pairs:
 
 
 def _forms(text: pl.Series) -> list[pl.Series]:
-    """The distinct words of each text, its SQuAD tokens and its SQuAD form."""
-    tokens = squad_tokens(text)
+    """The words of each text, its SQuAD form, its tokens, whether one of them repeats."""
+    unusual = is_unusual(text)
+    tokens = squad_tokens(text, unusual)
     return [
-        words(text).list.unique().alias(f"{text.name}_words"),
-        tokens.alias(f"{text.name}_tokens"),
+        words(text, unusual).alias(f"{text.name}_words"),
         squad_form(tokens).alias(f"{text.name}_form"),
+        tokens.alias(f"{text.name}_tokens"),
+        (tokens.list.n_unique() < tokens.list.len()).alias(f"{text.name}_repeats"),
     ]

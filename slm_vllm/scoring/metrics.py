@@ -23,8 +23,9 @@ Pairs = pl.DataFrame
 
 * `row`: number of the row.
 * `prediction`, `answer`: the texts as they are.
-* `prediction_words`, `answer_words`: their distinct words; those of an answer are never empty.
+* `prediction_words`, `answer_words`: their words; those of an answer once each, and never none.
 * `prediction_tokens`, `answer_tokens`: their SQuAD tokens, as often as they occur.
+* `prediction_repeats`, `answer_repeats`: whether one of these occurs more than once.
 * `prediction_form`, `answer_form`: their SQuAD forms.
 * `stands`: whether the answer stands in the prediction.
 * `is_new`: whether no earlier answer of the row has the same SQuAD form.
@@ -130,10 +131,7 @@ def f1(pairs: Pairs) -> pl.Series:
         pl.int_range(pl.len(), dtype=pl.UInt32).alias("pair"),
         _shared("prediction_tokens", "answer_tokens").alias("overlap"),
         pl.sum_horizontal(pl.col("prediction_tokens", "answer_tokens").list.len()).alias("total"),
-        pl.all_horizontal(
-            pl.col(side).list.n_unique() < pl.col(side).list.len()
-            for side in ("prediction_tokens", "answer_tokens")
-        ).alias("repeats"),
+        (pl.col("prediction_repeats") & pl.col("answer_repeats")).alias("repeats"),
     )
     repeating = (
         pairs.select("prediction_tokens", "answer_tokens").with_columns(sizes).filter("repeats")

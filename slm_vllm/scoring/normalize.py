@@ -47,19 +47,23 @@ _PLAIN_LETTERS = (
 )
 _UNUSUAL = rf"[^\t-\r {_PLAIN_SIGNS}{_PLAIN_LETTERS}]"
 _ARTICLES = ("a", "an", "the")
-# Finds them all, and a few more ("ten").
-_NOTHING_BUT_ARTICLES = rf"(?i)^[anthe\s_{_PLAIN_SIGNS}]*$"
 _ARTICLE = r"(^|[^\p{L}\p{M}\p{N}])(?:a|an|the)($|[^\p{L}\p{M}\p{N}])"
 # What Python's `split` splits at: Rust's `\s` lacks the four separators.
 BLANKS = r"[\s\x1c-\x1f]"
 
 
-def words(text: pl.Series) -> pl.Series:
-    """The words of each string, in order and as often as they occur: List(String)."""
-    return _by_kind(text, _UNUSUAL, _plain_words, _general_words)
+def words(text: pl.Series, unusual: pl.Series | None = None) -> pl.Series:
+    """The words of each string, in order and as often as they occur: List(String).
+
+    Args:
+        text: The strings.
+        unusual: `is_unusual` of them, where it is known already.
+    """
+    unusual = is_unusual(text) if unusual is None else unusual
+    return _by_kind(text, unusual, _plain_words, _general_words)
 
 
-def squad_tokens(text: pl.Series) -> pl.Series:
+def squad_tokens(text: pl.Series, unusual: pl.Series | None = None) -> pl.Series:
     """SQuAD's normal form as tokens: folded, no punctuation, no articles.
 
     As in SQuAD, punctuation is taken away and leaves no blank, and ASCII's symbols count as
@@ -69,11 +73,25 @@ def squad_tokens(text: pl.Series) -> pl.Series:
 
     Source: the SQuAD v1.1 evaluation (Rajpurkar et al., 2016), function `normalize_answer`.
 
+    Args:
+        text: The strings.
+        unusual: `is_unusual` of them, where it is known already.
+
     Returns:
         List(String); joined by single blanks it is the normal form.
     """
-    kind = f"{_UNUSUAL}|{_NOTHING_BUT_ARTICLES}"
-    return _by_kind(text, kind, _plain_squad_tokens, _general_squad_tokens)
+    unusual = is_unusual(text) if unusual is None else unusual
+    tokens = _by_kind(text, unusual, _plain_squad_tokens, _general_squad_tokens)
+    rows = (tokens.list.len() == 0).fill_null(value=False).arg_true()
+    if not len(rows):
+        return tokens
+    kept = text.gather(rows).to_frame().select(_articles_alone(pl.col(text.name)))
+    return _replaced(tokens, rows, kept.to_series())
+
+
+def is_unusual(text: pl.Series) -> pl.Series:
+    """Which strings need the general path."""
+    return text.str.contains(_UNUSUAL).fill_null(value=False)
 
 
 def squad_form(tokens: pl.Series) -> pl.Series:
@@ -85,9 +103,9 @@ def squad_form(tokens: pl.Series) -> pl.Series:
     Args:
         tokens: `squad_tokens` of texts.
     """
-    inside = pl.col(tokens.name).list.join(" ")
-    form = pl.when(inside != "").then(pl.format(" {} ", inside)).otherwise(pl.lit(""))
-    return tokens.to_frame().select(form.alias(tokens.name)).to_series()
+    inside = tokens.list.join(" ").alias("inside").to_frame()
+    form = pl.when(pl.col("inside") != "").then(pl.format(" {} ", "inside")).otherwise(pl.lit(""))
+    return inside.select(form.alias(tokens.name)).to_series()
 
 
 def searchable(text: pl.Series, form: pl.Series | None = None) -> pl.Series:
@@ -103,13 +121,14 @@ def searchable(text: pl.Series, form: pl.Series | None = None) -> pl.Series:
     """
     if form is None:
         form = squad_form(squad_tokens(text))
-    rows = text.str.contains(SEPARATOR).fill_null(value=False).arg_true()
+    # No separator is ASCII.
+    rows = (text.str.len_bytes() > text.str.len_chars()).fill_null(value=False).arg_true()
+    rows = rows.filter(text.gather(rows).str.contains(SEPARATOR))
     if not len(rows):
         return form
     parted = text.gather(rows).str.replace_all(SEPARATOR, " ")
     both = form.gather(rows) + "\n" + squad_form(squad_tokens(parted))
-    # `scatter` changes the series itself.
-    return form.clone().scatter(rows, both)
+    return _replaced(form, rows, both)
 
 
 def stands_in(answer_form: str, searchable_text: str) -> pl.Expr:
@@ -123,26 +142,31 @@ def stands_in(answer_form: str, searchable_text: str) -> pl.Expr:
 
 def _by_kind(
     text: pl.Series,
-    special: str,
+    unusual: pl.Series,
     plain: Callable[[pl.Expr], pl.Expr],
     general: Callable[[pl.Expr], pl.Expr],
 ) -> pl.Series:
-    """`general` of the texts in which `special` is found, `plain` of the others in lower case."""
-    name = text.name
-    lower = text.str.to_lowercase()
-    is_special = text.str.contains(special).fill_null(value=False)
-    column = pl.col(name)
-    if not is_special.any():
-        return lower.to_frame().select(plain(column)).to_series()
+    """`general` of the unusual texts, folded, and `plain` of the others in lower case."""
+    column = pl.col(text.name)
+    frame = text.to_frame()
+    if not unusual.any():
+        return frame.select(plain(column.str.to_lowercase())).to_series()
     both = pl.concat(
         [
-            lower.to_frame().filter(~is_special).select(plain(column)),
-            text.to_frame().filter(is_special).select(general(_folded(column))),
+            frame.filter(~unusual).select(plain(column.str.to_lowercase())),
+            frame.filter(unusual).select(general(_folded(column))),
         ]
     )
-    # Where each row went: the plain ones first, in order, then the special ones.
-    places = pl.concat([(~is_special).arg_true(), is_special.arg_true()]).arg_sort()
+    # Where each row went: the plain ones first, in order, then the unusual ones.
+    places = pl.concat([(~unusual).arg_true(), unusual.arg_true()]).arg_sort()
     return both.to_series().gather(places)
+
+
+def _replaced(values: pl.Series, rows: pl.Series, others: pl.Series) -> pl.Series:
+    """The values with others in the place of some rows."""
+    n = len(values)
+    places = pl.int_range(n, eager=True).scatter(rows, pl.int_range(n, n + len(rows), eager=True))
+    return pl.concat([values, others]).gather(places)
 
 
 def _folded(text: pl.Expr) -> pl.Expr:
@@ -165,11 +189,20 @@ def _plain_squad_tokens(text: pl.Expr) -> pl.Expr:
 
 
 def _general_squad_tokens(text: pl.Expr) -> pl.Expr:
-    bare = text.str.replace_all(PUNCTUATION, "")
-    bare = bare.str.replace_all(_UNSPACED_WORD, " ${0} ").str.replace_all(f"{BLANKS}+", " ")
+    bare = _without_punctuation(text)
     # A match takes the character behind the article, so every second one waits for a second turn.
-    form = bare.str.replace_all(_ARTICLE, "${1} ${2}").str.replace_all(_ARTICLE, "${1} ${2}")
-    return _split(pl.when(form.str.strip_chars(" ") == "").then(bare).otherwise(form))
+    once = bare.str.replace_all(_ARTICLE, "${1} ${2}")
+    return _split(once.str.replace_all(_ARTICLE, "${1} ${2}"))
+
+
+def _articles_alone(text: pl.Expr) -> pl.Expr:
+    """The tokens of texts that are nothing but articles: these."""
+    return _split(_without_punctuation(_folded(text)))
+
+
+def _without_punctuation(text: pl.Expr) -> pl.Expr:
+    bare = text.str.replace_all(PUNCTUATION, "")
+    return bare.str.replace_all(_UNSPACED_WORD, " ${0} ").str.replace_all(f"{BLANKS}+", " ")
 
 
 def _split(text: pl.Expr) -> pl.Expr:
