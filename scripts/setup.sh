@@ -3,7 +3,8 @@
 # A second call finds the stamp and returns at once; a changed lock or a broken-off call installs.
 #
 #   SLM_VLLM_HARDWARE=cpu|cuda|v100   instead of what nvidia-smi says
-#   SLM_VLLM_PYTHON=/path/to/python   instead of the python3.11, python3.12 or python3 on PATH
+#   SLM_VLLM_PYTHON=/path/to/python   instead of those on PATH; the locks name the versions they
+#                                     are for, python3.11 is taken first
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -55,7 +56,15 @@ wanted=$(
         cat "$lock" requirements/dev.txt pyproject.toml scripts/setup.sh
     } | sha256sum | cut -d ' ' -f 1
 )
-is_current() { [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; }
+version_of() { "$1" -c 'import sys; print(sys.version)' 2>/dev/null; }
+another_python_named() {
+    [ -n "${SLM_VLLM_PYTHON:-}" ] &&
+        [ "$(version_of "$SLM_VLLM_PYTHON")" != "$(version_of "$venv/bin/python")" ]
+}
+is_current() {
+    [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] &&
+        ! another_python_named
+}
 is_current && exit 0
 
 mkdir -p .cache
@@ -68,17 +77,44 @@ if command -v flock >/dev/null; then
     is_current && exit 0
 fi
 
+# Which Pythons the lock is resolved for, as "3.10 3.11 ...".
+supported=$(sed -n 's/^# Python: //p' "$lock")
+
+# Says why an interpreter cannot be used; silent if it can.
+refusal() {
+    local path found
+    path=$(command -v "$1") || { echo "not found"; return; }
+    found=$("$path" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1) ||
+        { echo "does not run: $(head -n 1 <<<"$found")"; return; }
+    case " $supported " in
+        *" $found "*) ;;
+        *) echo "is Python $found"; return ;;
+    esac
+    "$path" -c 'import ensurepip, venv' 2>/dev/null ||
+        echo "has no venv module (Debian and Ubuntu: apt install python$found-venv)"
+}
+
+# Sets `python` to the first that can be used and `refused` to a line for each one before it.
 find_python() {
-    local candidate
-    for candidate in ${SLM_VLLM_PYTHON:-python3.11 python3.12 python3 python}; do
-        if "$candidate" -c '
-import sys, ensurepip, venv
-sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1; then
-            command -v "$candidate"
+    local candidate why candidates
+    read -ra candidates <<<"python3.11 ${supported//3./python3.} python3 python"
+    [ -z "${SLM_VLLM_PYTHON:-}" ] || candidates=("$SLM_VLLM_PYTHON")
+    python='' refused=()
+    for candidate in "${candidates[@]}"; do
+        case " ${refused[*]+"${refused[*]}"} " in *" $candidate: "*) continue ;; esac
+        why=$(refusal "$candidate")
+        if [ -z "$why" ]; then
+            python=$(command -v "$candidate")
             return
         fi
+        refused+=("  $candidate: $why")
     done
     return 1
+}
+
+fail_for_python() {
+    fail "$lock is for Python $supported, with the venv module. Looked at:" "${refused[@]}" \
+        "Another interpreter can be named with SLM_VLLM_PYTHON=/path/to/python."
 }
 
 started=$SECONDS
@@ -100,6 +136,13 @@ if [ -d "$venv" ] && [ -f "$kind_file" ] && [ "$(cat "$kind_file")" != "$hardwar
     say "$venv was made for '$(cat "$kind_file")', this machine is '$hardware': making it anew"
     rm -rf "$venv"
 fi
+if [ -x "$venv/bin/python" ] && [ -f "$kind_file" ] && another_python_named; then
+    trap - EXIT
+    find_python || fail_for_python
+    trap on_exit EXIT
+    say "$venv was made with another Python than $SLM_VLLM_PYTHON: making it anew"
+    rm -rf "$venv"
+fi
 rm -f "$stamp"
 if ! "$venv/bin/python" -m pip --version >>"$log" 2>&1; then
     if [ -d "$venv" ] && [ ! -f "$kind_file" ]; then
@@ -107,13 +150,12 @@ if ! "$venv/bin/python" -m pip --version >>"$log" 2>&1; then
         fail "there is a $venv here that this script did not make, and it has no working pip." \
             "Remove or rename it and call again."
     fi
-    if ! python=$(find_python); then
+    if ! find_python; then
         trap - EXIT
-        fail "needs Python 3.11 or 3.12 with its venv module; found: $(python3 --version 2>&1 || true)" \
-            "On Debian and Ubuntu: apt install python3 python3-venv. Another interpreter can be" \
-            "named with SLM_VLLM_PYTHON=/path/to/python3.11."
+        fail_for_python
     fi
-    say "making $venv with $("$python" --version) for hardware '$hardware'"
+    [ ${#refused[@]} -eq 0 ] || printf 'setup: %s\n' "passed over:" "${refused[@]}"
+    say "making $venv with $("$python" --version) ($python) for hardware '$hardware'"
     rm -rf "$venv"
     mkdir "$venv"
     printf '%s\n' "$hardware" >"$kind_file"
@@ -121,27 +163,30 @@ if ! "$venv/bin/python" -m pip --version >>"$log" 2>&1; then
 fi
 printf '%s\n' "$hardware" >"$kind_file"
 
-pip_install() {
+pip_run() {
     "$venv/bin/python" -m pip --disable-pip-version-check --no-input \
-        install --no-deps --progress-bar off "$@" >>"$log" 2>&1
+        install --progress-bar off "$@" >>"$log" 2>&1
+}
+pip_install() { pip_run --no-deps "$@"; }
+
+# The CPU engine is built for torch's CPU build. It runs beside the one for CUDA too, which is what
+# an index without PyTorch's own builds has, and which needs its dependencies to be imported.
+install_torch_for_cpu() {
+    local torch
+    torch=$(grep -E '^torch==' "$lock")
+    say "installing $torch+cpu"
+    pip_install "$torch+cpu" && return
+    say "pip's configured places do not have it, trying $torch_cpu_index"
+    pip_install --extra-index-url "$torch_cpu_index" "$torch+cpu" && return
+    say "nor is it there; installing $torch for CUDA, which runs on a CPU too but takes 6 GB"
+    pip_run "$torch"
 }
 
 if [ "$hardware" = cpu ] && [ "$(uname -m)" = x86_64 ]; then
-    torch=$(grep -E '^torch==' "$lock")+cpu
-    say "installing $torch"
-    if ! pip_install "$torch"; then
-        say "pip's configured places do not have it, trying $torch_cpu_index"
-        pip_install --extra-index-url "$torch_cpu_index" "$torch"
-    fi
+    install_torch_for_cpu
 fi
-say "installing $(grep -cE '^[a-zA-Z]' "$lock") packages of $lock and the development tools (minutes)"
+say "installing the packages of $lock and the development tools (minutes)"
 pip_install -r "$lock" -r requirements/dev.txt
-if [ "$hardware" = cpu ] && [ "$(uname -m)" = x86_64 ]; then
-    "$venv/bin/python" -c '
-from importlib.metadata import version
-found = version("torch")
-assert found.endswith("+cpu"), f"torch {found} is not the CPU build"' >>"$log" 2>&1
-fi
 say "installing the project itself, editable"
 pip_install --no-build-isolation --editable .
 

@@ -156,7 +156,7 @@ def _check_torch(device: Device, driver: Driver | None, torch: TorchBuild) -> Fi
     found = f"{torch.version} ({built})"
     if capability is None:
         status: Status = "ok" if torch.cuda is None else "warn"
-        fix = "" if torch.cuda is None else f"A build for CUDA beside a CPU engine fails. {_SETUP}"
+        fix = "" if torch.cuda is None else f"The CPU engine is made for the CPU build. {_SETUP}"
         return Finding("torch", status, found, fix)
     if torch.cuda is None:
         return Finding("torch", "fail", f"{found}, but there is a GPU", _SETUP)
