@@ -13,6 +13,7 @@ from slm_vllm.datasets.file_dataset import DUPLICATE, FileDataset
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
+from slm_vllm.scoring.answer_length import answer_length
 from slm_vllm.types import RejectedRow
 
 _QUANTILES = (("min", 0.0), ("median", 0.5), ("p95", 0.95), ("max", 1.0))
@@ -31,7 +32,7 @@ class CheckReport:
         rows: Usable rows.
         rejected: Rows left out, duplicates among them.
         duplicates: Rows left out because an earlier row has their question_id.
-        empty_answers: Usable rows without an answer; they are counted as unscored.
+        empty_answers: Usable rows without an answer that has a word; they are counted as unscored.
         without_contexts: Usable rows without gold contexts; `oracle` mode cannot help them.
         without_documents: Usable rows without documents; `retriever` mode has nothing of theirs.
         first_rejected: The first of the rejected rows, with line and reason.
@@ -82,15 +83,19 @@ def check_dataset(
     columns = {name: str(dtype) for name, dtype in CANONICAL_SCHEMA.items()}
     report = CheckReport(path, dataset.kind, layout, columns)
     for frame in dataset.scan():
-        empty = frame.select((pl.col("answers", "contexts", "documents").list.len() == 0).sum())
-        answers, contexts, documents = empty.row(0)
+        empty = frame.select((pl.col("contexts", "documents").list.len() == 0).sum())
+        contexts, documents = empty.row(0)
         report.rows += frame.height
-        report.empty_answers += answers
+        report.empty_answers += answer_length(frame["answers"]).null_count()
         report.without_contexts += contexts
         report.without_documents += documents
     report.rejected, report.duplicates = rejects.count, rejects.duplicates
     report.first_rejected = rejects.first
-    report.notices = dataset.notices
+    report.notices = list(dataset.notices)
+    if report.rows and report.empty_answers == report.rows:
+        report.notices.append(
+            "no metric can judge this dataset: none of its answers has a letter or a digit"
+        )
     return report
 
 

@@ -111,3 +111,12 @@ def test_clean_cache(tmp_path: Path) -> None:
 def test_help_has_an_example(command: str) -> None:
     shown = run(command, "--help")
     assert f"\n    slm-vllm data {command}" in shown and "\\b" not in shown
+
+
+def test_check_says_when_no_metric_can_judge_the_dataset(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {n}?", "answer": ["?", "🎉"]} for n in range(2)]
+    path = write(tmp_path / "a.jsonl", jsonl(rows))
+    assert json.loads(run("check", path, "--json"))["empty_answers"] == 2
+    assert "no metric can judge this dataset" in run("check", path)
+    path = write(tmp_path / "b.jsonl", jsonl([*rows, {"question": "Where?", "answer": "北京"}]))
+    assert "no metric" not in run("check", path)
