@@ -44,10 +44,14 @@ def dataset_identity(path: str) -> dict[str, Any]:
     file = Path(path)
     if "://" not in path and (os.path.isdir(path) or "*" in file.name):
         inside = file.rglob("*") if os.path.isdir(path) else map(Path, glob(path, recursive=True))
-        files = [dataset_identity(str(part)) for part in sorted(inside) if part.is_file()]
+        files = [_file_identity(part) for part in sorted(inside) if part.is_file()]
         return {"path": str(file.resolve()), "files": files}
     if "://" in path or not os.path.isfile(path):
         return {"path": path}
+    return _file_identity(file)
+
+
+def _file_identity(file: Path) -> dict[str, Any]:
     status = file.stat()
     known: dict[str, Any] = {"path": str(file.resolve()), "bytes": status.st_size}
     if status.st_size <= _HASHED_WHOLE_BYTES:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from glob import glob
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from slm_vllm.datasets.file_dataset import FileDataset, SourceRow
 from slm_vllm.datasets.identity import content_id
@@ -21,10 +21,9 @@ from slm_vllm.datasets.rows.values import (
     mapping_of,
     text_of,
     unique,
+    usable,
 )
 from slm_vllm.errors import DataError
-
-T = TypeVar("T")
 
 _DOCUMENTS = "documents"
 
@@ -112,7 +111,7 @@ class _Fields:
     def own_id(self) -> tuple[str, str]:
         """The row's id and the column it stands in; "" where it has none."""
         for column, value in self._values("question_id"):
-            name = self._usable(text_of, column, value) or ""
+            name = usable(text_of, value, column, self._lose) or ""
             if name:
                 return name, column
         return "", ""
@@ -121,11 +120,11 @@ class _Fields:
         answers: list[str] = []
         read = partial(answers_of, plain_numbers=plain_numbers)
         for column, value in self._values("answers"):
-            answers = self._usable(read, column, value) or []
+            answers = usable(read, value, column, self._lose) or []
             if answers:
                 break
         for column, value in self._values("more_answers"):
-            answers = unique([*answers, *(self._usable(read, column, value) or [])])
+            answers = unique([*answers, *(usable(read, value, column, self._lose) or [])])
         return answers
 
     def evidence(self, with_documents: bool) -> tuple[list[str], list[Document]]:
@@ -193,13 +192,6 @@ class _Fields:
 
     def _values(self, field: str) -> list[tuple[str, Any]]:
         return self.found.values(self._value, field)
-
-    def _usable(self, read: Callable[[Any, str], T], column: str, value: Any) -> T | None:
-        try:
-            return read(value, column)
-        except ValueProblem as problem:
-            self._lose(str(problem))
-            return None
 
     def _lose(self, reason: str) -> None:
         self._lose_at(self._line, reason)

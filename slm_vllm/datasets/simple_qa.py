@@ -22,6 +22,7 @@ from slm_vllm.datasets.rows.values import (
     mapping_of,
     text_of,
     unique,
+    usable,
 )
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.types import RejectedRow
@@ -93,7 +94,7 @@ class SimpleQaDataset(FileDataset):
             place=record.place,
             question_id=name or content_id("simpleqa", question.strip()),
             question=question,
-            answers=answers_of(first_of(value, _ANSWER), "answer"),
+            answers=usable(answers_of, first_of(value, _ANSWER), "answer", lose) or [],
             contexts=contexts,
             documents=[document.document for document in documents] if with_documents else [],
             metadata=_metadata(value, lose),

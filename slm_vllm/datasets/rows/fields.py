@@ -286,6 +286,8 @@ def _below(value: Any, keys: list[str]) -> Any:
                     flat += item
                 elif item is not None:
                     flat.append(item)
+            if all(isinstance(item, str) for item in flat):
+                return list(dict.fromkeys(flat))  # KILT gives an answer again with its evidence
             return flat
         else:
             return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from slm_vllm.datasets.rows.literals import Digits, literal
 
 Document = dict[str, str]
+T = TypeVar("T")
 
 _LISP = re.compile(r'\(description\s+(?:"((?:[^"\\]|\\.)*)"|([^()\s"]+))\)')
 _NAMED_ANSWERS = ("text", "value", "answer", "aliases", "spans", "number", "name")
@@ -18,6 +19,17 @@ _ALSO = re.compile(r"[\s_-]")
 
 class ValueProblem(ValueError):
     """A value of no use; the message says why, of a row or of one of its fields."""
+
+
+def usable(
+    read: Callable[[Any, str], T], value: Any, key: str, lose: Callable[[str], object]
+) -> T | None:
+    """What `read` makes of a value; None where it is of no use, and `lose` is told why."""
+    try:
+        return read(value, key)
+    except ValueProblem as problem:
+        lose(str(problem))
+        return None
 
 
 def text_of(value: Any, key: str) -> str:
