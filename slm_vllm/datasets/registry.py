@@ -191,7 +191,7 @@ def _kind_of(form: Form, name: str, names: FieldNames) -> str | None:
         return "simple_qa"
     if names.is_row(dict.fromkeys(form.columns)):
         return "qa_pairs"
-    # The first lines of a JSON Lines file may all be damaged; its name is then the only sign.
-    if form.name == "jsonl" and not columns and name.startswith(("nq", "qa_pairs")):
-        return "nq" if name.startswith("nq") else "qa_pairs"
+    if not columns:
+        # The first rows are damaged; the name is then the only sign, and the scan says why.
+        return "nq" if form.name == "jsonl" and name.startswith("nq") else "qa_pairs"
     return None

@@ -233,17 +233,18 @@ def _plain_fields(dialect: Dialect, row: list[str]) -> list[str] | None:
 def _torn(path: str, lines: _Lines, dialect: Dialect, error: csv.Error) -> RejectedRow:
     """Rejects the row that could not be read, and gives back the lines that are none of it."""
     first, *rest = lines.row
+    said = str(error).replace("\t", "\\t")
     excerpt = _printable(first[:EXCERPT_CHARACTERS])
     if rest and _regularity(replace(dialect, skipped=0), rest[:_ROWS_LOOKED_AT]) > 0.5:
         lines.give_back(rest)
-        reason = f"invalid CSV: {error}: a quote is opened here and not closed"
+        reason = f"invalid CSV: {said}: a quote is opened here and not closed"
     elif rest:
         reason = (
-            f"invalid CSV: {error}: a quote is opened here and not closed; with it "
+            f"invalid CSV: {said}: a quote is opened here and not closed; with it "
             f"{len(lines.row):,} lines are lost, up to line {lines.number}"
         )
     else:
-        reason = f"invalid CSV: {error}"
+        reason = f"invalid CSV: {said}"
     return RejectedRow(path, lines.first, reason, excerpt)
 
 

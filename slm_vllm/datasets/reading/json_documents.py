@@ -129,12 +129,18 @@ def _rows_of(value: Mapping[str, Any], is_row: IsRow) -> Iterator[tuple[str, Any
     elif is_row(value):
         yield "", dict(value)
     else:
-        for key, inner in value.items():
-            if isinstance(inner, list) and any(isinstance(item, dict) for item in inner):
-                yield from ((key, item) for item in inner)
-            elif isinstance(inner, dict):
-                found = list(_rows_of(inner, is_row)) or [("", inner)]
-                yield from ((section or key, row) for section, row in found)
+        found = [row for key, inner in value.items() for row in _rows_within(key, inner, is_row)]
+        if not found and all(isinstance(inner, dict) for inner in value.values()):
+            found = [("", inner) for inner in value.values() if inner]
+        asking = {section for section, row in found if isinstance(row, dict) and is_row(row)}
+        yield from (row for row in found if not asking or row[0] in asking)
+
+
+def _rows_within(key: str, inner: Any, is_row: IsRow) -> Iterator[tuple[str, Any]]:
+    if isinstance(inner, list) and any(isinstance(item, dict) for item in inner):
+        yield from ((key, item) for item in inner)
+    elif isinstance(inner, dict):
+        yield from ((section or key, row) for section, row in _rows_of(inner, is_row))
 
 
 def _is_columnar(value: Mapping[str, Any], is_row: IsRow) -> bool:

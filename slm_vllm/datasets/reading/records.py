@@ -23,6 +23,7 @@ _ROWS_LOOKED_AT = 20
 _BYTES_LOOKED_AT = 4 << 20
 _HEAD_BYTES = 1 << 16
 _COLUMNS_SHOWN = 30
+_NAME_SHOWN = 60
 _TABLE_ROWS = 256
 
 
@@ -45,9 +46,15 @@ class Form:
     table: pl.LazyFrame | None = None
 
     def __str__(self) -> str:
-        shown = ", ".join(self.columns[:_COLUMNS_SHOWN]) or "(none found)"
+        shown = ", ".join(map(printable, self.columns[:_COLUMNS_SHOWN])) or "(none found)"
         more = len(self.columns) - _COLUMNS_SHOWN
         return f"{self.name} with the columns {shown}{f' and {more} more' if more > 0 else ''}"
+
+
+def printable(name: str) -> str:
+    """The name of a column as a message shows it: no control characters, not endless."""
+    name = name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}..."
+    return "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in name)
 
 
 def find_form(path: str, is_row: IsRow) -> Form:

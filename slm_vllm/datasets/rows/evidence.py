@@ -90,7 +90,9 @@ def supporting_titles(value: Any) -> set[str]:
 def _items(value: Any) -> Iterator[Any]:
     if isinstance(value, str):
         found = literal(value) if value.lstrip()[:1] in ("[", "{") else None
-        value = found if isinstance(found, (list, Mapping)) and found else value
+        value = (
+            found if isinstance(found, list) or (found and isinstance(found, Mapping)) else value
+        )
     if isinstance(value, Mapping):
         yield from _parallel(value)
     elif isinstance(value, (list, tuple)) and not _is_titled(value):

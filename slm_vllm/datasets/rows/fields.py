@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -161,6 +162,8 @@ class FieldNames:
         Raises:
             DataError: A column is missing; the nearest names are given, and how to map them.
         """
+        if not columns:
+            return  # the first rows are damaged; the scan rejects each with its reason
         found = self.find(columns)
         missing = []
         for field, column in self._mapped.items():
@@ -299,7 +302,8 @@ def _advice(missing: list[tuple[str, str]], others: tuple[str, ...], suspects: l
     for field, wanted in missing:
         close = suspects if field == "answers" and suspects else _near(wanted, others)
         near += [repr(name) for name in close[:1]]
-        words.append(f"{_OPTION}{field}={close[0] if close else 'COLUMN'}")
+        named = close[0] if close and close[0].isprintable() else "COLUMN"
+        words.append(shlex.quote(f"{_OPTION}{field}={named}"))
     hint = f"The nearest: {', '.join(near)}. " if near else ""
     none = " (null: it has none)" if ("answers", "answer") in missing else ""
     return f"{hint}Say which column holds what: {' '.join(words)}{none}"

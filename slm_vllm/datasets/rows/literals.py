@@ -32,17 +32,24 @@ def literal(text: str) -> Any:
     if not text or not (_ENDS.get(text[0]) == text[-1] or _CALL.match(text)):
         return None
     try:
-        return json.loads(text, parse_int=Digits, parse_float=Digits, parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        # NumPy prints no commas between strings, which Python would join.
-        source = _with_commas(text) if _ADJACENT.search(text) else text
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd escapes
-            return _value(ast.parse(source, mode="eval").body, source)
+        found = _parsed(text)
+        if "\\" in text:  # an escape may stand for what is not Unicode
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except _NOT_A_LITERAL:
         return None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, parse_int=Digits, parse_float=Digits, parse_constant=lambda _: None)
+    except ValueError:
+        pass
+    # NumPy prints no commas between strings, which Python would join.
+    source = _with_commas(text) if _ADJACENT.search(text) else text
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd escapes
+        return _value(ast.parse(source, mode="eval").body, source)
 
 
 def _with_commas(text: str) -> str:

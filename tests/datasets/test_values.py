@@ -1,0 +1,162 @@
+"""Values as they stand: understood, or the field is lost and said, never taken for a word."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slm_vllm.datasets.registry import open_dataset
+from slm_vllm.datasets.rows.evidence import paragraphs_of
+from slm_vllm.datasets.rows.literals import literal
+from slm_vllm.datasets.rows.values import ValueProblem, answers_of
+from support.dataset_samples import jsonl, write
+
+
+def never(reason: str) -> None:
+    raise AssertionError(reason)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("Paris", ["Paris"]),
+        (["a", None, " ", "a"], ["a", "a"]),
+        ("['Danube', 'the Danube']", ["Danube", "the Danube"]),
+        ('["Danube", "caf\\u00e9"]', ["Danube", "café"]),
+        ('["It\'s", null]', ["It's"]),
+        ("['a' 'b'\n 'c']", ["a", "b", "c"]),
+        ("array(['a', 'b'], dtype=object)", ["a", "b"]),
+        ("('a', 'b')", ["a", "b"]),
+        ("['42']", ["42"]),
+        ("['a', nan, 1.10]", ["a", "1.10"]),
+        ("[]", []),
+        ("{'text': ['a', 'b'], 'answer_start': [1, 2]}", ["a", "b"]),
+        ("{'text': array(['a'], dtype=object), 'answer_start': array([1], dtype=int32)}", ["a"]),
+        ('(list (description "Jazz \\"B\\"") (description 42))', ['Jazz "B"', "42"]),
+        ({"value": "Danube", "aliases": ["Danube", "Donau"]}, ["Danube", "Donau"]),
+        ({"Value": "x", "Aliases": ["y"], "NormalizedAliases": ["z"]}, ["x", "y"]),
+        ({"text": ["a", "b"], "answer_start": [0, 1]}, ["a", "b"]),
+        ({"spans": ["a", "b"], "number": "", "date": {"day": ""}}, ["a", "b"]),
+        ([{"text": "a", "answer_start": 0}, {"text": "b", "answer_start": 3}], ["a", "b"]),
+        (1990, ["1990"]),
+        (float("nan"), []),
+        ([float("nan"), "a"], ["a"]),
+        (None, []),
+        (b"bytes", ["bytes"]),
+    ],
+)
+def test_answers_in_every_shape(value: Any, expected: list[str]) -> None:
+    assert answers_of(value) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[Redacted]", "[0, 1)", "[sic", "(a)", "('a')", "{x}", "()", "{}", "[1, 2]", "[a, b]"]
+    + ["{1, 2}", "[it's]", "['a' + 'b']", "[__import__('os')]", '["\\ud800"]', "array(x)", "[...]"],
+)
+def test_other_texts_stay_as_they_are(text: str) -> None:
+    assert answers_of(text) == [text]
+
+
+def test_numbers_are_a_list_only_where_nothing_but_text_can_be_written(tmp_path: Path) -> None:
+    assert answers_of("[042, 1990]", plain_numbers=True) == ["[042, 1990]"]
+    assert answers_of("[1.10, 1990]", plain_numbers=True) == ["1.10", "1990"]
+    assert answers_of("(1, 2)", plain_numbers=True) == ["(1, 2)"]
+    (tmp_path / "a.csv").write_text('question,answer\nq,"[1.10, 42]"\n')
+    (frame,) = open_dataset(None, tmp_path / "a.csv").scan()
+    assert frame["answers"].to_list() == [["1.10", "42"]]
+
+
+@pytest.mark.parametrize("value", [float("inf"), {"b": 1}, {"start": 3, "end": 4}, b"\xff"])
+def test_what_is_no_answer_is_a_problem(value: Any) -> None:
+    with pytest.raises(ValueProblem, match="'answer'"):
+        answers_of(value)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=6))
+def test_lists_are_read_back_from_what_python_json_and_numpy_write(texts: list[str]) -> None:
+    assert literal(repr(texts)) == texts
+    assert literal(json.dumps(texts)) == texts
+    assert literal(json.dumps(texts, ensure_ascii=False)) == texts
+    if texts:
+        assert literal(str(np.array(texts, dtype=object))) == texts
+        assert literal(repr(np.array(texts, dtype=object))) == texts
+
+
+@given(st.text())
+def test_any_text_is_an_answer_or_a_list_of_them(text: str) -> None:
+    for answer in answers_of(text, plain_numbers=True):
+        assert answer.strip()
+    paragraphs_of(text, "context", lambda reason: None)
+
+
+def test_lists_that_pandas_wrote_to_csv(tmp_path: Path) -> None:
+    answers = [["Danube", "the Danube"], np.array(["42", "forty two"]), ["Ende"]]
+    contexts = [["c1", "c2"], ["c3"], []]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["", "question", "answer", "contexts"])
+        for n, row in enumerate(zip(answers, contexts, strict=True)):
+            writer.writerow([n, f"q{n}", *map(str, row)])
+    rows = pl.concat(open_dataset(None, tmp_path / "a.csv").scan())
+    assert rows["answers"].to_list() == [["Danube", "the Danube"], ["42", "forty two"], ["Ende"]]
+    assert rows["contexts"].to_list() == [["c1", "c2"], ["c3"], []]
+
+
+def test_values_that_json_does_not_have_are_no_words(tmp_path: Path) -> None:
+    lines = [
+        b'{"question": "q1", "answer": NaN, "year": NaN}\n',
+        b'{"question": "q2", "answer": [Infinity], "context": NaN}\n',
+        b'{"question": "q3", "answer": "Ann"}\n',
+    ]
+    dataset = open_dataset(None, write(tmp_path / "a.jsonl", b"".join(lines)))
+    rows = pl.concat(dataset.scan()).to_dicts()
+    assert [row["answers"] for row in rows] == [[], [], ["Ann"]]
+    assert [row["contexts"] for row in rows] == [[], [], []]
+    assert json.loads(rows[0]["metadata"]) == {"year": None}
+    (notice,) = dataset.notices
+    assert "'answer' is inf" in notice and "first at line 2" in notice
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("one", [("", "one")]),
+        (["one", " ", "two"], [("", "one"), ("", "two")]),
+        ([["T", ["A b.", " C d."]], ["U", ["E."]]], [("T", "A b. C d."), ("U", "E.")]),
+        (["T", ["A b.", " C d."]], [("T", "A b. C d.")]),
+        ({"title": ["T"], "sentences": [["A.", "B."]]}, [("T", "A. B.")]),
+        ({"title": "T", "text": "x"}, [("T", "x")]),
+        ([{"title": "T", "paragraph_text": "x"}], [("T", "x")]),
+        ([{"contents": '"T"\nx y'}, {"contents": "one line"}], [("T", "x y"), ("", "one line")]),
+        ('[["T", ["A."]]]', [("T", "A.")]),
+        ("['p1', 'p2']", [("", "p1"), ("", "p2")]),
+        ("[1] According to him, it is so.", [("", "[1] According to him, it is so.")]),
+        ([{"filename": "x.txt", "title": "T"}, None, {}], []),
+        (float("nan"), []),
+    ],
+)
+def test_paragraphs_in_every_shape(value: Any, expected: list[tuple[str, str]]) -> None:
+    found = paragraphs_of(value, "context", never)
+    assert [(paragraph.title, paragraph.text) for paragraph in found] == expected
+
+
+def test_a_paragraph_of_no_use_costs_itself(tmp_path: Path) -> None:
+    lost: list[str] = []
+    found = paragraphs_of([{"page": 3}, "kept", {"text": {"x": 1}}], "context", lost.append)
+    assert [paragraph.text for paragraph in found] == ["kept"]
+    assert len(lost) == 2 and all("'context'" in reason for reason in lost)
+
+
+def test_documents_of_flashrag_keep_their_text(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "a", "documents": [{"id": "7", "contents": '"T"\nx'}]}
+    (frame,) = open_dataset(None, write(tmp_path / "a.jsonl", jsonl([row]))).scan()
+    assert frame["documents"].to_list() == [[{"document_id": "7", "title": "T", "text": "x"}]]
