@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from slm_vllm.config.engine import EngineConfig
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
+
+log = logging.getLogger(__name__)
 
 
 class BaseEngine(AbstractContextManager["BaseEngine"]):
@@ -25,6 +28,9 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
 
     config_class: ClassVar[type[EngineConfig]] = EngineConfig
     """The class of its `engine` section."""
+
+    say: Callable[[str], None] = staticmethod(log.info)
+    """Tells the user something; a command puts its console here."""
 
     def __init__(self, settings: EngineSettings, config: EngineConfig | None = None) -> None:
         self._settings = settings
@@ -51,6 +57,12 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
 
         Raises:
             EngineError: The engine itself died.
+        """
+
+    def wind_down(self) -> None:  # noqa: B027 - an engine that is fast needs none
+        """Ends the stream soon: sends nothing more, drops what is not answered in seconds.
+
+        May be called from a signal handler.
         """
 
     def memory_usage(self) -> dict[str, Any]:

@@ -11,23 +11,19 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Coroutine, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 from slm_vllm.config.engine import EngineConfig, OpenAIConfig
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
 from slm_vllm.engines.base import BaseEngine
-from slm_vllm.engines.openai_server import (
-    Failed,
-    Served,
-    Server,
-    Unusable,
-    api_url,
-    make_client,
-    request_body,
-)
+from slm_vllm.engines.openai_answers import Failed
+from slm_vllm.engines.openai_models import Served, Unusable
+from slm_vllm.engines.openai_request import contrary_defaults, neutral_fields, request_body
+from slm_vllm.engines.openai_server import Server, api_url, make_client
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.server_pool import RetryPolicy, ServerPool
 from slm_vllm.engines.settings import EngineSettings
@@ -42,6 +38,7 @@ _FIRST_LIMIT = 16
 _MOST_IN_FLIGHT = 512  # of one server; vLLM batches 256 by default and 1024 on large GPUs
 _KEY_VARIABLE = "OPENAI_API_KEY"
 _IDLE_SECONDS = 0.005
+_WIND_DOWN_SECONDS = 2.0
 
 
 class OpenAIEngine(BaseEngine):
@@ -72,6 +69,7 @@ class OpenAIEngine(BaseEngine):
         self._thread: threading.Thread | None = None
         self._servers: list[Server] = []
         self._pool: ServerPool | None = None
+        self._sending: _Sending | None = None
         self._text: _PromptText | None = None
 
     def start(self) -> EngineInfo:
@@ -84,7 +82,10 @@ class OpenAIEngine(BaseEngine):
         most = self._config.max_in_flight or _MOST_IN_FLIGHT
         self._servers = [
             Server(
-                url, make_client(url, key, self._config.timeout), AdaptiveLimit(_FIRST_LIMIT, most)
+                url,
+                make_client(url, key, self._config.timeout),
+                AdaptiveLimit(_FIRST_LIMIT, most),
+                self._config.endpoint,
             )
             for url in dict.fromkeys(api_url(url) for url in self._config.base_url)
         ]
@@ -93,6 +94,7 @@ class OpenAIEngine(BaseEngine):
         self._thread.start()
         self._wait_for(self._open())
         served = {server.url: server.served for server in self._servers if server.served}
+        self._say_what_may_leak(served)
         lengths = [found.max_model_len for found in served.values() if found.max_model_len]
         details = {
             "servers": [server.url for server in self._servers],
@@ -113,6 +115,7 @@ class OpenAIEngine(BaseEngine):
         source = Prefetcher(requests, most)
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         sending = _Sending(self, self._pool, source, answers, bound=2 * most * len(self._servers))
+        self._sending = sending
         done = asyncio.run_coroutine_threadsafe(sending.run(), self._loop)
         try:
             while (item := answers.get()) is not _END:
@@ -120,9 +123,16 @@ class OpenAIEngine(BaseEngine):
                     raise item
                 yield item
         finally:
+            self._sending = None
             self._loop.call_soon_threadsafe(sending.stop)
             source.close()
             done.result()
+
+    def wind_down(self) -> None:
+        """Drops what has not been sent; what is under way has seconds to be answered."""
+        loop, sending = self._loop, self._sending
+        if loop is not None and sending is not None:
+            loop.call_soon_threadsafe(sending.wind_down)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -146,19 +156,50 @@ class OpenAIEngine(BaseEngine):
         """One request to one server; raises `Failed`."""
         served = server.served
         assert served is not None
-        body = request_body(self._settings, served, self._config.extra_body)
-        if self._config.endpoint == "chat":
-            if served.takes_token_ids:  # it is vLLM
-                thinking = {"enable_thinking": self._settings.enable_thinking}
-                body["extra_body"] = {"chat_template_kwargs": thinking} | body["extra_body"]
-            return await server.ask_chat(request, body)
-        prompt = request.prompt_token_ids if served.takes_token_ids else self._text_of(request)
-        return await server.ask(request, prompt, body)
+        body = request_body(self._settings, served, server.refused_fields)
+        if self._config.endpoint == "chat" and served.make == "vllm":
+            thinking = {"enable_thinking": self._settings.enable_thinking}
+            body["extra_body"]["chat_template_kwargs"] = thinking
+        neutral = neutral_fields(self._settings, body) - set(self._config.extra_body)
+        body["extra_body"] |= self._config.extra_body
+        try:
+            if self._config.endpoint == "chat":
+                return await server.ask_chat(request, body)
+            prompt = request.prompt_token_ids if served.takes_token_ids else self._text_of(request)
+            return await server.ask(request, prompt, body)
+        except Failed as failure:
+            refused = {name for name in neutral if name in str(failure)}
+            if failure.trouble != "request" or not refused:
+                raise
+            if not refused <= server.refused_fields:
+                server.refused_fields |= refused
+                self._say_what_is_refused(server, refused)
+            return await self.ask(server, request)
 
     @property
     def policy(self) -> RetryPolicy:
         """How long the engine keeps trying."""
         return self._policy
+
+    def _say_what_may_leak(self, served: dict[str, Served]) -> None:
+        contrary = contrary_defaults(self._settings)
+        unknown = [url for url, found in served.items() if found.make == "other"]
+        if contrary and unknown:
+            defaults = ", ".join(f"{name}={value}" for name, value in contrary.items())
+            self.say(
+                f"{', '.join(unknown)}: the model's generation_config.json has {defaults}, which a "
+                "server may apply by itself; every request names this run's values instead"
+            )
+
+    def _say_what_is_refused(self, server: Server, refused: set[str]) -> None:
+        contrary = sorted(refused & set(contrary_defaults(self._settings)))
+        log.warning("%s refuses %s; it is not sent any more", server.url, ", ".join(refused))
+        if contrary:
+            self.say(
+                f"{server.url}: refuses {', '.join(contrary)}, for which the model's "
+                "generation_config.json has a value of its own: its answers may be made with that "
+                "value, and differ from those of a local run"
+            )
 
     def _text_of(self, request: GenerationRequest) -> str:
         if self._text is None:
@@ -167,7 +208,7 @@ class OpenAIEngine(BaseEngine):
 
     async def _open(self) -> None:
         found = await asyncio.gather(
-            *(self._probe(server) for server in self._servers), return_exceptions=True
+            *(self._find(server) for server in self._servers), return_exceptions=True
         )
         for server, result in zip(self._servers, found, strict=True):
             if isinstance(result, Served):
@@ -179,15 +220,22 @@ class OpenAIEngine(BaseEngine):
         if all(server.down is not None for server in self._servers):
             reasons = "\n".join(f"  {server.down}" for server in self._servers)
             raise EngineError(f"No server can be used:\n{reasons}")
-        self._pool = ServerPool(self._servers, self._policy, self._probe)
+        self._pool = ServerPool(self._servers, self._policy, self._probe, self._tell)
 
-    async def _probe(self, server: Server) -> Served:
-        served = await server.probe(self._names, self._config.served_model)
+    def _tell(self, text: str) -> None:
+        self.say(text)
+
+    async def _probe(self, server: Server) -> None:
+        await self._find(server)
+        await server.check_alive()
+
+    async def _find(self, server: Server) -> Served:
+        served = await server.list_models(self._names, self._config.served_model)
         needed = self._settings.max_model_len
         if served.max_model_len is not None and served.max_model_len < needed:
             raise Unusable(
                 f"{server.url}: takes {served.max_model_len} tokens, this run needs up to "
-                f"{needed}. Start it with --max-model-len {needed}, or set "
+                f"{needed}. Start it with room for {needed} (vLLM: --max-model-len), or set "
                 f"model.max_model_len={served.max_model_len} (longer prompts then lose passages)"
             )
         return served
@@ -204,11 +252,46 @@ class OpenAIEngine(BaseEngine):
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """A request to be sent for the `number`th time, after it failed at a server."""
+    """A request to be sent, and what is known of its failures.
+
+    Attributes:
+        request: The request.
+        failures: How often it failed at a server that has answered another since.
+        open_failures: How often it failed since then: whose fault that is is not known yet.
+        failed_at: The server of the last failure.
+        failed_time: When that was.
+        message: What it said.
+    """
 
     request: GenerationRequest
-    number: int = 1
+    failures: int = 0
+    open_failures: int = 0
     failed_at: Server | None = None
+    failed_time: float = 0.0
+    message: str = ""
+
+    def failed(self, server: Server, message: str) -> _Attempt:
+        """The same request after one more failure."""
+        return replace(
+            self,
+            open_failures=self.open_failures + 1,
+            failed_at=server,
+            failed_time=time.monotonic(),
+            message=message,
+        )
+
+    def judged(self) -> _Attempt:
+        """The same with its failures counted if their server has proved to be well since.
+
+        They are forgotten if it has proved not to be.
+        """
+        if self.failed_at is None:
+            return self
+        if self.failed_at.dead_at >= self.failed_time:
+            return replace(self, open_failures=0)
+        if self.failed_at.alive_at <= self.failed_time:
+            return self
+        return replace(self, failures=self.failures + self.open_failures, open_failures=0)
 
 
 class _Sending:
@@ -236,6 +319,11 @@ class _Sending:
         if self._main is not None:
             self._main.cancel()
 
+    def wind_down(self) -> None:
+        """Asks no more; what is not answered in seconds is dropped."""
+        self._stopped = True
+        self._pool.wake()
+
     async def run(self) -> None:
         """Sends until everything is answered; the last item put is the end mark or an error."""
         last: object = _END
@@ -246,13 +334,13 @@ class _Sending:
                     raise self._defect
                 following = self._next()
                 if following is not None:
-                    server = await self._pool.free_server(avoid=following.failed_at)
-                    self._start(self._ask(server, following))
-                    await asyncio.sleep(0)  # it is under way when the next server is chosen
+                    await self._send(following)
                 elif self._source.exhausted and not self._tasks and self._defect is None:
                     break
                 else:
                     await asyncio.sleep(_IDLE_SECONDS)
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=_WIND_DOWN_SECONDS)
         except BaseException as error:  # raised again in the thread that reads the answers
             last = error
         finally:
@@ -269,24 +357,33 @@ class _Sending:
         request = self._source.take(wait=False)
         return None if request is None else _Attempt(request)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    async def _send(self, attempt: _Attempt) -> None:
+        server = await self._pool.free_server(attempt.failed_at, lambda: self._stopped)
+        if server is None:
+            return
+        attempt = attempt.judged()
+        if attempt.failures >= self._engine.policy.attempts:
+            self._answers.put(_error(attempt.request, attempt.message))
+            return
+        task = asyncio.get_running_loop().create_task(self._ask(server, attempt))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        await asyncio.sleep(0)  # it is under way when the next server is chosen
 
     async def _ask(self, server: Server, attempt: _Attempt) -> None:
         number, request = server.limit.send(), attempt.request
         try:
             completion = await self._engine.ask(server, request)
         except Failed as failure:
+            message = f"{server.url}: {failure}"
+            if failure.trouble == "refused" and not server.alive_at:
+                await self._explain(server, failure)
             wait = self._pool.failed(server, number, failure)
-            if failure.trouble == "request" or attempt.number >= self._engine.policy.attempts:
-                self._answers.put(_error(request, f"{server.url}: {failure}"))
+            if failure.trouble == "request":
+                self._answers.put(_error(request, message))
                 return
             await asyncio.sleep(wait)
-            # A server that refuses everything is not the fault of the request.
-            following = attempt.number + (failure.trouble != "refused")
-            self._again.append(_Attempt(request, following, server))
+            self._again.append(attempt.failed(server, message))
         except asyncio.CancelledError:
             server.limit.failed()
             raise
@@ -296,6 +393,15 @@ class _Sending:
         else:
             self._pool.answered(server)
             self._answers.put(completion)
+
+    async def _explain(self, server: Server, failure: Failed) -> None:
+        """Gives up a server that refuses its first requests, once for all of them."""
+        if server.explanation is None:
+            loop = asyncio.get_running_loop()
+            server.explanation = loop.create_task(server.why_refused(failure))
+        reason = await asyncio.shield(server.explanation)
+        if reason is not None:
+            self._pool.give_up(server, reason)
 
 
 class _PromptText:

@@ -2,61 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
-from slm_vllm.engines.settings import EngineSettings
-from slm_vllm.errors import MissingExtraError
+from slm_vllm.engines.openai_answers import (
+    Failed,
+    failure_of,
+    read_completion,
+    read_json,
+    reason_in,
+    shortened,
+)
+from slm_vllm.engines.openai_models import Served, Unusable, cards_in, find_model
+from slm_vllm.errors import EngineError, MissingExtraError
+from slm_vllm.proxies import goes_direct, proxy_advice
 from slm_vllm.types import Completion, GenerationRequest
 
 log = logging.getLogger(__name__)
 
-_PROBE_SECONDS = 10.0
-_LOAD = (408, 429, 503, 529)  # the server is there and has too much to do
-_REFUSED = (401, 403, 404, 405)  # no request will do better
-_LONGEST_MESSAGE = 300
+_LIST_SECONDS = 10.0
+_ALIVE_SECONDS = 60.0  # of a probe of one token, which may have to queue
+_NOT_FOUND = (404, 405, 501)
+_NO_LIST = (
+    "The address often ends in /v1. If this server has no list of models, name the model with "
+    "engine.served_model=NAME"
+)
+_NOT_SERVED = (
+    "engine.served_model=NAME is the model's name there; engine.endpoint=chat is for servers that "
+    "answer chats only"
+)
+_GREETING = GenerationRequest("alive", [], [{"role": "user", "content": "Hello"}])
 
-Trouble = Literal["load", "timeout", "connection", "server", "refused", "request"]
-
-
-class Unusable(Exception):
-    """A server that cannot serve the run; the message says why and what to do."""
-
-
-class Failed(Exception):
-    """One request that got no answer.
-
-    Attributes:
-        trouble: "load": too much at once. "timeout": no answer. "connection": nobody there.
-            "server": an error or nonsense from the server. "refused": the server will refuse
-            every request. "request": this one is at fault, asking again would not help.
-        retry_after: Seconds that the server asks to wait, or None.
-    """
-
-    def __init__(self, trouble: Trouble, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.trouble = trouble
-        self.retry_after = retry_after
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What a server says of the model.
-
-    Attributes:
-        name: The name it knows the model by.
-        max_model_len: Longest prompt plus answer in tokens, where it says so (vLLM does).
-        takes_token_ids: Whether prompts go as token ids, exactly those of a local run.
-    """
-
-    name: str
-    max_model_len: int | None
-    takes_token_ids: bool
+Endpoint = Literal["completions", "chat"]
 
 
 class Server:
@@ -66,52 +47,80 @@ class Server:
         url: Address of the API, with or without the `/v1`.
         client: An `openai.AsyncOpenAI` for it.
         limit: How much it gets at once.
+        endpoint: Whether it gets whole prompts or turns.
     """
 
-    def __init__(self, url: str, client: Any, limit: AdaptiveLimit) -> None:
+    def __init__(self, url: str, client: Any, limit: AdaptiveLimit, endpoint: Endpoint) -> None:
         self.url = url
         self.client = client
         self.limit = limit
+        self.endpoint = endpoint
         self.served: Served | None = None
+        self.refused_fields: set[str] = set()
         self.down: str | None = "not asked yet"
+        self.is_final = False
+        self.explanation: asyncio.Task[str | None] | None = None
         self.failures_in_a_row = 0
-        self.troubles_in_a_row = 0
+        self.refusals_in_a_row = 0
         self.times_down = 0
         self.paused_until = 0.0
+        self.alive_at = 0.0
+        self.dead_at = 0.0
         self.n_answers = 0
         self.n_retries = 0
 
-    async def probe(self, names: Collection[str], wanted: str | None) -> Served:
+    async def list_models(self, names: Collection[str], wanted: str | None) -> Served:
         """Asks the server what it serves.
 
         Args:
             names: What the model may be called: its path, its repository.
-            wanted: The one name it must have, if the user gave one.
+            wanted: The one name it must have, if the user gave one. A server without a list that
+                can be read is taken at the user's word.
 
         Raises:
             Unusable: It does not answer, or does not serve the model.
         """
-        import openai
-
         try:
-            page = await self.client.models.list(timeout=_PROBE_SECONDS)
-            cards = [card.model_dump() for card in page.data]
-        except openai.APIStatusError as error:
-            raise Unusable(self._hidden(_status_problem(self.url, error))) from None
-        except openai.APIConnectionError as error:
-            reason = str(error.__cause__ or error) or type(error).__name__
-            raise Unusable(
-                f"{self.url}: does not answer ({reason}). Is the server started, and is the "
-                "address right? vLLM: `vllm serve MODEL --port 8000`, then "
-                "--base-url http://HOST:8000/v1"
-            ) from None
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-            raise Unusable(
-                f"{self.url}: its list of models cannot be read ({_short(error)}). "
-                "Is it the address of an OpenAI-compatible API (it often ends in /v1)?"
-            ) from None
-        self.served = find_model(self.url, cards, names, wanted)
+            cards = cards_in(await self._sent(self.client.models, "list", timeout=_LIST_SECONDS))
+        except Failed as failure:
+            absent = failure.trouble not in ("connection", "timeout")
+            if wanted is None or not absent or failure.status in (400, 401, 403):
+                raise Unusable(self._problem(failure, _NO_LIST)) from None
+            reason = f"has no list of models ({failure})"
+        else:
+            if cards is not None:
+                try:
+                    self.served = find_model(self.url, cards, names, wanted)
+                    return self.served
+                except Unusable as error:
+                    if wanted is None:
+                        raise
+                    reason = str(error).partition(". ")[0].removeprefix(f"{self.url}: ")
+            elif wanted is None:
+                raise Unusable(f"{self.url}: its list of models cannot be read. {_NO_LIST}")
+            else:
+                reason = "its list of models cannot be read"
+        log.warning("%s: %s; asked for %s all the same", self.url, reason, wanted)
+        assert wanted is not None
+        self.served = Served(wanted)
         return self.served
+
+    async def check_alive(self) -> None:
+        """Has one token generated: a list of models may be answered by a gateway alone.
+
+        Raises:
+            Unusable: It does not generate.
+        """
+        body: dict[str, Any] = {"max_tokens": 1, "timeout": _ALIVE_SECONDS}
+        try:
+            if self.endpoint == "chat":
+                await self.ask_chat(_GREETING, body)
+            else:
+                await self.ask(_GREETING, "Hello", body)
+        except Failed as failure:
+            # One that says what is wrong with the request is there.
+            if failure.trouble != "request" and failure.status != 429:
+                raise Unusable(f"{self.url}: {failure}") from None
 
     async def ask(
         self, request: GenerationRequest, prompt: Any, body: dict[str, Any]
@@ -121,38 +130,89 @@ class Server:
         Raises:
             Failed: There is no answer; says what kind of trouble it was.
         """
-        asked = self.client.completions.create(model=self._name, prompt=prompt, **body)
-        return await self._answer(request, asked, lambda choice: choice.text)
+        return read_completion(request, await self._complete(prompt, body))
 
     async def ask_chat(self, request: GenerationRequest, body: dict[str, Any]) -> Completion:
         """Sends the turns of a chat; see `ask`."""
         turns = [dict(turn) for turn in request.turns]
-        asked = self.client.chat.completions.create(model=self._name, messages=turns, **body)
-        return await self._answer(request, asked, lambda choice: choice.message.content)
+        return read_completion(request, await self._chat(turns, body))
+
+    async def why_refused(self, failure: Failed) -> str | None:
+        """The reason of a server that refuses its first request; None if it takes others."""
+        try:
+            await self.check_alive()
+        except Unusable:
+            pass
+        else:
+            return None
+        if self.endpoint == "completions" and failure.status in (404, 405):
+            try:
+                await self.ask_chat(_GREETING, {"max_tokens": 1})
+            except Failed:
+                pass
+            else:
+                return (
+                    f"{self.url}: answers chats only, it has no /completions ({failure}). Use "
+                    "engine.endpoint=chat: the server then puts the prompts together itself"
+                )
+        return self._problem(failure, _NOT_SERVED)
+
+    async def _complete(self, prompt: Any, body: dict[str, Any]) -> Any:
+        completions = self.client.completions
+        return await self._sent(completions, "create", model=self._name, prompt=prompt, **body)
+
+    async def _chat(self, turns: list[dict[str, str]], body: dict[str, Any]) -> Any:
+        chats = self.client.chat.completions
+        return await self._sent(chats, "create", model=self._name, messages=turns, **body)
 
     @property
     def _name(self) -> str:
         assert self.served is not None
         return self.served.name
 
-    async def _answer(
-        self, request: GenerationRequest, asked: Awaitable[Any], text_of: Callable[[Any], Any]
-    ) -> Completion:
+    async def _sent(self, resource: Any, method: str, **arguments: Any) -> Any:
+        """The JSON that comes back, whatever its form: the client's own types expect OpenAI's."""
         import openai
 
+        send: Callable[..., Awaitable[Any]] = getattr(resource.with_raw_response, method)
         try:
-            return _completion(request, await asked, text_of)
+            response = await send(**arguments)
+            return read_json(response.text)
         except openai.APITimeoutError:
-            raise Failed("timeout", "no answer in time (engine.timeout)") from None
+            raise Failed("timeout", "no answer in time") from None
         except openai.APIConnectionError as error:
-            reason = str(error.__cause__ or error) or type(error).__name__
-            raise Failed("connection", f"connection failed: {reason}") from None
+            reason = shortened(str(error.__cause__ or error)) or type(error).__name__
+            raise Failed("connection", f"does not answer ({self._hidden(reason)})") from None
         except openai.APIStatusError as error:
-            raise _status_failure(error, self._hidden) from None
-        except (openai.OpenAIError, json.JSONDecodeError, ValueError) as error:
-            raise Failed("server", f"unreadable answer: {_short(error)}") from None
-        except (TypeError, AttributeError, IndexError, KeyError) as error:
-            raise Failed("server", f"an answer of another form: {_short(error)}") from None
+            answer = error.response
+            raise failure_of(
+                int(error.status_code), answer.headers, self._hidden(answer.text)
+            ) from None
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+            reason = self._hidden(shortened(str(error)))
+            raise Failed("server", f"an answer that cannot be read: {reason}") from None
+
+    def _problem(self, failure: Failed, if_not_found: str) -> str:
+        """A failure that ends the use of this server, with what to do about it."""
+        advice = proxy_advice(self.url)
+        if failure.trouble == "connection":
+            advice = advice or (
+                "Is the server started, and is the address right? vLLM: `vllm serve MODEL --port "
+                "8000`, then --base-url http://HOST:8000/v1"
+            )
+        elif failure.status in (401, 403):
+            return (
+                f"{self.url}: refuses the key ({failure}). Put the right one into the environment "
+                "variable that --api-key-env names (OPENAI_API_KEY without it)"
+            )
+        elif failure.status == 400:
+            advice = (
+                "Some gateways say so to a wrong or missing key: --api-key-env names the "
+                "environment variable that holds it (OPENAI_API_KEY without it)"
+            )
+        elif failure.status in _NOT_FOUND or failure.status is None:
+            advice = if_not_found
+        return f"{self.url}: {failure}" + (f". {advice}" if advice else "")
 
     def _hidden(self, text: str) -> str:
         """Without the key, which some servers repeat when they refuse it."""
@@ -164,117 +224,23 @@ def make_client(url: str, key: str, timeout: float) -> Any:
 
     Raises:
         MissingExtraError: It is not installed.
+        EngineError: The proxy that the environment names cannot be used.
     """
     try:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
     except ImportError:
         raise MissingExtraError("openai", "openai", "--engine openai") from None
-    return AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0)
+    try:
+        http = DefaultAsyncHttpxClient(trust_env=not goes_direct(url))
+    except (ImportError, ValueError) as error:  # SOCKS without its package; no address
+        raise EngineError(
+            f"{url}: the proxy of the environment cannot be used ({reason_in(str(error))}). "
+            f"{proxy_advice(url)}"
+        ) from None
+    return AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0, http_client=http)
 
 
 def api_url(url: str) -> str:
     """The address with the `/v1` that a bare host lacks."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=parts.path.rstrip("/") or "/v1"))
-
-
-def find_model(
-    url: str, cards: list[dict[str, Any]], names: Collection[str], wanted: str | None
-) -> Served:
-    """The entry of a server's list of models that is the run's model.
-
-    Raises:
-        Unusable: There is none; names what is served.
-    """
-    for card in cards:
-        found = {str(card.get("id")), str(card.get("root"))}
-        if (wanted in found) if wanted else (found & set(names)):
-            length = card.get("max_model_len")
-            return Served(
-                name=str(card["id"]),
-                max_model_len=length if isinstance(length, int) else None,
-                takes_token_ids=isinstance(length, int) or card.get("owned_by") == "vllm",
-            )
-    listed = ", ".join(str(card.get("id")) for card in cards) or "nothing"
-    asked = wanted or " or ".join(dict.fromkeys(names))
-    raise Unusable(
-        f"{url}: serves {listed}, not {asked}. If one of them is the model of this run, name it "
-        "with engine.served_model=NAME"
-    )
-
-
-def request_body(settings: EngineSettings, served: Served, extra: dict[str, Any]) -> dict[str, Any]:
-    """Everything of a request but its prompt.
-
-    vLLM fills what is not said from the model's own generation_config.json, where a local run
-    takes the neutral value: so everything is said. Other servers refuse fields they do not know,
-    and get only what differs from the neutral value.
-    """
-    generation = settings.generation
-    body: dict[str, Any] = {
-        "max_tokens": generation.max_new_tokens,
-        "temperature": generation.temperature,
-        "top_p": generation.top_p,
-    }
-    if settings.stop:
-        body["stop"] = list(settings.stop)
-    if generation.temperature > 0:
-        body["seed"] = settings.seed
-    more: dict[str, Any] = {}
-    if served.takes_token_ids or generation.top_k is not None:
-        more["top_k"] = generation.top_k if generation.top_k is not None else -1
-    if served.takes_token_ids or generation.repetition_penalty != 1.0:
-        more["repetition_penalty"] = generation.repetition_penalty
-    return {**body, "extra_body": {**more, **extra}}
-
-
-def _completion(
-    request: GenerationRequest, answer: Any, text_of: Callable[[Any], Any]
-) -> Completion:
-    choice = answer.choices[0]
-    text = text_of(choice)
-    if not isinstance(text, str):
-        raise TypeError("choices[0] has no text")
-    usage = answer.usage
-    return Completion(
-        request_id=request.request_id,
-        text=text,
-        finish_reason=choice.finish_reason or "stop",
-        n_prompt_tokens=int(usage.prompt_tokens) if usage else len(request.prompt_token_ids),
-        n_completion_tokens=int(usage.completion_tokens) if usage else 0,
-    )
-
-
-def _status_failure(error: Any, hidden: Callable[[str], str]) -> Failed:
-    status = int(error.status_code)
-    message = hidden(f"status {status}: {_short(error)}")
-    if status in _LOAD:
-        return Failed("load", message, _retry_after(error.response.headers))
-    if status >= 500 or status == 409:
-        return Failed("server", message, _retry_after(error.response.headers))
-    return Failed("refused" if status in _REFUSED else "request", message)
-
-
-def _status_problem(url: str, error: Any) -> str:
-    status = int(error.status_code)
-    if status in (401, 403):
-        return (
-            f"{url}: refuses the key (status {status}). Put the right one into the environment "
-            "variable that --api-key-env names (OPENAI_API_KEY without it)"
-        )
-    if status == 404:
-        return f"{url}: has no list of models (status 404). The address often ends in /v1"
-    return f"{url}: answers with status {status}: {_short(error)}"
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds; the header may also hold a date, which is left to the usual back-off."""
-    try:
-        return max(0.0, float(headers.get("retry-after")))
-    except (TypeError, ValueError):
-        return None
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."

@@ -36,6 +36,8 @@ class EngineSettings:
         max_in_flight: Requests handed over and not finished, or None for twice `max_num_seqs`.
         kv_bytes_per_token: Size of one token's keys and values over all layers.
         model_names: What the model may be called where it is served: its path, its name.
+        model_defaults: Sampling defaults that the model's `generation_config.json` sets; a local
+            run ignores them, a server may not.
         enable_thinking: Whether a chat template is told to let the model think.
         ignore_eos: Go on to `max_new_tokens` whatever the model says; for benchmarks.
         extra: Further engine arguments (quantization, trust_remote_code).
@@ -53,6 +55,7 @@ class EngineSettings:
     max_in_flight: int | None = None
     kv_bytes_per_token: int = 0
     model_names: tuple[str, ...] = ()
+    model_defaults: Mapping[str, Any] = field(default_factory=dict)
     enable_thinking: bool = False
     ignore_eos: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -98,6 +101,7 @@ def engine_settings(
         max_in_flight=config.engine.max_in_flight,
         kv_bytes_per_token=kv_bytes_per_token(model, dtype),
         model_names=(config.model.path, config.model.name),
+        model_defaults=read_model_defaults(model_path),
         enable_thinking=config.prompt.enable_thinking,
         extra=_extra_arguments(config, model, device),
     )
@@ -114,6 +118,15 @@ def read_model_config(model_path: Path) -> dict[str, Any]:
         raise EngineError(f"{path}: is not a JSON object, so not a model configuration")
     text = content.get("text_config")
     return text if isinstance(text, dict) else content
+
+
+def read_model_defaults(model_path: Path) -> dict[str, Any]:
+    """The sampling defaults in the model's `generation_config.json`; empty where it has none."""
+    try:
+        content = json.loads((model_path / "generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def choose_dtype(config: Config, device: Device) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from slm_vllm.errors import EngineDiedError
+from slm_vllm.errors import EngineDiedError, EngineError
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.rundir import names
@@ -96,6 +96,7 @@ class CellRun:
             memory["replicas"] = elsewhere
         cell.folder.write_json(names.MEMORY, memory)
         cell.folder.write_json(names.RESULTS, result)
+        _check_answers(cell, result["counts"], progress)
         cell.recorder.finished()
         cell.state.update("finished", done=result["counts"]["total"])
         return result
@@ -104,18 +105,22 @@ class CellRun:
         """Asks what is open and returns the seconds it took."""
         started = time.monotonic()
         signals = self._services.signals
-        signals.drain(True, self._run.stop)
+        signals.drain(True, self._stop)
         try:
             self._ask(plan, progress)
         except EngineDiedError as error:
             signals.drain(False)
             self._host.restart(error)
-            signals.drain(True, self._run.stop)
+            signals.drain(True, self._stop)
             self._ask(self._run.plan(), progress)
         progress.show()
         self._services.console.end_line()
         signals.drain(False)
         return time.monotonic() - started
+
+    def _stop(self) -> None:
+        self._run.stop()
+        self._host.engine.wind_down()
 
     def _ask(self, plan: Plan, progress: Progress) -> None:
         cell, services = self._cell, self._services
@@ -159,6 +164,21 @@ class CellRun:
             resumed=resumed,
             from_cache=self._run.from_cache,
         )
+
+
+def _check_answers(cell: Cell, counts: dict[str, int], progress: Progress) -> None:
+    """Refuses to call a run finished in which not one question was answered.
+
+    Raises:
+        EngineError: All rows failed; says with what.
+    """
+    if not counts["total"] or counts["errors"] < counts["total"]:
+        return
+    reason = f" The last one said: {progress.last_error}." if progress.last_error else ""
+    raise EngineError(
+        f"{cell.name}: not one of {counts['total']} questions was answered.{reason} The same "
+        "command with --retry-errors asks them again"
+    )
 
 
 def _generate_phase(cell: Cell) -> str:

@@ -58,6 +58,7 @@ class EngineHost:
         if self._engine is None:
             self._services.console.say(f"Loading {self._model} on {self._place} ...")
             engine = self._stack.enter_context(self._make_engine(self.settings))
+            engine.say = self._services.console.say
             with self._services.phase("load"):
                 info = engine.start()
             self._engine = engine

@@ -34,6 +34,7 @@ class Progress:
         self._console, self._label, self._total = console, label, total
         self._before, self.done, self.errors = done_before, 0, 0
         self.tokens, self.prompt_tokens = 0, 0
+        self.last_error: str | None = None
         self._recall_sum, self._recall_n = 0.0, 0
         self._unscored: list[tuple[str, list[str]]] = []
         self._started = time.monotonic()
@@ -56,7 +57,9 @@ class Progress:
         self.done += 1
         self.tokens += completion.n_completion_tokens
         self.prompt_tokens += completion.n_prompt_tokens
-        self.errors += completion.error is not None
+        if completion.error is not None:
+            self.errors += 1
+            self.last_error = completion.error
         self._unscored.append((prediction, answers))
         if len(self._unscored) >= 4096:
             self._score()
@@ -82,9 +85,11 @@ class Progress:
             f"{rate:.1f} questions/s",
             f"{self.tokens / seconds:.0f} tokens/s",
         ]
-        if self.running_recall is not None:
+        if self.errors == self.done:
+            pass  # failures alone make no figure
+        elif self.running_recall is not None:
             parts.append(f"token recall {self.running_recall:.3f}")
-        elif self.done:
+        else:
             parts.append("nothing scored: no answer of the dataset has a word so far")
         if self.errors:
             parts.append(f"{self.errors} errors")

@@ -52,6 +52,21 @@ class RunSummary:
     search: dict[str, ValueTally] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def answered(self) -> int:
+        """Rows whose request did not fail."""
+        return self.counts["total"] - self.counts["errors"]
+
+    @property
+    def scores(self) -> dict[str, ValueTally]:
+        """The metrics. A failed row counts as wrong, but only failures make no figure."""
+        return self.metrics if self.answered else {metric: ValueTally() for metric in METRICS}
+
+    @property
+    def n_scored(self) -> int:
+        """Rows that the metrics are means of."""
+        return self.counts["scored"] if self.answered else 0
+
     def add(self, scored: pl.DataFrame) -> None:
         """Counts a batch of `PREDICTIONS_SCHEMA`."""
         for metric, tally in self.metrics.items():
@@ -137,8 +152,8 @@ def _write_json(path: Path, parquet: Path, config: Config, summary: RunSummary) 
                 separator = ",\n"
         statistics = {
             "num_examples": summary.counts["total"],
-            "num_scored": summary.counts["scored"],
-            **{name: _number(tally.mean) for name, tally in summary.metrics.items()},
+            "num_scored": summary.n_scored,
+            **{name: _number(tally.mean) for name, tally in summary.scores.items()},
         }
         file.write(f'\n], "statistics": {json.dumps(statistics)}}}\n')
 
@@ -180,7 +195,7 @@ def build_results(
         from_cache: Answers of other runs.
     """
     estimates = {
-        name: tally.estimate(seed=config.experiment.seed) for name, tally in summary.metrics.items()
+        name: tally.estimate(seed=config.experiment.seed) for name, tally in summary.scores.items()
     }
     return {
         "name": config.experiment.name,
@@ -202,6 +217,7 @@ def build_results(
                 name: summary.counts[name]
                 for name in ("total", "scored", "unscored", "errors", *_COUNTED, "without_passage")
             },
+            "scored": summary.n_scored,
             "rejected": rejected,
             "resumed": resumed,
             "from_cache": from_cache,

@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from slm_vllm.config.engine import OpenAIConfig
 from slm_vllm.config.schema import GenerationConfig, HardwareConfig
-from slm_vllm.engines.adaptive_limit import AdaptiveLimit
 from slm_vllm.engines.openai_engine import OpenAIEngine
 from slm_vllm.engines.openai_server import api_url
 from slm_vllm.engines.server_pool import RetryPolicy
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineError
 from slm_vllm.monitoring.device import Device
+from slm_vllm.prompting.answer import ExtractedAnswer, extract_answer
 from slm_vllm.types import Completion, GenerationRequest
 from support.child import run_python
 from support.fake_server import CARD, FakeServer, Reply, answer_to, usual
@@ -37,12 +35,13 @@ SETTINGS = EngineSettings(
     model_names=("tiny",),
 )
 QUICK = RetryPolicy(
-    attempts=4, first_delay=0.01, longest_delay=0.05, probe_delay=0.02, patience=0.5
+    attempts=4, first_delay=0.01, longest_delay=0.05, probe_delay=0.02, patience=2.0
 )
 
 
 def requests(count: int) -> list[GenerationRequest]:
-    return [GenerationRequest(f"r{i}", [i, 7, 7]) for i in range(count)]
+    said = [[{"role": "user", "content": f"question {i}"}] for i in range(count)]
+    return [GenerationRequest(f"r{i}", [i, 7, 7], said[i]) for i in range(count)]
 
 
 def config(*servers: FakeServer | str, **more: Any) -> OpenAIConfig:
@@ -122,20 +121,38 @@ def test_chat_sends_turns(is_vllm: bool) -> None:
     assert details["prompts"] == ["turns"]
 
 
-def test_a_chat_answer_without_text_is_an_error() -> None:
-    def empty(number: int, body: dict[str, Any]) -> Reply:
+THOUGHT = "Okay, the user asks about a river."
+
+
+@pytest.mark.parametrize(
+    ("message", "finish_reason", "text", "unterminated"),
+    [
+        ({"content": None, "reasoning_content": THOUGHT}, "length", "", True),
+        ({"content": None, "reasoning": THOUGHT}, "stop", "", True),
+        ({"content": "", "reasoning_content": THOUGHT}, "length", "", True),
+        ({"content": "", "reasoning_content": THOUGHT}, "stop", "", False),
+        ({"content": "Danube", "reasoning_content": THOUGHT}, "stop", "Danube", False),
+        ({"content": "Danube", "reasoning_content": None}, "stop", "Danube", False),
+        ({"content": None}, "length", "", True),
+        ({"content": None}, "stop", "", False),
+        ({"content": None, "refusal": "I cannot say"}, "stop", "I cannot say", False),
+        ({"content": [{"type": "text", "text": "Dan"}, {"text": "ube"}]}, "stop", "Danube", False),
+    ],
+)
+def test_a_thought_told_apart_from_the_answer(
+    message: dict[str, Any], finish_reason: str, text: str, unterminated: bool
+) -> None:
+    def thinking(number: int, body: dict[str, Any]) -> Reply:
         answer = usual(body)
-        answer["choices"][0]["message"]["content"] = None
+        answer["choices"][0] |= {"message": message, "finish_reason": finish_reason}
         return 200, {}, answer
 
-    with FakeServer(empty) as server:
-        engine = OpenAIEngine(SETTINGS, config(server, endpoint="chat"), QUICK)
-        with engine:
-            engine.start()
-            (answer,) = engine.stream(
-                [GenerationRequest("a", [1], [{"role": "user", "content": "x"}])]
-            )
-    assert answer.error is not None and "another form" in answer.error
+    with FakeServer(thinking) as server:
+        answers = ask(config(server, endpoint="chat"), 3)
+    assert len(server.bodies) == 3
+    for answer in answers.values():
+        assert answer.error is None
+        assert extract_answer(answer.text) == ExtractedAnswer(text, unterminated)
 
 
 def test_a_server_that_is_not_vllm_gets_text_and_no_fields_of_vllm(demo_model_path: Path) -> None:
@@ -493,47 +510,6 @@ def test_addresses_that_are_refused(url: str) -> None:
         OpenAIConfig(base_url=url)  # type: ignore[arg-type]
     if "@" in url:
         assert "secret" not in refused.value.errors()[0]["msg"]
-
-
-@given(st.integers(1, 600), st.integers(1, 600), st.lists(st.sampled_from("sarf"), max_size=400))
-def test_limit_stays_within_its_bounds(start: int, most: int, events: list[str]) -> None:
-    limit = AdaptiveLimit(start, most)
-    under_way: list[int] = []
-    for event in events:
-        before = limit.limit
-        if event == "s":
-            under_way.append(limit.send())
-        elif under_way:
-            number = under_way.pop(0)
-            if event == "a":
-                limit.answered()
-                assert before <= limit.limit <= before + 1
-            elif event == "r":
-                new = limit.refused(number)
-                assert limit.limit == (max(1, before // 2) if new else before)
-            else:
-                limit.failed()
-                assert limit.limit == before
-        assert 1 <= limit.limit <= most
-        assert limit.in_flight == len(under_way)
-
-
-def test_limit_doubles_with_each_round_and_halves_once_for_each_event() -> None:
-    limit = AdaptiveLimit(4, 100)
-    for expected in (8, 16, 32):
-        for number in [limit.send() for _ in range(limit.limit)]:
-            del number
-        # Each answer is replaced at once, so that the limit is in use.
-        for _ in range(expected // 2):
-            limit.answered()
-            limit.send()
-            limit.send()
-        assert limit.limit == expected
-        while limit.in_flight:
-            limit.failed()
-    numbers = [limit.send() for _ in range(32)]
-    assert [limit.refused(number) for number in numbers[:20]] == [True] + [False] * 19
-    assert limit.limit == 16
 
 
 def test_usual_is_what_a_server_says() -> None:

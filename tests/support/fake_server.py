@@ -28,6 +28,7 @@ class FakeServer:
             "reset" (the connection breaks), a (status, headers, body) or None.
         cards: What the list of models holds.
         key: The key that requests must carry, if any.
+        models: The whole answer to a question for the list of models, in place of `cards`.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class FakeServer:
         cards: list[dict[str, Any]] | None = None,
         key: str | None = None,
         port: int = 0,
+        models: Reply = None,
     ) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str] = set()
@@ -45,6 +47,7 @@ class FakeServer:
         self._script = script or (lambda number, body: None)
         self._cards = [CARD] if cards is None else cards
         self._key = key
+        self._list = models
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -92,7 +95,8 @@ class FakeServer:
         self._connections.add(handler.connection)
         if self._refuses(handler):
             return
-        _send(handler, 200, {}, {"object": "list", "data": self._cards})
+        usual_list = (200, {}, {"object": "list", "data": self._cards})
+        _send(handler, *(self._list if isinstance(self._list, tuple) else usual_list))
 
     def _complete(self, handler: BaseHTTPRequestHandler) -> None:
         self._connections.add(handler.connection)

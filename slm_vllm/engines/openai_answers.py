@@ -1,0 +1,204 @@
+"""What a server's JSON says: the answer if there is one, else why not.
+
+Servers differ in everything beside the answer. What is out of form there costs no answer; what is
+wrong is said in the server's own words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from slm_vllm.types import Completion, GenerationRequest
+
+_LOAD = (408, 429, 503, 529)  # the server is there and has too much to do
+_REFUSED = (401, 403, 404, 405)  # no request will do better
+_LONGEST_MESSAGE = 300
+_MOST_TOKENS = 1 << 31
+
+Trouble = Literal["load", "timeout", "connection", "server", "refused", "request"]
+
+
+class Failed(Exception):
+    """One request that got no answer.
+
+    Attributes:
+        trouble: "load": too much at once. "timeout": no answer. "connection": nobody there.
+            "server": an error or nonsense from the server. "refused": the server will refuse
+            every request. "request": this one is at fault, asking again would not help.
+        retry_after: Seconds that the server asks to wait, or None.
+        status: The HTTP status, where there was one.
+    """
+
+    def __init__(
+        self,
+        trouble: Trouble,
+        message: str,
+        retry_after: float | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+        self.retry_after = retry_after
+        self.status = status
+
+
+def read_json(text: str) -> Any:
+    """The content of a body.
+
+    Raises:
+        Failed: It is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Failed("server", f"an answer that is no JSON: {shortened(text)}") from None
+
+
+def read_completion(request: GenerationRequest, content: Any) -> Completion:
+    """The answer in the body of a response with status 200.
+
+    Raises:
+        Failed: There is none.
+    """
+    if not isinstance(content, Mapping):
+        raise Failed("server", f"an answer of another form: {shortened(json.dumps(content))}")
+    choices = content.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, Mapping):
+        raise _failure_inside(content)
+    text = _text_of(choice)
+    if text is None:
+        raise Failed("server", f"an answer without text: {shortened(json.dumps(choice))}")
+    usage = content.get("usage")
+    usage = usage if isinstance(usage, Mapping) else {}
+    return Completion(
+        request_id=request.request_id,
+        text=whole(text),
+        finish_reason=_finish_reason(choice),
+        n_prompt_tokens=_count(usage.get("prompt_tokens"), len(request.prompt_token_ids)),
+        n_completion_tokens=_count(usage.get("completion_tokens"), 0),
+    )
+
+
+def failure_of(status: int, headers: Mapping[str, str], text: str) -> Failed:
+    """What a response with an error status means."""
+    return _failure(status, f"status {status}: {reason_in(text)}", _retry_after(headers))
+
+
+def reason_in(text: str) -> str:
+    """The server's own reason in the body of an error."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return shortened(text) or "no reason given"
+    return shortened(_reason(content) or text)
+
+
+def shortened(text: str) -> str:
+    """A text from outside as part of a message: on one line, not too long, fit for UTF-8."""
+    line = " ".join(whole(text[: 4 * _LONGEST_MESSAGE]).split())
+    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 3] + "..."
+
+
+def whole(text: str) -> str:
+    """A text in which half characters are replaced, as UTF-8 cannot hold them.
+
+    Servers that cut an answer inside an emoji send half of its surrogate pair.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _text_of(choice: Mapping[str, Any]) -> str | None:
+    text = choice.get("text")
+    if isinstance(text, str):
+        return text
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        return None
+    said = _said(message.get("content"))
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(thought, str):
+        # As the model wrote it before the server took it apart.
+        cut_off = said is None or (not said and _finish_reason(choice) == "length")
+        return f"<think>{thought}" if cut_off else f"<think>{thought}</think>{said}"
+    if said is None and "content" in message and message["content"] is None:
+        refusal = message.get("refusal")
+        if isinstance(refusal, str):
+            return refusal
+        # All tokens went into a thought that the server does not even show.
+        return "<think>" if _finish_reason(choice) == "length" else ""
+    return said
+
+
+def _said(content: Any) -> str | None:
+    """The text of a message; some servers send it in parts."""
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else None
+
+
+def _finish_reason(choice: Mapping[str, Any]) -> str:
+    reason = choice.get("finish_reason")
+    return shortened(reason) if isinstance(reason, str) and reason else "stop"
+
+
+def _count(value: Any, otherwise: int) -> int:
+    try:
+        count = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
+    return count if 0 <= count < _MOST_TOKENS else otherwise
+
+
+def _failure_inside(content: Mapping[str, Any]) -> Failed:
+    """The failure that a body with status 200 tells of."""
+    error = content.get("error")
+    message = shortened(_reason(content) or json.dumps(content))
+    code = error.get("code") if isinstance(error, Mapping) else None
+    status = _count(code, 0)
+    return _failure(status if 400 <= status < 600 else None, f"no answer but: {message}", None)
+
+
+def _failure(status: int | None, message: str, retry_after: float | None) -> Failed:
+    trouble: Trouble = "request"
+    if status is None or status >= 500 or status == 409:
+        trouble = "server"
+    if status in _LOAD:
+        trouble = "load"
+    elif status in _REFUSED:
+        trouble = "refused"
+    return Failed(trouble, message, retry_after, status)
+
+
+def _reason(content: Any) -> str | None:
+    """The most telling text of an error object, in any of the usual forms."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [part for part in map(_reason, content[:3]) if part]
+        return "; ".join(parts) or None
+    if not isinstance(content, Mapping):
+        return None
+    for key in ("error", "message", "detail", "msg", "reason", "errors"):
+        found = _reason(content.get(key))
+        if found:
+            place = content.get("loc")  # FastAPI names the field there
+            where = ".".join(map(str, place)) + ": " if isinstance(place, list) else ""
+            return where + found
+    return None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds; the header may also hold a date, which is left to the usual back-off."""
+    try:
+        seconds = float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return max(0.0, seconds) if seconds == seconds else None

@@ -1,0 +1,132 @@
+"""Runs whose engine answers nothing, or not in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from slm_vllm.config.schema import Config
+from slm_vllm.errors import EngineError
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.session import evaluate
+from slm_vllm.runs.signals import Interrupted
+from slm_vllm.types import Completion, GenerationRequest
+from support.fake_engine import FakeEngine
+
+MakeConfig = Callable[..., Config]
+ALL = frozenset(range(10))
+
+
+def run(config: Config, engine: FakeEngine, **options: Any) -> dict[str, Any]:
+    return evaluate([config], RunOptions(make_engine=engine.factory(), **options))[0]
+
+
+def read(config: Config, name: str) -> Any:
+    folder = Path(config.experiment.output_dir) / config.experiment.name
+    return json.loads((folder / name).read_text())
+
+
+def test_not_one_answer_is_no_result(make_config: MakeConfig) -> None:
+    config = make_config()
+    with pytest.raises(EngineError, match=r"not one of 10 .* refused.*--retry-errors") as error:
+        run(config, FakeEngine(fails=ALL))
+    assert error.value.exit_code == 4
+    result = read(config, "results.json")
+    assert result["token_recall"] is None
+    assert {metric["mean"] for metric in result["metrics"].values()} == {None}
+    counts = result["counts"]
+    assert (counts["total"], counts["errors"], counts["scored"]) == (10, 10, 0)
+    assert read(config, "predictions.json")["statistics"]["num_scored"] == 0
+    state = read(config, "state.json")
+    assert (state["phase"], state["exit_code"]) == ("failed", 4)
+
+
+def test_what_was_not_answered_can_be_asked_again(make_config: MakeConfig) -> None:
+    config, nobody = make_config(), FakeEngine()
+    with pytest.raises(EngineError):
+        run(config, FakeEngine(fails=ALL))
+    with pytest.raises(EngineError, match="not one of 10"):
+        run(config, nobody)  # its rows are known to have failed
+    assert not nobody.asked
+    assert run(config, FakeEngine(), retry_errors=True)["counts"]["errors"] == 0
+    assert read(config, "state.json")["phase"] == "finished"
+
+
+def test_one_answer_makes_a_figure_in_which_failures_count_as_wrong(
+    make_config: MakeConfig,
+) -> None:
+    result = run(make_config(), FakeEngine(fails=ALL - {3}))
+    assert result["counts"]["scored"] == 10
+    assert result["token_recall"] == pytest.approx(0.1)
+
+
+def test_the_other_cells_of_a_sweep_go_on(make_config: MakeConfig) -> None:
+    configs = [make_config(f"experiment.name={name}") for name in ("first", "second")]
+    engine = FakeEngine(fails=ALL)
+    options = RunOptions(keep_going=True, make_engine=engine.factory())
+    first, second = evaluate(configs, options)
+    assert first["exit_code"] == second["exit_code"] == 4
+    assert len(engine.asked) == 20
+
+
+class SilentEngine(FakeEngine):
+    """Answers three questions, then only when it is told to wind down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = threading.Event()
+
+    def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
+        for number, completion in enumerate(super().stream(requests)):
+            if number == 3:
+                threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGTERM)).start()
+                self.told.wait()
+                return
+            yield completion
+
+    def wind_down(self) -> None:
+        self.told.set()
+
+
+@pytest.fixture
+def default_sigterm() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_reaches_an_engine_that_does_not_answer(
+    make_config: MakeConfig, default_sigterm: None
+) -> None:
+    config = make_config()
+    with pytest.raises(Interrupted) as stopped:
+        run(config, SilentEngine(), own_process=True)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    rest = FakeEngine()
+    assert run(config, rest)["counts"]["errors"] == 0
+    assert len(rest.asked) == 7
+
+
+def test_running_recall_is_not_shown_for_failures(
+    make_config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(EngineError):
+        run(make_config(), FakeEngine(fails=ALL))
+    said = capsys.readouterr().err
+    assert "10 errors" in said and "token recall" not in said and "nothing scored" not in said
+
+
+def test_predictions_are_written_all_the_same(make_config: MakeConfig) -> None:
+    config = make_config()
+    with pytest.raises(EngineError):
+        run(config, FakeEngine(fails=ALL))
+    folder = Path(config.experiment.output_dir) / config.experiment.name
+    assert pl.read_parquet(folder / "predictions.parquet")["error"].to_list() == ["refused"] * 10
