@@ -58,7 +58,7 @@ def sync(runs: tuple[str, ...], output_dir: Path, timeout: float) -> None:
     """
     from slm_vllm.errors import ConfigError
     from slm_vllm.runs.jobs import find_jobs
-    from slm_vllm.tracking.sync import sync_run
+    from slm_vllm.tracking.clearml.sync import sync_run
 
     jobs = find_jobs(runs, output_dir)
     for job in jobs:

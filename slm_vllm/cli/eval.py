@@ -105,7 +105,8 @@ def _queued_words() -> list[str]:
     """The settings of the agent's task; its run is published into that very task."""
     import os
 
-    from slm_vllm.tracking.clearml.queue import TASK_VARIABLE, take_settings
+    from slm_vllm.tracking.clearml.arrange import TASK_VARIABLE
+    from slm_vllm.tracking.clearml.queue import take_settings
 
     task, words = take_settings()
     os.environ[TASK_VARIABLE] = task

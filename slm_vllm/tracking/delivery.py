@@ -8,15 +8,14 @@ and says so, and the tracker asks the server what it has.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from slm_vllm import durable
 from slm_vllm.rundir.names import LOG, SPOOL
-from slm_vllm.tracking.base import BaseTracker, TrackerError
+from slm_vllm.tracking.base import MakeTracker, TrackerError
 from slm_vllm.tracking.cursor import Cursor, Stretch, load_cursor, save_cursor
 from slm_vllm.tracking.events import Artifact, Ended, Event, Sample, Started, Text
 from slm_vllm.tracking.spool import read_spool
@@ -24,8 +23,6 @@ from slm_vllm.tracking.spool import read_spool
 _MOST_EVENTS = 500
 _MOST_LOG_BYTES, _MOST_KEPT_BYTES = 1 << 20, 1 << 26
 _TEXT_BYTES = 1 << 14
-
-MakeTracker = Callable[[Path, dict[str, Any], Callable[[], None]], BaseTracker]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,13 @@ from pathlib import Path
 from types import TracebackType
 
 from slm_vllm.config.schema import TrackingConfig
-from slm_vllm.errors import MissingExtraError
-from slm_vllm.extras import install_advice
 from slm_vllm.rundir.names import PUBLISHER_LOG, SPOOL
-from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
+from slm_vllm.tracking.base import Publication
 from slm_vllm.tracking.cursor import read_cursor
 from slm_vllm.tracking.recorder import NullRecorder, Recorder
-from slm_vllm.tracking.registry import tracker_class
+from slm_vllm.tracking.registry import AUTOMATIC, tracker_class
 from slm_vllm.tracking.spool import read_spool
 
-OFFLINE_SECONDS = 10.0
 _INTERRUPTED_SECONDS = 10.0
 _KILL_SECONDS = 3.0
 Say = Callable[[str], None]
@@ -103,9 +100,7 @@ class PublishedTracking(Tracking):
                 log = folder / PUBLISHER_LOG
                 log.parent.mkdir(exist_ok=True)
                 self._process = start_publisher(self._tracker, self._bound, self._environment, log)
-            assert self._process.stdin is not None
-            self._process.stdin.write(f"{folder}\n")
-            self._process.stdin.flush()
+            _name_folder(self._process, folder)
         except OSError as error:
             self._say(f"The publisher of {self._tracker} did not start: {error}")
 
@@ -120,37 +115,43 @@ def open_tracking(config: TrackingConfig, *, enabled: bool, say: Say) -> Trackin
 
     Raises:
         ConfigError: There is no such tracker.
-        MissingExtraError: A tracker was asked for by name and its package is missing.
+        SlmVllmError: A tracker was asked for by name and cannot be used.
     """
-    name = config.tracker
-    if not enabled or name == "none":
+    if not enabled or config.tracker == "none":
         return Tracking()
-    if name not in ("auto", "clearml"):
-        tracker_class(name)
-        return PublishedTracking(name, config.close_timeout, find_clearml().environment, say)
-    settings = find_clearml()
-    if not clearml_installed():
-        if name == "clearml":
-            raise MissingExtraError("clearml", "clearml", "tracking.tracker=clearml")
-        if settings.source is not None:
-            say(
-                f"ClearML is configured ({settings.source}) and its package is not installed: "
-                f"the run is not published. {install_advice('clearml', 'clearml')}"
-            )
+    asked = config.tracker != "auto"
+    tracker = tracker_class(config.tracker if asked else AUTOMATIC)
+    publication = tracker.arrange(config, asked=asked)
+    if publication.note:
+        say(publication.note)
+    if publication.tracker is None:
         return Tracking()
-    environment = dict(settings.environment)
-    if config.output_uri is not None:
-        environment["SLM_VLLM_OUTPUT_URI"] = config.output_uri
-    if settings.source is not None:
-        return PublishedTracking("clearml", config.close_timeout, environment, say)
-    why = f"ClearML is not configured{f' ({settings.problem})' if settings.problem else ''}"
-    if not config.offline:
-        say(f"{why}: the run is not published")
-        return Tracking()
-    say(f"{why}: the run is kept as an offline session (docs/clearml.md)")
-    return PublishedTracking(
-        "clearml_offline", min(OFFLINE_SECONDS, config.close_timeout), environment, say
+    return PublishedTracking(publication.tracker, publication.bound, publication.environment, say)
+
+
+def publish_folder(folder: Path, publication: Publication, say: Say) -> bool:
+    """Publishes what a run that has ended has still to say.
+
+    Returns:
+        Whether everything is delivered.
+
+    Raises:
+        OSError: The publisher could not be started.
+    """
+    assert publication.tracker is not None
+    process = start_publisher(
+        publication.tracker, publication.bound, publication.environment, folder / PUBLISHER_LOG
     )
+    _name_folder(process, folder)
+    delivered = wait_for(process, publication.bound)
+    say(outcome(folder, publication.tracker))
+    return delivered
+
+
+def _name_folder(process: subprocess.Popen[str], folder: Path) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{folder}\n")
+    process.stdin.flush()
 
 
 def start_publisher(
@@ -201,6 +202,7 @@ def wait_for(process: subprocess.Popen[str], bound: float) -> bool:
 
 def outcome(folder: Path, tracker: str) -> str:
     """One line on what became of a run's delivery."""
+    service = tracker_class(tracker)
     cursor = read_cursor(folder / SPOOL.parent / f"{tracker}.json")
     # A run that went on has more to say than what an earlier publisher delivered.
     if (
@@ -208,14 +210,6 @@ def outcome(folder: Path, tracker: str) -> str:
         and cursor.delivered
         and not any(read_spool(folder / SPOOL, cursor.spool))
     ):
-        return f"{_TITLES.get(tracker, tracker)}: {cursor.url}"
-    if tracker == "clearml_offline":
-        return f"The offline session was not written: {folder / PUBLISHER_LOG}"
+        return f"{service.title}: {cursor.url}"
     problem = cursor.problem if cursor is not None and cursor.problem else "it ran out of time"
-    return (
-        f"{_TITLES.get(tracker, tracker)}: not everything is published ({problem}). Later: "
-        f"slm-vllm clearml sync {folder}"
-    )
-
-
-_TITLES = {"clearml": "ClearML", "clearml_offline": "ClearML offline session"}
+    return service.undelivered(folder, problem)

@@ -19,13 +19,11 @@ import time
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.rundir.names import TRACKING
-from slm_vllm.tracking.base import BaseTracker, RejectedError, TrackerError
-from slm_vllm.tracking.clearml.queue import TASK_VARIABLE
-from slm_vllm.tracking.delivery import Delivery, MakeTracker
+from slm_vllm.tracking.base import MakeTracker, RejectedError, TrackerError
+from slm_vllm.tracking.delivery import Delivery
 from slm_vllm.tracking.registry import tracker_class
 
 FIRST_INTERVAL, LONGEST_INTERVAL = 3.0, 30.0
@@ -43,9 +41,10 @@ class Publisher:
 
     def __init__(self, tracker: str, bound: float) -> None:
         self._name, self._bound = tracker, bound
+        self._tracker = tracker_class(tracker)
         self._deliveries: dict[Path, Delivery] = {}
         self._waiting: list[Path] = []
-        self._clearml: Any = None
+        self._connected: tuple[str, MakeTracker] | None = None
         self._started = time.monotonic()
 
     def run(self, lines: queue.Queue[str | None]) -> bool:
@@ -62,7 +61,7 @@ class Publisher:
             open_input = self._take(lines, max(self._interval(), retry))
             if not open_input:
                 break
-            retry = self._round(retry) if self._name != "clearml_offline" else 0.0
+            retry = self._round(retry) if self._tracker.is_live else 0.0
         _watchdog(self._bound + _GRACE_SECONDS)
         return self._finish(time.monotonic() + self._bound)
 
@@ -109,7 +108,7 @@ class Publisher:
                 _say(problem)
             if not left:
                 return True
-            final = self._name == "clearml_offline" or any(
+            final = not self._tracker.is_live or any(
                 isinstance(problem, RejectedError) for problem in left
             )
             if final or time.monotonic() + wait >= deadline:
@@ -141,35 +140,14 @@ class Publisher:
         """Opens the folders that wait, which needs the server, and gives all of them."""
         while self._waiting:
             folder = self._waiting[0]
-            make, destination = self._maker()
+            if self._connected is None:
+                self._connected = self._tracker.connect()
+            destination, make = self._connected
             self._deliveries[folder] = Delivery(
-                folder,
-                make,
-                self._name,
-                destination,
-                from_nothing=self._name == "clearml_offline",
+                folder, make, self._name, destination, from_nothing=not self._tracker.is_live
             )
             self._waiting.pop(0)
         return list(self._deliveries.values())
-
-    def _maker(self) -> tuple[MakeTracker, str]:
-        if self._name != "clearml":
-            return tracker_class(self._name), self._name
-        from slm_vllm.tracking.clearml.api import ClearMLApi
-        from slm_vllm.tracking.clearml.server import ClearMLServer
-
-        if self._clearml is None:
-            self._clearml = ClearMLApi()
-        api = self._clearml
-        task = os.environ.get(TASK_VARIABLE)
-
-        def make(folder: Path, memory: dict[str, Any], remember: Any) -> BaseTracker:
-            output_uri = os.environ.get("SLM_VLLM_OUTPUT_URI")
-            return ClearMLServer(
-                folder, memory, remember, api=api, output_uri=output_uri, given_task=task
-            )
-
-        return make, f"{api.host}#{task}" if task else api.host
 
 
 def note_problem(folder: Path, tracker: str, problem: str) -> None:

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from slm_vllm.rundir.names import SPOOL
+from slm_vllm.tracking.clearml.sync import sync_run
 from slm_vllm.tracking.launch import open_tracking
-from slm_vllm.tracking.sync import sync_run
 from support.clearml_loopback import Loopback
 from support.tracked import assert_everything_is_there, kill_publisher_at, record, tracked
 

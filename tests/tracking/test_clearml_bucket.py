@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from slm_vllm.cli.clearml import command as clearml_command
 from slm_vllm.storage.client import make_client
 from slm_vllm.tracking.clearml.check import check_clearml
+from slm_vllm.tracking.clearml.sync import sync_run
 from slm_vllm.tracking.launch import open_tracking
 from slm_vllm.tracking.recorder import Recorder
-from slm_vllm.tracking.sync import sync_run
 from support.clearml_loopback import Loopback
 from support.s3_servers import ACCESS, SECRET, moto, serving_s3, settings_for
 from support.tracked import Memory, StepProgress

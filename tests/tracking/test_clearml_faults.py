@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from slm_vllm.tracking.clearml.sync import sync_run
 from slm_vllm.tracking.cursor import read_cursor
 from slm_vllm.tracking.launch import open_tracking, start_publisher, wait_for
-from slm_vllm.tracking.sync import sync_run
 from support.clearml_loopback import Loopback, Refusal
 from support.qa_files import write_rows
 from support.tracked import (

@@ -13,10 +13,11 @@ from click.testing import CliRunner, Result
 
 from slm_vllm.cli.eval import command
 from slm_vllm.errors import ConfigError
-from slm_vllm.tracking.clearml.queue import TASK_VARIABLE, take_settings
+from slm_vllm.tracking.clearml.arrange import TASK_VARIABLE
+from slm_vllm.tracking.clearml.queue import take_settings
 from slm_vllm.tracking.clearml.settings import find_clearml
+from slm_vllm.tracking.clearml.sync import sync_run
 from slm_vllm.tracking.cursor import Cursor, load_cursor, save_cursor
-from slm_vllm.tracking.sync import sync_run
 from support.clearml_loopback import Loopback
 from support.tracked import record
 

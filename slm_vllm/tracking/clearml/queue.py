@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
 
 SECTION = "Args"
-# Tells the publisher into which task the run goes; `CLEARML_TASK_ID` itself is kept from the SDK.
-TASK_VARIABLE = "SLM_VLLM_CLEARML_TASK"
 BOUND_SECONDS = 60.0
 _SECRETS = ("CLEARML_API_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _URL_WITH_PASSWORD = re.compile(r"://[^/\s@]+@")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import re
 import tempfile
 import time
@@ -12,8 +14,17 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from slm_vllm.tracking.base import BaseTracker, RejectedError, TrackerError
+from slm_vllm import durable
+from slm_vllm.config.schema import TrackingConfig
+from slm_vllm.tracking.base import (
+    BaseTracker,
+    MakeTracker,
+    Publication,
+    RejectedError,
+    TrackerError,
+)
 from slm_vllm.tracking.clearml.api import ClearMLApi
+from slm_vllm.tracking.clearml.arrange import OUTPUT_URI_VARIABLE, TASK_VARIABLE, arrange_clearml
 from slm_vllm.tracking.clearml.events import (
     IMAGE,
     LOG,
@@ -49,7 +60,28 @@ class ClearMLServer(BaseTracker):
     found again when the answer got lost), `project`, `task` and the artifacts that arrived.
     """
 
-    name = "clearml"
+    title = "ClearML"
+
+    @classmethod
+    def arrange(cls, config: TrackingConfig, *, asked: bool) -> Publication:
+        """Publishes to the configured server, or keeps an offline session."""
+        return arrange_clearml(config, asked=asked)
+
+    @classmethod
+    def connect(cls) -> tuple[str, MakeTracker]:
+        """Logs in, once for all runs."""
+        api = ClearMLApi()
+        task, output_uri = os.environ.get(TASK_VARIABLE), os.environ.get(OUTPUT_URI_VARIABLE)
+        make = functools.partial(cls, api=api, output_uri=output_uri, given_task=task)
+        return f"{api.host}#{task}" if task else api.host, make
+
+    @classmethod
+    def undelivered(cls, folder: Path, problem: str) -> str:
+        """Names the command that publishes the rest."""
+        return (
+            f"{cls.title}: not everything is published ({problem}). Later: "
+            f"slm-vllm clearml sync {folder}"
+        )
 
     def __init__(
         self,
@@ -264,7 +296,7 @@ class ClearMLServer(BaseTracker):
 
     def _attach_artifact(self, artifact: Artifact) -> None:
         path = self.folder / artifact.path
-        digest = _sha256(path)
+        digest = durable.sha256_of(path)
         arrived = self.memory.setdefault("artifacts", {})
         if arrived.get(artifact.name, {}).get("hash") == digest:
             return
@@ -317,14 +349,6 @@ def check_task(api: ClearMLApi, project: str) -> str:
     except RejectedError:
         return task
     raise TrackerError(f"{api.host} still has task {task} after it was deleted")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _preview(path: Path) -> str:

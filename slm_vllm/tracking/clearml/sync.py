@@ -8,11 +8,10 @@ from pathlib import Path
 from slm_vllm.errors import ConfigError, DataError, StorageError
 from slm_vllm.rundir import names
 from slm_vllm.rundir.files import read_config
+from slm_vllm.tracking.clearml.arrange import on_server
 from slm_vllm.tracking.clearml.settings import find_clearml
-from slm_vllm.tracking.launch import outcome, start_publisher, wait_for
+from slm_vllm.tracking.launch import publish_folder
 from slm_vllm.tracking.recorder import record_finished_run
-
-_TRACKER = "clearml"
 
 
 def sync_run(folder: Path, timeout: float, say: Callable[[str], None]) -> bool:
@@ -38,21 +37,11 @@ def sync_run(folder: Path, timeout: float, say: Callable[[str], None]) -> bool:
     config = read_config(folder)
     if config is None:
         raise DataError(f"{folder / names.CONFIG} is missing; without it nothing can be published")
-    environment = dict(settings.environment)
-    if config.tracking.output_uri is not None:
-        environment["SLM_VLLM_OUTPUT_URI"] = config.tracking.output_uri
     try:
         if not (folder / names.SPOOL).exists():
             if not (folder / names.RESULTS).exists():
                 raise ConfigError(f"{folder}: was not tracked and has no results yet")
             record_finished_run(folder, config)
-        log = folder / names.PUBLISHER_LOG
-        process = start_publisher(_TRACKER, timeout, environment, log)
-        assert process.stdin is not None
-        process.stdin.write(f"{folder}\n")
-        process.stdin.flush()
+        return publish_folder(folder, on_server(settings, config.tracking, timeout), say)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be published ({error})") from None
-    delivered = wait_for(process, timeout)
-    say(outcome(folder, _TRACKER))
-    return delivered

@@ -1,0 +1,60 @@
+"""Whether runs go to a ClearML server, into an offline session, or nowhere."""
+
+from __future__ import annotations
+
+from slm_vllm.config.schema import TrackingConfig
+from slm_vllm.errors import MissingExtraError
+from slm_vllm.extras import install_advice
+from slm_vllm.tracking.base import NOBODY, Publication
+from slm_vllm.tracking.clearml.settings import ClearMLSettings, clearml_installed, find_clearml
+
+OUTPUT_URI_VARIABLE = "SLM_VLLM_OUTPUT_URI"
+# Tells the publisher into which task the run goes; `CLEARML_TASK_ID` itself is kept from the SDK.
+TASK_VARIABLE = "SLM_VLLM_CLEARML_TASK"
+OFFLINE_SECONDS = 10.0
+
+
+def arrange_clearml(config: TrackingConfig, *, asked: bool) -> Publication:
+    """Looks at what is configured and installed.
+
+    Args:
+        config: The run's.
+        asked: Whether ClearML was named; else it is used where it can be.
+
+    Raises:
+        MissingExtraError: It was named and its package is missing.
+    """
+    settings = find_clearml()
+    if not clearml_installed():
+        if asked:
+            raise MissingExtraError("clearml", "clearml", "tracking.tracker=clearml")
+        if settings.source is None:
+            return NOBODY
+        return Publication(
+            None,
+            note=f"ClearML is configured ({settings.source}) and its package is not installed: "
+            f"the run is not published. {install_advice('clearml', 'clearml')}",
+        )
+    if settings.source is not None:
+        return on_server(settings, config, config.close_timeout)
+    why = f"ClearML is not configured{f' ({settings.problem})' if settings.problem else ''}"
+    if not config.offline:
+        return Publication(None, note=f"{why}: the run is not published")
+    return Publication(
+        "clearml_offline",
+        _environment(settings, config),
+        min(OFFLINE_SECONDS, config.close_timeout),
+        f"{why}: the run is kept as an offline session (docs/clearml.md)",
+    )
+
+
+def on_server(settings: ClearMLSettings, config: TrackingConfig, bound: float) -> Publication:
+    """Publishing to the server that is configured."""
+    return Publication("clearml", _environment(settings, config), bound)
+
+
+def _environment(settings: ClearMLSettings, config: TrackingConfig) -> dict[str, str]:
+    environment = dict(settings.environment)
+    if config.output_uri is not None:
+        environment[OUTPUT_URI_VARIABLE] = config.output_uri
+    return environment
