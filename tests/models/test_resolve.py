@@ -173,17 +173,15 @@ class TestHub:
         monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
 
     def fail_with(self, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-        def download(repo: str, revision: str | None) -> Path:
+        def download(*_: object) -> Path:
             raise error
 
-        monkeypatch.setattr("slm_vllm.models.resolve._download", download)
+        monkeypatch.setattr("slm_vllm.models.resolve.download", download)
 
     def test_a_downloaded_model_has_its_commit(
         self, hf_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(
-            "slm_vllm.models.resolve._download", lambda repo, revision: put_in_cache(hf_cache)
-        )
+        monkeypatch.setattr("slm_vllm.models.resolve.download", lambda *_: put_in_cache(hf_cache))
         found = resolve_model(REPO, cache_dir=tmp_path)
         assert (found.source, found.revision) == ("hub", COMMIT)
 

