@@ -62,8 +62,9 @@ def validate(overrides: tuple[str, ...], config_dir: str | None) -> None:
     from slm_vllm.config.compose import compose_config, group_choices
     from slm_vllm.config.overrides import GROUPS
     from slm_vllm.errors import ConfigError
+    from slm_vllm.runs.choices import check_choices
 
-    compose_config(overrides, config_dir)
+    check_choices(compose_config(overrides, config_dir))
     problems = []
     checked = 0
     for group in GROUPS:
@@ -72,7 +73,7 @@ def validate(overrides: tuple[str, ...], config_dir: str | None) -> None:
                 continue
             checked += 1
             try:
-                compose_config([*overrides, f"{group}={choice}"], config_dir)
+                check_choices(compose_config([*overrides, f"{group}={choice}"], config_dir))
             except ConfigError as error:
                 problems.append(f"{path}: {error}")
     if problems:

@@ -91,7 +91,8 @@ class ModeConfig(Section):
     """What the model sees beside the question (`configs/experiment_mode/`)."""
 
     name: str
-    context: Literal["none", "oracle", "retriever"]
+    context: str
+    """A class of `runs.contexts`: `none`, `oracle`, `retriever`."""
     max_samples: int | None = Field(default=None, ge=1)
 
 

@@ -17,6 +17,11 @@ from slm_vllm.config.schema import Config
 # Raised when prompts, keys or answers of the same configuration change their meaning.
 FORMAT_VERSION = 1
 
+# What these contexts' prompts cannot depend on is left out of their hashes. Of a context that is
+# not named here everything counts: at worst an answer is asked for again.
+_CLOSED_BOOK = "none"
+_WITHOUT_SEARCH = (_CLOSED_BOOK, "oracle")
+
 # `json.dumps` makes a new encoder at each call that does not use its defaults.
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -48,7 +53,7 @@ def answer_settings(config: Config) -> dict[str, Any]:
         "generation": config.generation.model_dump(),
         "format": FORMAT_VERSION,
     }
-    if config.experiment_mode.context == "retriever":
+    if config.experiment_mode.context not in _WITHOUT_SEARCH:
         content["retriever"] = config.retriever.model_dump(exclude={"name"})
     content |= config.engine.changes_answers()
     if config.generation.temperature > 0:
@@ -95,7 +100,7 @@ def answer_fingerprint(
         index: Fingerprint of the retrieval index, if there is one.
         prompt_state: See `PromptTemplate.state`.
     """
-    limit = context_limit if config.experiment_mode.context != "none" else None
+    limit = context_limit if config.experiment_mode.context != _CLOSED_BOOK else None
     if not config.engine.weights_are_known:
         dtype = "served"
     content = [config_hash(config), model_revision, dtype, limit, index]

@@ -54,8 +54,6 @@ class Context(ABC):
         name: The value of `experiment_mode.context`; also `context_type` of each prediction.
         searches: Whether it needs a retrieval index, and each row's documents to judge it by.
         uses_gold: Whether a row's own contexts are in its prompt, and so part of its identity.
-        sections: Sections of the configuration that its answers depend on and others' do not.
-        takes_passages: Whether the context limit decides what stands in the prompt.
 
     Args:
         config: The run's configuration.
@@ -65,8 +63,6 @@ class Context(ABC):
     name: ClassVar[str]
     searches: ClassVar[bool] = False
     uses_gold: ClassVar[bool] = False
-    sections: ClassVar[tuple[str, ...]] = ()
-    takes_passages: ClassVar[bool] = True
 
     def __init__(self, config: Config, retriever: BaseRetriever | None = None) -> None:
         self._config = config
@@ -94,7 +90,6 @@ class NoContext(Context):
     """Closed book: the question alone."""
 
     name = "none"
-    takes_passages = False
 
     def rows(self, frame: pl.DataFrame) -> list[RowContext]:
         """See `Context.rows`."""
@@ -131,7 +126,6 @@ class RetrieverContext(Context):
 
     name = "retriever"
     searches = True
-    sections = ("retriever",)
 
     def rows(self, frame: pl.DataFrame) -> list[RowContext]:
         """See `Context.rows`; the frame needs its documents, by which the search is judged."""

@@ -16,6 +16,7 @@ from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring.device import Device
 from slm_vllm.rundir.fingerprint import config_hash, prompt_hash
 from slm_vllm.rundir.state import now
+from slm_vllm.runs.contexts import context_of
 from slm_vllm.version import __version__
 
 _PACKAGES = (
@@ -57,6 +58,7 @@ def build_manifest(
             "provenance": model.provenance,
         },
         "dataset": dataset_identity,
+        "retriever": config.retriever.name if context_of(config).searches else None,
         "engine": engine,
         "device": {
             "kind": device.kind,

@@ -24,6 +24,7 @@ from slm_vllm.rundir.state import RunState
 from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.cell_run import CellRun
+from slm_vllm.runs.choices import check_choices
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.dataset_checks import check_datasets, survey_datasets
 from slm_vllm.runs.engine_host import EngineHost
@@ -174,6 +175,7 @@ class _Session:
             self._services.console.say(f"{cell.name} failed: {error}")
 
     def _open(self, config: Config, questions: QuestionSet) -> Cell:
+        check_choices(config)
         context = context_of(config)
         folder = RunFolder(Path(config.experiment.output_dir) / config.experiment.name)
         self._stack.callback(folder.close)

@@ -214,7 +214,9 @@ def record_finished_run(folder: Path, config: Config) -> None:
         OSError: A file of it cannot be read or written.
     """
     recorder = Recorder(folder)
-    recorder.started(config, read_manifest(folder) or {}, None)
+    # Runs of 0.1 have it in their results alone.
+    retriever = {"retriever": (read_results(folder) or {}).get("retriever")}
+    recorder.started(config, retriever | dict(read_manifest(folder) or {}), None)
     recorder.finished()
     if recorder.broken:
         raise OSError(f"the results in {folder} cannot be read")
@@ -225,8 +227,8 @@ def started_event(config: Config, manifest: Mapping[str, Any]) -> Started:
     mode, tracking = config.experiment_mode, config.tracking
     content = _without_passwords(config.model_dump(mode="json"))
     tags = [config.model.name, config.dataset.name, mode.name]
-    if mode.context == "retriever":
-        tags.append(config.retriever.name)
+    if retriever := manifest.get("retriever"):
+        tags.append(retriever)
     general = {key: value for key, value in content.items() if not isinstance(value, dict)}
     sections = {key: value for key, value in content.items() if isinstance(value, dict)}
     return Started(

@@ -160,7 +160,6 @@ def test_own_folder_that_is_missing(tmp_path: Path) -> None:
         ("dataset.path=", ["dataset.path", "must not be empty"]),
         ("experiment.name=' '", ["experiment.name", "must not be empty"]),
         ("generation.top_p=1.5", ["generation.top_p", "equal to 1", "found 1.5"]),
-        ("experiment_mode.context=orakel", ["experiment_mode.context", "'oracle'", "'orakel'"]),
         ("model.dtype=int4", ["model.dtype", "'bfloat16'", "'int4'"]),
         ("prompt.few_shot=[{question: q}]", ["prompt.few_shot.0.answer", "required"]),
         ("experiment.name=${modl.name}", ["modl.name", "experiment.name"]),

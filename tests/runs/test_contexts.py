@@ -1,0 +1,97 @@
+"""Modes: what a name has to be, and what a new one takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from slm_vllm.config.compose import compose_config
+from slm_vllm.config.schema import Config
+from slm_vllm.errors import ConfigError
+from slm_vllm.rundir.fingerprint import config_hash
+from slm_vllm.runs.choices import check_choices
+from slm_vllm.runs.contexts import CONTEXTS, Context, RowContext
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.session import evaluate
+from slm_vllm.types import Passage, RetrievedPassage
+from support.fake_engine import FakeEngine
+
+MakeConfig = Callable[..., Config]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("experiment_mode.context=orakel", "Did you mean 'oracle'"),
+        ("dataset.kind=qa_pair", "Did you mean 'qa_pairs'"),
+        ("retriever.kind=bm52", "Did you mean 'bm25'"),
+        ("retriever.options={k9: 1}", "k9"),
+        ("engine.name=vlmm", "Did you mean 'vllm'"),
+    ],
+)
+def test_a_name_that_nothing_has_is_refused_with_the_nearest(
+    make_config: MakeConfig, word: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        check_choices(make_config(word))
+
+
+def test_it_is_refused_before_a_folder_is_made(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config("experiment_mode.context=orakel")
+    with pytest.raises(ConfigError, match="oracle"):
+        evaluate([config], RunOptions(make_engine=FakeEngine().factory()))
+    assert not (tmp_path / "outputs").exists()
+
+
+class _FirstDocument(Context):
+    """A mode of a test: the first document of each row, whatever it says."""
+
+    name = "first_document"
+    uses_gold = True
+
+    def rows(self, frame: pl.DataFrame) -> list[RowContext]:
+        return [
+            RowContext([RetrievedPassage(Passage(f"{name}#1", name, "", contexts[0]), 1.0, 1)])
+            for name, contexts in frame.select("question_id", "contexts").iter_rows()
+        ]
+
+
+def test_a_new_mode_is_one_class_and_one_file(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONTEXTS, _FirstDocument.name, _FirstDocument)
+    folder = tmp_path / "configs" / "experiment_mode"
+    folder.mkdir(parents=True)
+    (folder / "first.yaml").write_text("name: first\ncontext: first_document\n")
+    base = make_config()
+    words = [
+        "model=custom",
+        "model.name=tiny",
+        f"model.path={base.model.path}",
+        "dataset=custom",
+        "dataset.name=qa",
+        f"dataset.path={base.dataset.path}",
+        f"experiment.output_dir={base.experiment.output_dir}",
+        f"cache_dir={base.cache_dir}",
+        "hardware=cpu",
+        "tracking.tracker=none",
+        "experiment_mode=first",
+    ]
+    config = compose_config(words, tmp_path / "configs")
+    result = evaluate([config], RunOptions(make_engine=FakeEngine().factory()))[0]
+    assert (result["mode"], result["retriever"]) == ("first", None)
+    frame = pl.read_parquet(tmp_path / "outputs" / "tiny_qa_first" / "predictions.parquet")
+    shown = [row[0]["text"] for row in frame["contexts"].to_list()]
+    assert shown == [f"context {i}" for i in range(10)]
+    assert set(frame["context_type"]) == {"first_document"}
+
+
+def test_a_mode_that_searches_nothing_keeps_its_answers_when_the_retriever_changes(
+    make_config: MakeConfig,
+) -> None:
+    for mode, same in (("no_context", True), ("oracle", True), ("retriever", False)):
+        one, two = (make_config(f"experiment_mode={mode}", f"retriever.top_k={k}") for k in (1, 2))
+        assert (config_hash(one) == config_hash(two)) is same
