@@ -15,8 +15,8 @@ import os
 import time
 from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ _BODY = tuple(name for name in JOURNAL_SCHEMA if name != "key")
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
-class Journal:
+class Journal(AbstractContextManager["Journal"]):
     """An open journal, and where in it each key stands.
 
     Memory: 16 bytes for each answer.
@@ -93,15 +93,7 @@ class Journal:
         self._synced_at = time.monotonic()
         self._unsynced = False
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __len__(self) -> int:

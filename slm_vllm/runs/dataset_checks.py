@@ -60,7 +60,7 @@ def survey_datasets(
 def _survey(cells: Sequence[Cell], fail: Fail, console: Console) -> None:
     questions = cells[0].questions
     try:
-        questions.look_over([cell.folder.rejected for cell in cells])
+        questions.survey([cell.folder.rejected for cell in cells])
     except SlmVllmError as error:
         fail(cells, error)
     for notice in questions.notices:

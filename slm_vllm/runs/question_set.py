@@ -30,7 +30,7 @@ class QuestionSet:
         config: The configuration of any cell that asks it.
 
     Attributes:
-        rejected: Rows that cannot be used, known after `look_over`.
+        rejected: Rows that cannot be used, known after `survey`.
         notices: What the user should know about the file, such as that a copy may be old.
     """
 
@@ -65,7 +65,7 @@ class QuestionSet:
 
     @property
     def found(self) -> Survey:
-        """What `look_over` found."""
+        """What `survey` found."""
         assert self._found is not None
         return self._found
 
@@ -93,7 +93,7 @@ class QuestionSet:
         """
         next(limited_scan(self.open(), 1), None)
 
-    def look_over(self, rejected_files: Sequence[Path]) -> None:
+    def survey(self, rejected_files: Sequence[Path]) -> None:
         """Passes over the dataset once and writes the rows that cannot be used.
 
         Args:

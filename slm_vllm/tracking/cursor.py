@@ -11,7 +11,7 @@ from slm_vllm import durable
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Span:
     """A part of spool and log that is sent as one.
 
     Attributes:
@@ -49,7 +49,7 @@ class Cursor:
     log: int = 0
     texts: int = 0
     time: int = 0
-    pending: Stretch | None = None
+    pending: Span | None = None
     deferred: list[int] = field(default_factory=list)
     ended: str | None = None
     delivered: bool = False
@@ -75,7 +75,7 @@ def read_cursor(path: Path) -> Cursor | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         pending = content.pop("pending")
-        return Cursor(**content, pending=Stretch(**pending) if pending else None)
+        return Cursor(**content, pending=Span(**pending) if pending else None)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

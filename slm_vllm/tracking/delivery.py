@@ -16,7 +16,7 @@ from pathlib import Path
 from slm_vllm import durable
 from slm_vllm.rundir.names import LOG, SPOOL
 from slm_vllm.tracking.base import MakeTracker, TrackerError
-from slm_vllm.tracking.cursor import Cursor, Stretch, load_cursor, save_cursor
+from slm_vllm.tracking.cursor import Cursor, Span, load_cursor, save_cursor
 from slm_vllm.tracking.events import Artifact, Ended, Event, Sample, Started, Text
 from slm_vllm.tracking.spool import read_spool
 
@@ -27,7 +27,7 @@ _TEXT_BYTES = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Events of one stretch; `files` with their byte offsets in the spool."""
+    """Events of one span; `files` with their byte offsets in the spool."""
 
     started: Started | None
     reports: list[Event]
@@ -86,14 +86,14 @@ class Delivery:
         """
         cursor = self.cursor
         uncertain = cursor.pending is not None
-        stretch = cursor.pending or self._next_stretch(last)
-        if stretch is None:
+        span = cursor.pending or self._next_span(last)
+        if span is None:
             return False
         cursor.delivered = False
-        cursor.pending = stretch
+        cursor.pending = span
         self._save()
-        texts = list(self._texts(stretch))
-        batch = self._batch(stretch.spool_to)
+        texts = list(self._texts(span))
+        batch = self._batch(span.spool_to)
         if batch.started is not None:
             self._tracker.start(batch.started)
             cursor.url = self._tracker.url
@@ -106,7 +106,7 @@ class Delivery:
             cursor.ended = batch.ended.phase
         elif batch.started is not None:
             cursor.ended = None
-        cursor.spool, cursor.log = stretch.spool_to, stretch.log_to
+        cursor.spool, cursor.log = span.spool_to, span.log_to
         cursor.texts += len(texts)
         cursor.time = texts[-1].time if texts else cursor.time
         cursor.pending = None
@@ -151,7 +151,7 @@ class Delivery:
     def _save(self) -> None:
         save_cursor(self._path, self.cursor)
 
-    def _next_stretch(self, last: bool) -> Stretch | None:
+    def _next_span(self, last: bool) -> Span | None:
         cursor = self.cursor
         spool_to = cursor.spool
         for _, end in islice(read_spool(self.folder / SPOOL, cursor.spool), self._most_events):
@@ -161,10 +161,10 @@ class Delivery:
         log_to = self._log_end(last)
         if (spool_to, log_to) == (cursor.spool, cursor.log):
             return None
-        return Stretch(spool_to, log_to, max(cursor.time + 1, int(time.time() * 1000)))
+        return Span(spool_to, log_to, max(cursor.time + 1, int(time.time() * 1000)))
 
     def _log_end(self, last: bool) -> int:
-        """Where the next stretch of the log ends: at the end of a line, if there is one."""
+        """Where the next span of the log ends: at the end of a line, if there is one."""
         path = self.folder / LOG
         size = path.stat().st_size if path.exists() else 0
         if size < self.cursor.log:
@@ -178,10 +178,10 @@ class Delivery:
             whole = len(data)
         return start + (len(data) if last and start + len(data) == size else whole)
 
-    def _texts(self, stretch: Stretch) -> Iterator[Text]:
-        """The log of a stretch; the same stretch always gives the same texts."""
-        data = _read(self.folder / LOG, self.cursor.log, stretch.log_to)
-        moment = stretch.time
+    def _texts(self, span: Span) -> Iterator[Text]:
+        """The log of a span; the same span always gives the same texts."""
+        data = _read(self.folder / LOG, self.cursor.log, span.log_to)
+        moment = span.time
         while data:
             cut = len(data)
             if cut > _TEXT_BYTES:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 from slm_vllm.config.schema import TrackingConfig
 from slm_vllm.rundir.names import PUBLISHER_LOG, SPOOL
@@ -21,7 +21,7 @@ _KILL_SECONDS = 3.0
 Say = Callable[[str], None]
 
 
-class Tracking:
+class Tracking(AbstractContextManager["Tracking"]):
     """Nobody is told: `--no-clearml`, `tracking.tracker=none`, or no SDK."""
 
     def recorder(self, folder: Path) -> NullRecorder:
@@ -33,15 +33,7 @@ class Tracking:
         """The publisher's process, None when there is none."""
         return None
 
-    def __enter__(self) -> Tracking:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Ends it."""
 
 
@@ -78,12 +70,7 @@ class PublishedTracking(Tracking):
         """The publisher's process, None when it did not start."""
         return None if self._process is None else self._process.pid
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Waits a bounded time for the publisher and says what came of it."""
         if self._process is None:
             return

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.config.schema import TrackingConfig
+from slm_vllm.durable import publish
 from slm_vllm.errors import MissingExtraError
 from slm_vllm.rundir.names import PUBLISHER_LOG, TRACKING
 from slm_vllm.tracking.base import BaseTracker, Publication, TrackerError
@@ -150,7 +151,7 @@ class ClearMLOffline(BaseTracker):
         made = left.with_name(left.name + ".zip")
         if not made.exists():
             raise TrackerError("ClearML's SDK left no offline session")
-        os.replace(made, self.folder / TRACKING / SESSION)
+        publish(made, self.folder / TRACKING / SESSION)
         shutil.rmtree(self._cache, ignore_errors=True)
 
     def missing(self, events: Sequence[Event], texts: int, phase: str | None) -> list[str]:
