@@ -117,6 +117,12 @@ class Completion:
     n_completion_tokens: int
     error: str | None = None
 
+    @classmethod
+    def failed(cls, request: GenerationRequest, reason: str) -> Completion:
+        """What stands for the answer to a request that has none."""
+        n_prompt_tokens = len(request.prompt_token_ids)
+        return cls(request.request_id, "", "error", n_prompt_tokens, 0, error=reason)
+
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:

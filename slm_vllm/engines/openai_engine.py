@@ -363,7 +363,7 @@ class _Sending:
             return
         attempt = attempt.judged()
         if attempt.failures >= self._engine.policy.attempts:
-            self._answers.put(_error(attempt.request, attempt.message))
+            self._answers.put(Completion.failed(attempt.request, attempt.message))
             return
         task = asyncio.get_running_loop().create_task(self._ask(server, attempt))
         self._tasks.add(task)
@@ -380,7 +380,7 @@ class _Sending:
                 await self._explain(server, failure)
             wait = self._pool.failed(server, number, failure)
             if failure.trouble == "request":
-                self._answers.put(_error(request, message))
+                self._answers.put(Completion.failed(request, message))
                 return
             await asyncio.sleep(wait)
             self._again.append(attempt.failed(server, message))
@@ -431,9 +431,3 @@ def _key(variable: str | None) -> str:
             f"--api-key-env {variable}: this environment variable is not set or empty"
         )
     return key or "EMPTY"  # the client wants one; servers without keys ignore it
-
-
-def _error(request: GenerationRequest, reason: str) -> Completion:
-    return Completion(
-        request.request_id, "", "error", len(request.prompt_token_ids), 0, error=reason
-    )

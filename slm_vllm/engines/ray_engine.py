@@ -310,9 +310,8 @@ class RayEngine(BaseEngine):
             if attempts < _MOST_ATTEMPTS:
                 again.append(request)
             else:
-                length = len(request.prompt_token_ids)
                 lost = f"{attempts} replicas were lost with it: {reason}"
-                yield Completion(request.request_id, "", "error", length, 0, error=lost)
+                yield Completion.failed(request, lost)
 
 
 def _tensor_parallel(settings: EngineSettings, gpus: int) -> EngineSettings:

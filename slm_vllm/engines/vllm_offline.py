@@ -123,7 +123,7 @@ class VllmEngine(BaseEngine):
             try:
                 self._llm.llm_engine.add_request(request.request_id, prompt, self._sampling)
             except ValueError as error:
-                yield _failed(request, str(error))
+                yield Completion.failed(request, str(error))
             else:
                 in_flight.add(request.request_id)
 
@@ -220,12 +220,6 @@ def _sampling_parameters(settings: EngineSettings) -> Any:
 
     # One output for each request, when it is done; its tokens become text in one go.
     return SamplingParams(**sampling_arguments(settings), output_kind=RequestOutputKind.FINAL_ONLY)
-
-
-def _failed(request: GenerationRequest, reason: str) -> Completion:
-    return Completion(
-        request.request_id, "", "error", len(request.prompt_token_ids), 0, error=reason
-    )
 
 
 def _check_host_memory(settings: EngineSettings) -> None:
