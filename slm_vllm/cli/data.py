@@ -32,9 +32,7 @@ def data() -> None:
 
 @data.command("prepare")
 @click.argument("kind", type=click.Choice(["nq", "simple_qa"]))
-@click.option(
-    "--input", "source", type=UserPath(), required=True, help="Raw file, also .gz or .zst."
-)
+@click.option("--input", "source", type=UserPath(), required=True, help="Raw file, packed or not.")
 @click.option("--output-dir", type=UserPath(), required=True, help="Where the converted files go.")
 @click.option("--strict", is_flag=True, help="Fail at the first row that cannot be used.")
 @JSON_FLAG

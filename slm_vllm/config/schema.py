@@ -40,7 +40,7 @@ class DatasetConfig(Section):
 
     name: str
     kind: str | None = None
-    """A dataset class (`nq`, `simple_qa`, `qa_pairs`, `hf`); null: found out from the file."""
+    """A dataset class (`nq`, `simple_qa`, `qa_pairs`, `beir`, `hf`); null: found from the file."""
     path: UserPath
     split: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)

@@ -79,7 +79,7 @@ def _is_path(value: str) -> bool:
 def _slug(value: str) -> str:
     """A name for output folders made of the last part of a path or repository."""
     last = value.rstrip("/").rsplit("/", 1)[-1]
-    stem = re.sub(r"(\.(jsonl|json|csv|parquet|gz|zst))+$", "", last)
+    stem = re.sub(r"(\.(jsonl|json|csv|tsv|parquet|arrow|feather|gz|zst|bz2|xz|zip))+$", "", last)
     return re.sub(r"[^\w.-]+", "-", stem).strip(".-").lower() or "unnamed"
 
 
