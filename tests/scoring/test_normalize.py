@@ -22,7 +22,7 @@ from support import text_reference as reference
         ("snake_case 3.14", "snake_case 3 14"),
         ("中国的首都是北京。", "中 国 的 首 都 是 北 京"),
         ("iPhone手机 2008年", "iphone 手 机 2008 年"),
-        ("東京タワー", "東 京 タ ワ ー"),
+        ("東京タワー Xーー〆2", "東 京 タ ワ ー x ー ー 〆 2"),
         ("ﾄﾞｲﾂ", "ド イ ツ"),  # halfwidth kana with a voiced sound mark
         ("ＦＩＦＡ　２０２２", "fifa 2022"),
         ("น้ำ", "น้\u0e4d า"),  # NFKC parts the vowel
