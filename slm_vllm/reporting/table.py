@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slm_vllm.scoring.metrics import in_tables
+from slm_vllm.scoring.normalize import SCORING_VERSION
 from slm_vllm.text_table import text_table
 
 
@@ -56,4 +57,9 @@ def _note(result: Mapping[str, Any]) -> str:
     said = [f"{counts[name]} {text}" for name, text in worth_saying.items() if counts[name]]
     if counts["total"] and not counts["scored"]:
         said.append("no answer of the dataset has a word, so no metric can judge it")
+    if (version := result.get("scoring_version", 1)) != SCORING_VERSION:
+        said.append(
+            f"scored by version {version} of what a word is, not {SCORING_VERSION} (compare and "
+            "report score it anew)"
+        )
     return f"{result['name']}: {', '.join(said)}" if said else ""

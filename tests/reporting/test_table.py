@@ -28,3 +28,10 @@ def test_a_metric_that_older_results_lack_is_a_dash(tmp_path: Path) -> None:
     line = results_table([old]).splitlines()[2].split("  ")
     cells = [cell.strip() for cell in line if cell.strip()]
     assert cells[1:5] == ["1.000 [1.000, 1.000]", "0.000 [0.000, 0.000]", "-", "-"]
+
+
+def test_results_of_an_earlier_definition_are_told(tmp_path: Path) -> None:
+    old = results(tmp_path / "old", token_recall=1.0)
+    assert "scored by" not in results_table([old])
+    del old["scoring_version"]
+    assert "old: scored by version 1 of what a word is, not 2" in results_table([old])
