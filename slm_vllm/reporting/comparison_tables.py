@@ -16,7 +16,7 @@ from typing import Any
 
 from slm_vllm.reporting.comparison import Comparison, DatasetComparison, Pair, RunFigures
 from slm_vllm.reporting.context_effect import ContextEffect
-from slm_vllm.scoring.intervals import MeanEstimate
+from slm_vllm.reporting.estimates import estimate_text
 from slm_vllm.text_table import one_line, text_table
 
 
@@ -136,7 +136,7 @@ def _runs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
             run.name,
             run.model,
             run.mode if run.retriever is None else f"{run.mode} ({run.retriever})",
-            _estimate(run.mean),
+            estimate_text(run.mean),
             str(run.mean.n),
             _rounded(run.questions_per_second, 1),
             _rounded(run.tokens_per_second, 0),
@@ -163,7 +163,7 @@ def _pairs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
 
 def _pair_row(pair: Pair, many: bool, with_mcnemar: bool) -> tuple[str, ...]:
     paired = pair.paired
-    cells = [pair.run, _estimate(paired.difference, signed=True), _p(paired.p_value)]
+    cells = [pair.run, estimate_text(paired.difference, signed=True), _p(paired.p_value)]
     if many:
         cells.append(_p(pair.p_holm))
     cells.append(f"{paired.wins}/{paired.ties}/{paired.losses}")
@@ -188,7 +188,7 @@ def _effects_grid(dataset: DatasetComparison) -> Grid:
 
 
 def _effect_rows(effect: ContextEffect) -> list[tuple[str, ...]]:
-    gap = "-" if effect.oracle_gap is None else _estimate(effect.oracle_gap, signed=True)
+    gap = "-" if effect.oracle_gap is None else estimate_text(effect.oracle_gap, signed=True)
     if not effect.changes:
         return [(effect.run, "all", "-", "-", "-", "-", "-", gap)]
     return [
@@ -196,7 +196,7 @@ def _effect_rows(effect: ContextEffect) -> list[tuple[str, ...]]:
             effect.run if number == 0 else "",
             change.questions,
             str(change.n),
-            _estimate(change.gain, signed=True),
+            estimate_text(change.gain, signed=True),
             str(change.right_closed_book),
             str(change.destroyed),
             str(change.gained),
@@ -337,14 +337,6 @@ def _csv_cell(cell: object) -> object:
         # A spreadsheet takes text that begins so for a formula.
         return one_line(f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell)
     return "" if cell is None else cell
-
-
-def _estimate(estimate: MeanEstimate, *, signed: bool = False) -> str:
-    if math.isnan(estimate.mean):
-        return "-"
-    sign = "+" if signed else ""
-    low, high = estimate.low, estimate.high
-    return f"{estimate.mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def _p(value: float) -> str:

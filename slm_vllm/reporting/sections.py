@@ -8,6 +8,7 @@ from typing import Any
 from slm_vllm.reporting.axes import number
 from slm_vllm.reporting.config_diff import NOT_SET, Difference, config_differences, flat_settings
 from slm_vllm.reporting.drawing import PAGE, to_svg
+from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.reporting.figures import Figure
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_view import RunView
@@ -60,7 +61,7 @@ def _run_tiles(view: RunView) -> list[tuple[str, str, str]]:
     tiles = [(METRICS[MAIN].label, "-" if mean is None else f"{mean:.3f}", _interval(view))]
     if (name := _hit_name(results)) is not None:
         hit = results["retrieval"][name]
-        tiles.append((name.replace("_", " "), _estimate(hit), f"n = {hit['n']:,}"))
+        tiles.append((name.replace("_", " "), _unbroken(hit), f"n = {hit['n']:,}"))
     said = f"{counts['errors']:,} failed, {counts['unscored']:,} unscored"
     tiles.append(("questions", f"{counts['total']:,}", said))
     if _rate(view):
@@ -112,11 +113,11 @@ def _result_row(view: RunView) -> list[str]:
         view.model,
         view.dataset,
         f"{results['mode']} · {retriever}" if retriever else str(results["mode"]),
-        *("-" if metric is None else _estimate(metric) for metric in metrics),
+        *(_unbroken(metric) for metric in metrics),
         "-"
         if hit is None
         else f"{hit.partition('@')[1]}{hit.partition('@')[2]} "
-        f"{_estimate(results['retrieval'][hit])}",
+        f"{_unbroken(results['retrieval'][hit])}",
         f"{results['counts']['scored']:,}",
         number(_rate(view) or 0) if _rate(view) else "-",
         "-" if tokens is None else number(tokens),
@@ -272,11 +273,9 @@ def table(
     )
 
 
-def _estimate(metric: Mapping[str, Any]) -> str:
-    if metric["mean"] is None:
-        return "-"
-    low, high = metric["ci95"]
-    return f"{metric['mean']:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"
+def _unbroken(metric: Mapping[str, Any] | None) -> str:
+    """A mean whose interval stays in one line."""
+    return metric_text(metric).replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def _mean(view: RunView) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.scoring.metrics import in_tables
 from slm_vllm.scoring.normalize import SCORING_VERSION
 from slm_vllm.text_table import text_table
@@ -25,18 +26,11 @@ def _line(result: Mapping[str, Any]) -> list[str]:
     rate = result["throughput"]["questions_per_second"]
     return [
         str(result["name"]),
-        *(_estimate(result["metrics"].get(metric.name)) for metric in in_tables()),
+        *(metric_text(result["metrics"].get(metric.name)) for metric in in_tables()),
         _hits(result),
         str(result["counts"]["scored"]),
         "-" if rate is None else f"{rate:.1f}",
     ]
-
-
-def _estimate(metric: Mapping[str, Any] | None) -> str:
-    if metric is None or metric["mean"] is None:
-        return "-"
-    low, high = metric["ci95"]
-    return f"{metric['mean']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _hits(result: Mapping[str, Any]) -> str:

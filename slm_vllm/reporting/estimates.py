@@ -1,0 +1,25 @@
+"""A mean with its 95 % interval, as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from slm_vllm.scoring.intervals import MeanEstimate
+
+
+def estimate_text(estimate: MeanEstimate, *, signed: bool = False) -> str:
+    """The mean and its interval, "-" where nothing could be computed."""
+    return _text(estimate.mean, estimate.low, estimate.high, "+" if signed else "")
+
+
+def metric_text(metric: Mapping[str, Any] | None) -> str:
+    """The same of a metric in `results.json`; an older run may lack it."""
+    if metric is None or metric["mean"] is None:
+        return "-"
+    return _text(metric["mean"], *metric["ci95"])
+
+
+def _text(mean: float, low: float, high: float, sign: str = "") -> str:
+    return "-" if math.isnan(mean) else f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
