@@ -15,12 +15,11 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm_vllm.durable import publish_folder, sha256_of
+from slm_vllm.durable import locked, publish_folder, sha256_of
 from slm_vllm.errors import EngineError, MissingExtraError, StorageError
 
 if TYPE_CHECKING:
@@ -69,19 +68,20 @@ def prepare_demo_model(cache_dir: Path) -> Path:
     digest = sha256_of(gguf_path)
     name = hashlib.sha256(f"{digest}/{_RECIPE}".encode()).hexdigest()[:12]
     target = cache_dir / "models" / f"smollm2-135m-instruct-{name}"
-    if _is_complete(target):
+    if _is_complete(target) and not _leftovers(target):
         return target
-    log.info("Preparing the demo model (once, some seconds): %s", target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            _convert(gguf_path, scratch, version=version, digest=digest)
-            publish_folder(scratch, target, _is_complete)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with locked(target.with_name(f".{target.name}.lock"), _say_waiting):
+            # Whoever made these held the lock, so he is dead.
+            for leftover in _leftovers(target):
+                shutil.rmtree(leftover, ignore_errors=True)
+            if not _is_complete(target):
+                log.info("Preparing the demo model (once, some seconds): %s", target)
+                _make(target, gguf_path, version=version, digest=digest)
     except OSError as error:
+        if _is_complete(target):
+            return target
         raise StorageError(
             f"The demo model cannot be written to {target.parent}: {error}. It needs 300 MB there; "
             "name another cache folder or free some space."
@@ -123,11 +123,22 @@ def _is_complete(folder: Path) -> bool:
         return False
 
 
-def _remove_leftovers(target: Path) -> None:
-    # A killed process leaves its scratch folder; one younger than an hour may be in use.
-    for scratch in target.parent.glob(f".{target.name}.*"):
-        if time.time() - scratch.stat().st_mtime > 3600:
-            shutil.rmtree(scratch, ignore_errors=True)
+def _leftovers(target: Path) -> list[Path]:
+    """Folders that killed processes were making."""
+    return [path for path in target.parent.glob(f".{target.name}.*") if path.is_dir()]
+
+
+def _say_waiting() -> None:
+    log.info("Another process is preparing the demo model; waiting for it")
+
+
+def _make(target: Path, gguf_path: Path, *, version: str, digest: str) -> None:
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _convert(gguf_path, scratch, version=version, digest=digest)
+        publish_folder(scratch, target, _is_complete)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _convert(gguf_path: Path, out: Path, *, version: str, digest: str) -> None:

@@ -57,13 +57,13 @@ def extract_answer(completion: str, opened: ThinkingBlock | None = None) -> Extr
     """Takes the answer out of a completion.
 
     All up to the last closing marker is thinking, whether or not its opening one is part of the
-    completion.
+    completion. Behind other text only `<think>` counts as an opening one.
 
     Args:
         completion: What the model said.
         opened: The block that the prompt left open; the answer begins behind its end.
     """
-    block = opened or _first_block(completion)
+    block = _block_at_start(completion) or opened or _USUAL
     _, closed, rest = completion.rpartition(block.closing)
     if opened and not closed:
         return ExtractedAnswer("", unterminated_thinking=True)
@@ -72,7 +72,7 @@ def extract_answer(completion: str, opened: ThinkingBlock | None = None) -> Extr
     return ExtractedAnswer(rest.strip())
 
 
-def _first_block(completion: str) -> ThinkingBlock:
-    """The markers a completion thinks in: only `<think>` counts behind other text."""
+def _block_at_start(completion: str) -> ThinkingBlock | None:
+    """The markers that a completion itself begins with."""
     start = completion.lstrip()
-    return next((block for block in _BLOCKS if start.startswith(block.opening)), _USUAL)
+    return next((block for block in _BLOCKS if start.startswith(block.opening)), None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,31 @@ def test_a_failed_conversion_leaves_nothing(
     with pytest.raises(EngineError, match="interrupted"):
         demo.prepare_demo_model(tmp_path / "cache")
     assert list((tmp_path / "cache" / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_what_a_killed_process_left_is_removed(
+    fake_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complete: bool
+) -> None:
+    def killed(gguf: Path, out: Path, *, version: str, digest: str) -> None:
+        (out / "model.safetensors").write_bytes(b"half")
+        os._exit(9)
+
+    monkeypatch.setattr(demo, "_convert", fake_convert)
+    if complete:
+        demo.prepare_demo_model(tmp_path / "cache")
+    monkeypatch.setattr(demo, "_convert", killed)
+    monkeypatch.setattr(demo, "_is_complete", lambda folder: False)
+    if (pid := os.fork()) == 0:
+        demo.prepare_demo_model(tmp_path / "cache")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    models = tmp_path / "cache" / "models"
+    assert any(path.is_dir() and path.name.startswith(".") for path in models.iterdir())
+    monkeypatch.undo()
+    monkeypatch.setattr(demo, "_find_gguf", lambda: (fake_package, "0.1.2"))
+    monkeypatch.setattr(demo, "_convert", fake_convert)
+    folder = demo.prepare_demo_model(tmp_path / "cache")
+    assert list(models.iterdir()) == [folder]
 
 
 def test_a_second_process_that_was_quicker_wins(

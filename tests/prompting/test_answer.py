@@ -47,6 +47,8 @@ def test_extract_answer(completion: str, text: str, unterminated: bool) -> None:
         ("hm</think>Paris<think>or Rome", "Paris", True),
         ("a </thinking> tag", "", True),
         ("hm</think>", "", False),
+        ("[THINK]hm[/THINK]Paris", "Paris", False),  # what it writes itself counts more
+        ("[THINK]hm, Paris", "", True),
     ],
 )
 def test_the_prompt_opened_the_block(completion: str, text: str, unterminated: bool) -> None:
