@@ -13,6 +13,7 @@ from slm_vllm.datasets.schema import DOCUMENT
 from slm_vllm.types import RejectedRow
 
 BATCH_ROWS = 256
+_PART_BYTES = 8 << 20
 NO_DOCUMENTS = pl.DataFrame(schema=dict(DOCUMENT))
 
 
@@ -82,10 +83,12 @@ def limited_scan(
     left = max_rows
     size = BATCH_ROWS if max_rows is None else min(BATCH_ROWS, max_rows)
     for frame in dataset.scan(size, with_documents=with_documents):
-        if left is None:
-            yield frame
-            continue
-        yield frame.head(left)
-        left -= frame.height
-        if left <= 0:
+        yield from _parts(frame if left is None else frame.head(left))
+        if left is not None and (left := left - frame.height) <= 0:
             return
+
+
+def _parts(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The frame in pieces of a few MiB, so that a signal is obeyed in time whatever the rows."""
+    n = int(frame.drop("documents").estimated_size()) // _PART_BYTES + 1
+    yield from frame.iter_slices(-(-frame.height // n)) if n > 1 else (frame,)

@@ -6,8 +6,10 @@ to know that it is.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from slm_vllm.errors import EngineError, reason_of
@@ -15,8 +17,9 @@ from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.types import Passage, RenderedPrompt
 
 # A beginning of so many characters for each token of the budget is over it in most languages.
-_CHARACTERS_PER_TOKEN = 8
-_GROWTH = 4
+_CHARACTERS_PER_TOKEN = 5
+_GROWTH = 2
+_SAMPLE_CHARACTERS = 2_000
 # Where a text is cut off, its last tokens are others than in the whole.
 _CUT_TOKENS = 32
 # So that rendering gives way (to a signal, to the engine) several times a second.
@@ -106,15 +109,18 @@ class PromptRenderer:
 
     def _fit(self, draft: _Draft) -> RenderedPrompt:
         """The prompt with as many whole passages as fit, or with a part of the first."""
-        fewest, most = 1, len(draft.blocks) - 1
+        fits, too_many = 0, len(draft.blocks)
         best: RenderedPrompt | None = None
-        while fewest <= most:
-            kept = (fewest + most) // 2
+        kept, step = self._guess(draft) if draft.blocks else 0, 1
+        while too_many - fits > 1:
+            if not fits < kept < too_many:
+                kept = (fits + too_many) // 2
             prompt = self._try(draft.question, draft.blocks[:kept])
             if prompt is None:
-                most = kept - 1
+                too_many, kept = kept, kept - step
             else:
-                best, fewest = prompt, kept + 1
+                best, fits, kept = prompt, kept, kept + step
+            step *= 2
         if best is not None:
             return replace(best, truncated=True)
         closed_book = self._try(draft.question, ())
@@ -124,6 +130,16 @@ class PromptRenderer:
             return closed_book
         cut = self._cut_to_fit(draft.question, draft.passages[0])
         return replace(cut or closed_book, truncated=True)
+
+    def _guess(self, draft: _Draft) -> int:
+        """About how many passages fit, by the number of tokens at the beginning of the prompt."""
+        sample = draft.text[:_SAMPLE_CHARACTERS]
+        tokens = max(1, len(self._tokenize([sample])[0]))
+        room = self._budget * len(sample) // tokens - (
+            len(draft.text) - sum(map(len, draft.blocks))
+        )
+        ends = list(accumulate(map(len, draft.blocks)))
+        return bisect(ends, room)
 
     def _cut_to_fit(self, question: str, passage: Passage) -> RenderedPrompt | None:
         """The prompt with as much of the passage's beginning as fits; None for none of it."""

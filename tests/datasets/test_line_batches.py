@@ -5,14 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slm_vllm.datasets.base import limited_scan
 from slm_vllm.datasets.reading import json_cursor
 from slm_vllm.datasets.reading.json_documents import document_records
 from slm_vllm.datasets.reading.lines import line_batches
 from slm_vllm.datasets.reading.records import find_form, read_records
+from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.types import RejectedRow
 from support.dataset_samples import write
 
@@ -88,3 +91,15 @@ def test_arrays_within_an_object(tmp_path: Path, chunk: int) -> None:
     assert [(row.line, row.reason) for row in rejected] == [
         (2, "a JSON number, not an object (row 3)")
     ]
+
+
+def test_heavy_rows_come_in_smaller_frames(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "a", "contexts": ["x" * 1_000_000]}
+    file = tmp_path / "heavy.jsonl"
+    rows = (json.dumps(row | {"question_id": str(number)}) for number in range(40))
+    file.write_text("\n".join(rows))
+    for most in (None, 30):
+        frames = list(limited_scan(open_dataset(None, str(file)), most))
+        assert max(frame.height for frame in frames) <= 10
+        ids = pl.concat(frames)["question_id"].to_list()
+        assert ids == [str(number) for number in range(most or 40)]
