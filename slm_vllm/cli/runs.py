@@ -49,11 +49,12 @@ def list_runs(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
         click.echo(f"There is no run in {output_dir}.")
         return
     header = ["run", "phase", "done", "questions/s", "token recall", "heartbeat", "pid"]
-    click.echo(text_table(header, (_line(job) for job in jobs)))
+    called = {job.path: _called(job, output_dir) for job in jobs}
+    click.echo(text_table(header, ([called[job.path], *_line(job)] for job in jobs)))
     for job in jobs:
         if job.problem is not None:
-            click.echo(f"{job.name}: {job.problem}")
-    died = [job.name for job in jobs if job.phase == "died"]
+            click.echo(f"{called[job.path]}: {job.problem}")
+    died = [called[job.path] for job in jobs if job.phase == "died"]
     if died:
         click.echo(
             f"Died without finishing: {', '.join(died)}. "
@@ -174,10 +175,16 @@ def _shown(job: Job) -> str:
     return "\n".join(lines)
 
 
+def _called(job: Job, output_dir: Path) -> str:
+    """What the commands take for this run: `SWEEP/CELL` for a cell of a sweep."""
+    if job.path.is_relative_to(output_dir):
+        return job.path.relative_to(output_dir).as_posix()
+    return str(job.path)
+
+
 def _line(job: Job) -> list[str]:
     rate, recall = job.questions_per_second, job.token_recall
     return [
-        job.name,
         job.phase,
         _done(job),
         "-" if rate is None else f"{rate:.1f}",

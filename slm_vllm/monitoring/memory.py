@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import psutil
 
 from slm_vllm.monitoring.nvml import Nvml
+from slm_vllm.rundir.contents import Memory
 
 MIB = 1 << 20
 _MOST_SAMPLES = 2000
@@ -98,7 +98,7 @@ class MemorySampler:
                 self._publisher_peak = max(self._publisher_peak or 0, publisher)
         return moment
 
-    def report(self, names: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+    def report(self, names: Mapping[str, str | None] | None = None) -> Memory:
         """The content of `memory_usage.json`, in MiB.
 
         Args:

@@ -87,6 +87,7 @@ class Manifest(TypedDict, total=False):
     prompt_date: str
     model: dict[str, Any]
     dataset: dict[str, Any]
+    retriever: str | None
     engine: dict[str, Any]
     device: dict[str, Any]
     git: dict[str, Any] | None

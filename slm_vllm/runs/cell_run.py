@@ -11,6 +11,7 @@ from slm_vllm.errors import EngineDiedError, EngineError
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.rundir import names
+from slm_vllm.rundir.contents import Results, Throughput
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
@@ -99,7 +100,7 @@ class CellRun:
         _check_answers(cell, result["counts"], progress)
         cell.recorder.finished()
         cell.state.update("finished", done=result["counts"]["total"])
-        return result
+        return {**result}
 
     def _generate(self, plan: Plan, progress: Progress) -> float:
         """Asks what is open and returns the seconds it took."""
@@ -139,9 +140,7 @@ class CellRun:
                 if time.monotonic() > stop_at:
                     break
 
-    def _score(
-        self, plan: Plan, progress: Progress, timing: RunTiming, resumed: int
-    ) -> dict[str, Any]:
+    def _score(self, plan: Plan, progress: Progress, timing: RunTiming, resumed: int) -> Results:
         """Writes the predictions and returns the content of `results.json`."""
         cell, services = self._cell, self._services
         cell.journal.sync()
@@ -150,7 +149,7 @@ class CellRun:
             summary = write_predictions(cell.folder, cell.journal, plan.keys, cell.config)
         timing.phases["score"] = time.monotonic() - started
         seconds = timing.phases["generate"]
-        throughput = {
+        throughput: Throughput = {
             "questions_per_second": _rate(progress.done, seconds),
             "completion_tokens_per_second": _rate(progress.tokens, seconds),
             "prompt_tokens_per_second": _rate(progress.prompt_tokens, seconds),

@@ -14,6 +14,7 @@ from typing import Any
 from slm_vllm.config.schema import Config
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring.device import Device
+from slm_vllm.rundir.contents import Manifest
 from slm_vllm.rundir.fingerprint import config_hash, prompt_hash
 from slm_vllm.rundir.state import now
 from slm_vllm.runs.contexts import context_of
@@ -32,7 +33,7 @@ def build_manifest(
     dataset_identity: dict[str, Any],
     engine: dict[str, Any],
     prompt_date: date | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Collects versions, hashes and settings.
 
     Args:

@@ -17,6 +17,7 @@ from polars.io.plugins import register_io_source
 
 from slm_vllm.config.schema import Config
 from slm_vllm.rundir import names
+from slm_vllm.rundir.contents import Results, Throughput
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import Journal
 from slm_vllm.rundir.predictions import PREDICTIONS_SCHEMA
@@ -179,10 +180,10 @@ def build_results(
     *,
     rejected: int,
     timing: RunTiming,
-    throughput: dict[str, Any],
+    throughput: Throughput,
     resumed: int,
     from_cache: int,
-) -> dict[str, Any]:
+) -> Results:
     """The content of `results.json`.
 
     Args:

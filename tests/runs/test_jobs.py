@@ -351,3 +351,7 @@ def test_the_runs_of_a_sweep_are_listed(make_config: Callable[..., Config], tmp_
     config = make_config(f"experiment.output_dir={tmp_path / 'out' / 'sweep'}")
     evaluate([config], RunOptions(make_engine=FakeEngine().factory()))
     assert [job.name for job in list_jobs(tmp_path / "out")] == [config.experiment.name]
+    # By the name that the other commands take.
+    listed = invoke("list", "--output-dir", str(tmp_path / "out")).output
+    assert listed.splitlines()[-1].split()[0] == f"sweep/{config.experiment.name}"
+    assert find_job(f"sweep/{config.experiment.name}", tmp_path / "out").phase == "finished"
