@@ -82,7 +82,7 @@ pip_cell() {
     else
         "$venv/bin/python" -m pip install --quiet "pip==$version" >>"$work/log" 2>&1
     fi
-    if ! "$venv/bin/python" -m pip --version >>"$work/log" 2>&1; then
+    if ! "$venv/bin/python" -m pip install --dry-run --no-index pip >>"$work/log" 2>&1; then
         result="this pip does not run"
         return
     fi
