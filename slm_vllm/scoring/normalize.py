@@ -34,8 +34,9 @@ _UNSPACED_WORD = rf"{UNSPACED}\p{{M}}*"
 _WORD = rf"{_UNSPACED_WORD}|[[\p{{L}}\p{{N}}_]--{UNSPACED}][[\p{{L}}\p{{M}}\p{{N}}_]--{UNSPACED}]*"
 UNSEEN = r"[\p{Default_Ignorable_Code_Point}--\p{L}]"
 PUNCTUATION = rf"[\p{{P}}{re.escape(string.punctuation)}]"
-# What parts words though no blank stands beside it. A hyphen and an apostrophe join.
-SEPARATOR = "[‒-―…、。〈-】〔-〛！（），：；？]"
+# What parts words though no blank stands beside it: dashes, and the punctuation of scripts without
+# blanks, of Tibetan and of Ethiopic. A hyphen and an apostrophe join.
+SEPARATOR = "[\u0f0b-\u0f14\u1361-\u1368‒-―…、。〈-】〔-〛！（），：；？]"
 
 _PLAIN_SIGNS = r"!-/:-@\[-^`{-~«»–—‘’“”"
 # Letters that NFKC leaves alone, with no marks among them: Latin, Greek, Cyrillic, Hebrew, Arabic,

@@ -107,6 +107,8 @@ def test_right_and_wrong_answers(language: str, sentence: str, answer: str, wron
         ("1990–1995", "1990-1995", True),
         ("the capital—Paris—is large", "Paris", True),
         ("2008、2012", "2012", True),
+        ("བོད་ཡིག་", "ཡིག", True),
+        ("ሰላም፡ለዓለም", "ሰላም", True),
         ("3.14", "14", False),
         ("３．１４", "14", False),
         ("北京大学", "京大", True),

@@ -20,7 +20,9 @@ _UNSEEN = (
     "1bca0-1bca3 1d173-1d17a e0000-e0fff"
 )
 _SEPARATORS = set("‒–—―…、。！（），：；？") | {chr(c) for c in (*range(0x3008, 0x3012),)}
-_SEPARATORS |= {chr(c) for c in range(0x3014, 0x301C)}
+_SEPARATORS |= {
+    chr(c) for c in (*range(0x3014, 0x301C), *range(0xF0B, 0xF15), *range(0x1361, 0x1369))
+}
 
 
 def _points(listed: str) -> set[int]:
