@@ -17,6 +17,7 @@ from typing import Any
 from slm_vllm.reporting.comparison import Comparison, DatasetComparison, Pair, RunFigures
 from slm_vllm.reporting.context_effect import ContextEffect
 from slm_vllm.reporting.estimates import estimate_text
+from slm_vllm.scoring.metrics import METRICS
 from slm_vllm.text_table import one_line, text_table
 
 
@@ -60,6 +61,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison as one JSON object."""
     return {
         "metric": comparison.metric,
+        "unit": METRICS[comparison.metric].unit,
         "datasets": [_dataset_json(dataset) for dataset in comparison.datasets],
         "differences": [
             {
@@ -128,8 +130,9 @@ def _dataset_json(dataset: DatasetComparison) -> dict[str, Any]:
 
 
 def _runs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
+    label = METRICS[comparison.metric].label
     header = (
-        "run", "model", "mode", comparison.metric, "n", "questions/s", "tokens/s", "peak memory",
+        "run", "model", "mode", label, "n", "questions/s", "tokens/s", "peak memory",
     )  # fmt: skip
     rows = tuple(
         (

@@ -117,22 +117,19 @@ def _rescored(
     """Results with the metrics of `scores`, and what the reader should know."""
     experiment = config.get("experiment")
     seed = experiment.get("seed") if isinstance(experiment, dict) else None
-    estimates = {
-        name: estimate_mean(scores[name], seed=seed if isinstance(seed, int) else 0).to_json()
-        for name in METRICS
-    }
-    mean, before = estimates[MAIN]["mean"], results.get(MAIN)
+    seed = seed if isinstance(seed, int) and seed >= 0 else 0
+    estimates = {name: estimate_mean(scores[name], seed=seed).to_json() for name in METRICS}
+    mean, before = estimates[MAIN]["mean"], results.get("token_recall")
     unscored = scores[MAIN].null_count()
     counts = {**results["counts"], "scored": scores.height - unscored, "unscored": unscored}
     version = results.get("scoring_version", 1)
     note = ""
     if version != SCORING_VERSION:
         note = (
-            f"scored by version {version} of what a word is; its metrics are computed anew from "
-            f"its predictions by version {SCORING_VERSION} (token recall {before}, now {mean})"
+            f"scored anew from its predictions by version {SCORING_VERSION} of what a word is, not "
+            f"{version} as in its files (token recall {_rounded(before)} then, {_rounded(mean)} now"
         )
-        if results.get("retrieval"):
-            note += ", its retrieval figures are as they were"
+        note += "; search figures as they were)" if results.get("retrieval") else ")"
     found: Results = {
         **results,
         "token_recall": mean,
@@ -141,3 +138,7 @@ def _rescored(
         "scoring_version": SCORING_VERSION,
     }
     return found, note
+
+
+def _rounded(mean: float | None) -> str:
+    return "-" if mean is None else f"{mean:.3f}"

@@ -122,7 +122,8 @@ def test_a_run_of_an_earlier_definition_is_scored_anew(tmp_path: Path) -> None:
     assert data.results["token_recall"] == 1.0
     assert data.results["metrics"]["f1"]["mean"] == pytest.approx((2 * 2 / 10 + 1) / 2)
     assert data.results["counts"]["scored"] == 2
-    assert "version 1" in data.note and "0.5, now 1.0" in data.note
+    assert "version 2 of what a word is, not 1" in data.note
+    assert "token recall 0.500 then, 1.000 now)" in data.note
     assert load_run(run, ["question_id", "f1"]).predictions.columns == ["question_id", "f1"]
     assert json.loads(file.read_text()) == results
 
