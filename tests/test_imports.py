@@ -16,6 +16,7 @@ FLOORS = (
     {"amounts", "durable", "extras", "finding", "nearest", "paths", "proxies", "text_table"}
     | {"types", "version"},
     {"errors"},
+    {"plugins"},
     # The machine, models, buckets, scores: each a subject of its own.
     {"models", "monitoring", "scoring", "storage"},
     {"config"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from slm_vllm.config.section import Section
 from slm_vllm.nearest import nearest
+from slm_vllm.plugins import added_classes
 
 ENTRY_POINTS = "slm_vllm.engines"
 
@@ -144,7 +144,7 @@ BUILT_IN_SECTIONS: dict[str, type[EngineConfig]] = {
 
 def added_engines() -> dict[str, Any]:
     """Entry points of engines that other packages bring, by name."""
-    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    found = added_classes(ENTRY_POINTS)
     return {name: point for name, point in found.items() if name not in BUILT_IN_SECTIONS}
 
 

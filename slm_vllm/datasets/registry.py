@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from slm_vllm.datasets.rows.fields import FieldNames
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.nearest import nearest
+from slm_vllm.plugins import Registry
 from slm_vllm.types import RejectedRow
 
 if TYPE_CHECKING:
@@ -24,14 +23,23 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "slm_vllm.datasets"
 
-KINDS: dict[str, str] = {
-    "nq": "slm_vllm.datasets.nq:NqDataset",
-    "simple_qa": "slm_vllm.datasets.simple_qa:SimpleQaDataset",
-    "qa_pairs": "slm_vllm.datasets.qa_pairs:QaPairsDataset",
-    "beir": "slm_vllm.datasets.beir:BeirDataset",
-    "hf": "slm_vllm.datasets.hf:HfDataset",
-}
-"""A new dataset of this package is one line here."""
+_DATASETS = Registry(
+    key="dataset.kind",
+    noun="kind of dataset",
+    group=ENTRY_POINTS,
+    base=BaseDataset,  # type: ignore[type-abstract]
+    # A new dataset of this package is one line here.
+    built_in={
+        "nq": "slm_vllm.datasets.nq:NqDataset",
+        "simple_qa": "slm_vllm.datasets.simple_qa:SimpleQaDataset",
+        "qa_pairs": "slm_vllm.datasets.qa_pairs:QaPairsDataset",
+        "beir": "slm_vllm.datasets.beir:BeirDataset",
+        "hf": "slm_vllm.datasets.hf:HfDataset",
+    },
+)
+
+dataset_kinds = _DATASETS.names
+dataset_class = _DATASETS.find
 
 DEFAULT_CACHE = ".cache"
 
@@ -43,31 +51,6 @@ _KNOWN_LAYOUTS = (
     "simple_qa (problem, answer, documents), qa_pairs (question, answer or answers), "
     f"Parquet ({', '.join(CANONICAL_SCHEMA)})"
 )
-
-
-def dataset_kinds() -> dict[str, str]:
-    """Gives every kind and where its class is ("module:class"), third parties' included."""
-    found = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-    return {**found, **KINDS}
-
-
-def dataset_class(kind: str) -> type[BaseDataset]:
-    """Gives the class of a kind.
-
-    Raises:
-        ConfigError: There is no such kind, or its module cannot be imported.
-    """
-    kinds = dataset_kinds()
-    if kind not in kinds:
-        raise ConfigError(f"unknown dataset kind {kind!r}. {nearest(kind, kinds)}")
-    module, _, name = kinds[kind].partition(":")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"dataset kind {kind!r} ({kinds[kind]}): {error}") from error
-    if not (inspect.isclass(found) and issubclass(found, BaseDataset)):
-        raise ConfigError(f"dataset kind {kind!r}: {kinds[kind]} is not a BaseDataset")
-    return found
 
 
 def open_dataset(

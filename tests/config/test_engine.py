@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from slm_vllm.config import engine as section
+from slm_vllm import plugins
 from slm_vllm.config.compose import compose_config, validate
 from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig, OpenAIConfig, RayConfig
 from slm_vllm.config.schema import Config
@@ -108,7 +108,7 @@ def test_entry_points_add_engines_with_settings_of_their_own(
         EntryPoint("broken", "no.such.module:Class", ENTRY_POINTS),
         EntryPoint("vllm", f"{__name__}:OtherEngine", ENTRY_POINTS),
     ]
-    monkeypatch.setattr(section, "entry_points", lambda group: points)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
     config = compose_config(["engine.name=other", "engine.warmth=5"])
     assert config.engine == OtherConfig(name="other", warmth=5)
     assert engine_class("other") is OtherEngine

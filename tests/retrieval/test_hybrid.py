@@ -69,7 +69,7 @@ def config(kind: str, **options: object) -> RetrieverConfig:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (config("bm52"), "no 'bm52'. Did you mean 'bm25'"),
+        (config("bm52"), "no such retriever. Did you mean 'bm25'"),
         (config("bm25", k2=1), "retriever.options.k2.*Did you mean 'k1'"),
         (config("bm25", k1=-1), "retriever.options.k1.*greater than or equal to 0"),
         (config("bm25", b="much"), "retriever.options.b"),
@@ -116,6 +116,7 @@ def test_validation_imports_nothing_heavy() -> None:
 def test_entry_points_add_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.metadata import EntryPoint
 
+    from slm_vllm import plugins
     from slm_vllm.retrieval import registry
 
     value = "slm_vllm.retrieval.bm25:BM25Retriever"
@@ -124,10 +125,10 @@ def test_entry_points_add_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint("broken", "no.such.module:Class", registry.ENTRY_POINT_GROUP),
         EntryPoint("other", "slm_vllm.types:Passage", registry.ENTRY_POINT_GROUP),
     ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
     assert "mine" in retriever_kinds()
     assert retriever_class("mine").__name__ == "BM25Retriever"
     with pytest.raises(ConfigError, match="cannot be loaded"):
         retriever_class("broken")
-    with pytest.raises(ConfigError, match="not a class of retrievers"):
+    with pytest.raises(ConfigError, match="is no BaseRetriever"):
         retriever_class("other")
