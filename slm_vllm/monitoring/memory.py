@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import psutil
 
 from slm_vllm.monitoring.nvml import Nvml
-from slm_vllm.rundir.contents import Memory
+from slm_vllm.monitoring.usage import Memory
 
 MIB = 1 << 20
 _MOST_SAMPLES = 2000

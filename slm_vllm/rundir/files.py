@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import yaml
 
 from slm_vllm.errors import DataError, SlmVllmError, StorageError, reason_of
+from slm_vllm.monitoring.usage import Memory
 from slm_vllm.rundir import names
-from slm_vllm.rundir.contents import Manifest, Memory, Results, State
+from slm_vllm.rundir.contents import Manifest, Results, State
 
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config

@@ -10,8 +10,9 @@ from typing import Any
 import polars as pl
 
 from slm_vllm.errors import DataError
+from slm_vllm.monitoring.usage import Memory
 from slm_vllm.rundir import names
-from slm_vllm.rundir.contents import Manifest, Memory, Results
+from slm_vllm.rundir.contents import Manifest, Results
 from slm_vllm.rundir.files import (
     damaged,
     read_manifest,
