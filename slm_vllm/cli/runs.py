@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slm_vllm.amounts import format_clock
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
 from slm_vllm.rundir import names
@@ -48,7 +49,7 @@ def list_runs(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
     if not jobs:
         click.echo(f"There is no run in {output_dir}.")
         return
-    header = ["run", "phase", "done", "questions/s", "token recall", "heartbeat", "pid"]
+    header = ["run", "phase", "done", "questions/s", "ETA", "token recall", "heartbeat", "pid"]
     called = {job.path: _called(job, output_dir) for job in jobs}
     click.echo(text_table(header, ([called[job.path], *_line(job)] for job in jobs)))
     for job in jobs:
@@ -188,6 +189,7 @@ def _line(job: Job) -> list[str]:
         job.phase,
         _done(job),
         "-" if rate is None else f"{rate:.1f}",
+        "-" if job.eta_seconds is None else format_clock(job.eta_seconds),
         "-" if recall is None else f"{recall:.3f}",
         _age(job),
         "-" if job.pid is None else str(job.pid),

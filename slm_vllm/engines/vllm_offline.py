@@ -41,7 +41,7 @@ from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
 
-_SEE_LOG = "experiment.log in the run folder has vLLM's own messages"
+_SEE_LOG = "engine.log in the run folder has vLLM's own messages"
 
 
 class VllmEngine(BaseEngine):
@@ -134,7 +134,7 @@ class VllmEngine(BaseEngine):
         except Exception as error:  # anything a dead engine raises
             raise EngineDiedError(
                 f"The engine died while generating: {type(error).__name__}: {error}. "
-                "experiment.log has its own messages; the same command goes on where it stopped"
+                "engine.log has its own messages; the same command goes on where it stopped"
             ) from error
         texts = self._texts(outputs)
         for output, text in zip(outputs, texts, strict=True):

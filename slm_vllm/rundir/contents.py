@@ -20,6 +20,10 @@ class State(TypedDict, total=False):
         pid: Its process, with `pid_started` (seconds since 1970), as a pid is used again.
         started: Of this process, as `heartbeat` in ISO 8601.
         done: Rows that have an answer, of `total`.
+        questions_per_second: Lately.
+        token_recall: Mean of what this process has answered.
+        eta_seconds: Until the last answer, None while it cannot be told.
+        errors: Rows that failed.
         error: Why it failed, with the `exit_code` of its command.
     """
 
@@ -31,6 +35,10 @@ class State(TypedDict, total=False):
     heartbeat: str
     done: int
     total: int
+    questions_per_second: float | None
+    token_recall: float | None
+    eta_seconds: float | None
+    errors: int
     error: str
     exit_code: int
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,8 +44,13 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """Log lines of the run and of everything under it."""
+        """What the run did."""
         return self.path / names.LOG
+
+    @property
+    def engine_log(self) -> Path:
+        """What the engine and the libraries under it wrote; runs of one command share one."""
+        return self.path / names.ENGINE_LOG
 
     @property
     def rejected(self) -> Path:
@@ -104,6 +110,12 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
+    def share_engine_log(self, other: RunFolder) -> None:
+        """Leads from here to the engine's log in the folder of another run of the command."""
+        with suppress(OSError):  # a file system without links; the run's own log names the place
+            self.engine_log.unlink(missing_ok=True)
+            self.engine_log.symlink_to(os.path.relpath(other.engine_log, self.path))
+
     def write_text(self, name: str, text: str) -> None:
         """Writes a file that is there whole or not at all."""
         with self.replacing(name) as temporary:
@@ -139,7 +151,11 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Removes the earlier run, which `--overwrite` asks for; foreign files stay."""
-        logs = [rotated(self.log, age).name for age in range(1, LOGS_KEPT + 1)]
+        logs = [
+            rotated(log, age).name
+            for log in (self.log, self.engine_log)
+            for age in range(1, LOGS_KEPT + 1)
+        ]
         for name in (*names.WRITTEN, *logs):
             path = self.path / name
             if path.is_dir():

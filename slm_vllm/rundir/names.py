@@ -15,6 +15,7 @@ REJECTED = "rejected.jsonl"
 RESULTS = "results.json"
 MEMORY = "memory_usage.json"
 LOG = "experiment.log"
+ENGINE_LOG = "engine.log"
 REPORT = "report.html"
 LOCK = ".lock"
 TRACKING = "tracking"
@@ -27,7 +28,8 @@ DESCRIBED = {
     PREDICTIONS_JSON: "the same as JSON",
     JOURNAL: "journal: answers as they came",
     REJECTED: "rows that could not be used",
-    LOG: "log",
+    LOG: "log: what the run did",
+    ENGINE_LOG: "log: what the engine said",
     CONFIG: "configuration",
     MANIFEST: "versions and hashes",
     MEMORY: "memory over time",

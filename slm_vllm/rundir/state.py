@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, cast
 
@@ -45,10 +46,10 @@ class RunState:
         self._folder.write_json(names.STATE, self._content)
         self._written_at = time.monotonic()
 
-    def beat(self, **counts: Any) -> None:
-        """Writes counts if the last heartbeat is some seconds old."""
+    def beat(self, figures: Callable[[], Mapping[str, Any]]) -> None:
+        """Writes figures, made only then, if the last heartbeat is some seconds old."""
         if time.monotonic() - self._written_at >= _HEARTBEAT_SECONDS:
-            self.update(self.phase, **counts)
+            self.update(self.phase, **figures())
 
 
 def now() -> str:

@@ -13,6 +13,7 @@ from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import Journal
 from slm_vllm.rundir.state import RunState
 from slm_vllm.runs.contexts import Context
+from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.tracking.recorder import NullRecorder
 
@@ -29,6 +30,7 @@ class Cell:
         questions: Its dataset; cells that ask the same rows share one.
         journal: Set when the model is resolved, as is `template`.
         template: How its prompts are made.
+        progress: How far its questions are, once it asks them.
         error: Why it failed, or None.
         result: The content of its `results.json`, set at its end.
         recorder: Tells the tracker what happens.
@@ -42,6 +44,7 @@ class Cell:
     journal: Journal = field(init=False)
     template: PromptTemplate = field(init=False)
     result: dict[str, Any] = field(init=False)
+    progress: Progress | None = None
     error: SlmVllmError | None = None
     recorder: NullRecorder = field(default_factory=NullRecorder)
 

@@ -20,6 +20,7 @@ from slm_vllm.runs.mode_run import ModeRun, Plan
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
 from slm_vllm.runs.services import Services
+from slm_vllm.runs.story import log_results
 
 DRAIN_SECONDS = 20.0
 
@@ -84,6 +85,7 @@ class CellRun:
         cell.recorder.started(cell.config, manifest, total)
         cell.state.update("generating", total=total, done=total - plan.pending)
         progress = Progress(services.console, cell.name, total, total - plan.pending)
+        cell.progress = progress
         indexes.start(cells[cells.index(cell) + 1 :])
         with services.memory.phase(_generate_phase(cell)):
             seconds = self._generate(plan, progress) if plan.pending else 0.0
@@ -99,7 +101,8 @@ class CellRun:
         cell.folder.write_json(names.RESULTS, result)
         _check_answers(cell, result["counts"], progress)
         cell.recorder.finished()
-        cell.state.update("finished", done=result["counts"]["total"])
+        cell.state.update("finished", done=result["counts"]["total"], eta_seconds=None)
+        log_results(result)
         return {**result}
 
     def _generate(self, plan: Plan, progress: Progress) -> float:
@@ -129,7 +132,7 @@ class CellRun:
         answering = self._run.answers(self._host.engine, plan, self._renderer, progress)
         with closing(answering) as answers:
             for _ in answers:
-                cell.state.beat(done=progress.total_done)
+                cell.state.beat(progress.figures)
                 services.log.keep_small()
                 cell.recorder.progress(progress, services.memory.sample)
                 if services.signals.received is None:

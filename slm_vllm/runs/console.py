@@ -1,8 +1,9 @@
-"""Keeps the terminal for the user and sends everything else to the log.
+"""Keeps the terminal for the user, the run's story in its log, and everything else in the engine's.
 
 vLLM and the libraries under it write to standard output and error from Python, from C++ and from
-processes of their own. While a run is on, both file descriptors lead to `experiment.log`; what the
-user should see goes through `Console`, which kept the real standard error.
+processes of their own. While a run is on, both file descriptors lead to `engine.log`; what the user
+should see goes through `Console`, which kept the real standard error, and is told to
+`experiment.log` as well, where this package's log records go.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ class Console:
         self.is_terminal = stream.isatty()
 
     def say(self, text: str) -> None:
-        """Prints a line."""
+        """Prints a line, and tells it to the log."""
         self.erase()
         self._write(text + "\n")
+        _LOGGER.info("%s", text)
 
     def redraw(self, text: str) -> None:
         """Replaces the bottom line (terminals only)."""
@@ -74,8 +76,8 @@ class RunLog:
 
     def __init__(self) -> None:
         self.console = Console(sys.stderr or io.StringIO())
+        self._rotate_at: dict[Path, int] = {}
         self._path: Path | None = None
-        self._rotate_at = LOG_BYTES
         self._handler: logging.Handler | None = None
         self._level = logging.NOTSET
 
@@ -90,27 +92,31 @@ class RunLog:
         _LOGGER.setLevel(self._level)
 
     def write_to(self, path: Path) -> None:
-        """Sends everything to the end of this file from now on."""
-        self._path, self._rotate_at = path, LOG_BYTES
+        """Sends log records to the end of this file from now on."""
         self._drop_handler()
         self._handler = logging.FileHandler(path, encoding="utf-8", errors="replace")
-        self._handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-        )
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         _LOGGER.addHandler(self._handler)
+        self._path = path
+        self._rotate_at.setdefault(path, LOG_BYTES)
         self.keep_small()
 
+    def capture(self, path: Path) -> None:
+        """Where everything else goes; here that is left to the caller of the run."""
+
     def keep_small(self) -> None:
-        """Rotates the log if it has grown large."""
-        if self._path is None:
-            return
-        try:
-            if self._path.stat().st_size >= self._rotate_at:
-                rotate(self._path)
-        except OSError as error:
-            # The disk may be full; the journal is what the room is needed for.
-            self._rotate_at *= 2
-            _LOGGER.warning("%s: cannot be rotated (%s)", self._path, reason_of(error))
+        """Rotates the logs that have grown large."""
+        for path in self._growing():
+            try:
+                if path.stat().st_size >= self._rotate_at[path]:
+                    rotate(path)
+            except OSError as error:
+                # The disk may be full; the journal is what the room is needed for.
+                self._rotate_at[path] *= 2
+                _LOGGER.warning("%s: cannot be rotated (%s)", path, reason_of(error))
+
+    def _growing(self) -> list[Path]:
+        return [] if self._path is None else [self._path]
 
     def _drop_handler(self) -> None:
         if self._handler is not None:
@@ -120,11 +126,15 @@ class RunLog:
 
 
 class OutputCapture(RunLog):
-    """Sends standard output and standard error of the process there as well.
+    """Sends standard output and standard error of the process to a file of their own.
 
     Works on file descriptors, so that C++ code and child processes are caught too; the console
     keeps the real standard error.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._captured: Path | None = None
 
     def __enter__(self) -> OutputCapture:
         super().__enter__()
@@ -143,14 +153,20 @@ class OutputCapture(RunLog):
             os.close(real)
         self._stream.close()
 
-    def write_to(self, path: Path) -> None:
-        """See `RunLog.write_to`."""
+    def capture(self, path: Path) -> None:
+        """Sends standard output and standard error to the end of this file from now on."""
         _flush()
+        if path.is_symlink():  # an earlier command's, whose log it was no part of
+            path.unlink()
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(target, 1)
         os.dup2(target, 2)
         os.close(target)
-        super().write_to(path)
+        self._captured = path
+        self._rotate_at[path] = LOG_BYTES
+
+    def _growing(self) -> list[Path]:
+        return super()._growing() + ([] if self._captured is None else [self._captured])
 
 
 _LOGGER = logging.getLogger("slm_vllm")

@@ -48,8 +48,10 @@ class Job:
         done: Rows with an answer.
         total: Rows of the run.
         heartbeat_age: Seconds since the state was last written.
-        questions_per_second: From the results of a finished run.
-        token_recall: From the results.
+        questions_per_second: From the results of a finished run, else lately.
+        token_recall: From the results, else of what its process has answered.
+        eta_seconds: Until its last answer, None where that cannot be told.
+        error: Why it failed.
         problem: Why the state could not be read.
     """
 
@@ -64,6 +66,8 @@ class Job:
     heartbeat_age: float | None = None
     questions_per_second: float | None = None
     token_recall: float | None = None
+    eta_seconds: float | None = None
+    error: str | None = None
     problem: str | None = None
 
     @property
@@ -164,8 +168,10 @@ def read_job(path: Path) -> Job:
         done=done,
         total=total,
         heartbeat_age=_age(state.get("heartbeat")),
-        questions_per_second=_rate(finished),
-        token_recall=(finished or {}).get("token_recall"),
+        questions_per_second=_rate(finished) or _figure(state.get("questions_per_second")),
+        token_recall=_figure((finished or state).get("token_recall")),
+        eta_seconds=_figure(state.get("eta_seconds")) if alive else None,
+        error=state.get("error") if phase == "failed" else None,
     )
 
 
@@ -282,6 +288,10 @@ def _job_or_damage(path: Path) -> Job:
 
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def _figure(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _rate(results: Results | None) -> float | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections import deque
+from typing import Any
 
 import polars as pl
 
@@ -12,9 +15,14 @@ from slm_vllm.runs.console import Console
 from slm_vllm.scoring.answers import score_answers
 from slm_vllm.types import Completion
 
+log = logging.getLogger(__name__)
+
 _TERMINAL_SECONDS = 0.5
 _PLAIN_SECONDS = 10.0
 _BAR_WIDTH = 20
+# The rate is that of the last minute; the time left is told when there is something to go by.
+_RATE_SECONDS = 60.0
+_ETA_ANSWERS, _ETA_SECONDS = 10, 2.0
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -39,7 +47,8 @@ class Progress:
         self._unscored: list[tuple[str, list[str]]] = []
         self._started = time.monotonic()
         self._every = _TERMINAL_SECONDS if console.is_terminal else _PLAIN_SECONDS
-        self._shown_at = self._started
+        self._shown_at = self._logged_at = self._started
+        self._moments: deque[tuple[float, int]] = deque()
 
     @property
     def running_recall(self) -> float | None:
@@ -52,6 +61,35 @@ class Progress:
         """Rows answered, earlier runs included."""
         return self._before + self.done
 
+    @property
+    def rate(self) -> float:
+        """Questions per second of the last minute, without the wait for the first answer."""
+        now = time.monotonic()
+        then, done = self._moments[0] if self._moments else (self._started, 0)
+        if self.done - done < _ETA_ANSWERS:
+            then, done = self._started, 0
+        return (self.done - done) / max(now - then, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the last answer; None while that cannot be told."""
+        if self._total is None or self.done < _ETA_ANSWERS or not self._moments:
+            return None
+        if time.monotonic() - self._moments[0][0] < _ETA_SECONDS:
+            return None
+        return max(0, self._total - self.total_done) / self.rate
+
+    def figures(self) -> dict[str, Any]:
+        """What `state.json` says of the progress."""
+        recall, left = self.running_recall, self.seconds_left
+        return {
+            "done": self.total_done,
+            "errors": self.errors,
+            "questions_per_second": round(self.rate, 2) if self.done else None,
+            "token_recall": None if recall is None else round(recall, 6),
+            "eta_seconds": None if left is None else round(left),
+        }
+
     def add(self, prediction: str, answers: list[str], completion: Completion) -> None:
         """Counts an answer, and shows where the run is when it is time to."""
         self.done += 1
@@ -61,6 +99,7 @@ class Progress:
             self.errors += 1
             self.last_error = completion.error
         self._unscored.append((prediction, answers))
+        self._note_moment()
         if len(self._unscored) >= 4096:
             self._score()
         if time.monotonic() - self._shown_at >= self._every:
@@ -69,20 +108,23 @@ class Progress:
     def show(self) -> None:
         """Shows the current state now."""
         self._score()
-        self._shown_at = time.monotonic()
-        if self._console.is_terminal:
-            self._console.redraw(f"{self._bar()} {self.line()}")
-        else:
-            self._console.say(self.line())
+        self._shown_at = now = time.monotonic()
+        line = self.line()
+        if not self._console.is_terminal:
+            self._console.say(line)
+            return
+        self._console.redraw(f"{self._bar()} {line}")
+        if now - self._logged_at >= _PLAIN_SECONDS:
+            self._logged_at = now
+            log.info("%s", line)
 
     def line(self) -> str:
         """The state as one line of text."""
         seconds = max(time.monotonic() - self._started, 1e-9)
-        rate = self.done / seconds
         of = f"/{self._total}" if self._total is not None else ""
         parts = [
             f"{self._label}: {self.total_done}{of}",
-            f"{rate:.1f} questions/s",
+            f"{self.rate:.1f} questions/s",
             f"{self.tokens / seconds:.0f} tokens/s",
         ]
         if self.errors == self.done:
@@ -93,10 +135,17 @@ class Progress:
             parts.append("nothing scored: no answer of the dataset has a word so far")
         if self.errors:
             parts.append(f"{self.errors} errors")
-        if self._total is not None and rate > 0:
-            left = max(0, self._total - self.total_done)
-            parts.append(f"ETA {format_clock(left / rate)}")
+        if (left := self.seconds_left) is not None:
+            parts.append(f"ETA {format_clock(left)}")
         return "  ".join(parts)
+
+    def _note_moment(self) -> None:
+        """Keeps one moment of each second of the last minute."""
+        now = time.monotonic()
+        if not self._moments or now - self._moments[-1][0] >= 1.0:
+            self._moments.append((now, self.done))
+            while now - self._moments[0][0] > _RATE_SECONDS:
+                self._moments.popleft()
 
     def _score(self) -> None:
         if not self._unscored:

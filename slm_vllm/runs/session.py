@@ -12,7 +12,7 @@ from typing import Any
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.registry import engine_class, engine_factory
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
-from slm_vllm.errors import EngineDiedError, SlmVllmError
+from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.prompting.renderer import PromptRenderer
@@ -29,15 +29,19 @@ from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.dataset_checks import check_datasets, survey_datasets
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
+from slm_vllm.runs.log_tail import last_lines
 from slm_vllm.runs.mode_run import ModeRun
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.prompt_day import prompt_day
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.runs.services import open_services
 from slm_vllm.runs.signals import Interrupted
+from slm_vllm.runs.story import log_start
 from slm_vllm.tracking.launch import open_tracking
 
 log = logging.getLogger(__name__)
+
+_LAST_LINES, _ERRORS_REPEATED = 400, 20
 
 
 def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> list[dict[str, Any]]:
@@ -69,6 +73,7 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
                 raise stop from error
             if isinstance(error, SlmVllmError):
                 log.error("%s", error)
+                session.repeat_engine_errors(error)
                 session.mark_unfinished("failed", error)
                 raise
             log.exception("the run ended with a defect of the program")
@@ -91,7 +96,11 @@ class _Session:
             for config in configs
         ]
         self._services = open_services(options, stack)
-        self._services.log.write_to(self._cells[0].folder.log)
+        first, *others = [cell.folder for cell in self._cells]
+        self._services.log.write_to(first.log)
+        self._services.log.capture(first.engine_log)
+        for folder in others:
+            folder.share_engine_log(first)
         tracking = stack.enter_context(
             open_tracking(
                 self._config.tracking, enabled=options.track, say=self._services.console.say
@@ -107,7 +116,8 @@ class _Session:
         """Writes a phase into the state of every cell that has not ended."""
         for cell in self._cells:
             if cell.state.phase not in ("finished", "failed"):
-                cell.state.update(phase, **_reason(error))
+                figures = cell.progress.figures() if cell.progress else {}
+                cell.state.update(phase, **figures, **_reason(error))
                 if phase != "loading":
                     cell.recorder.stopped(phase)
 
@@ -116,6 +126,14 @@ class _Session:
         signals = self._services.signals
         number = signals.received
         return Interrupted(number) if signals.raised and number is not None else None
+
+    def repeat_engine_errors(self, error: SlmVllmError) -> None:
+        """Tells the run's own log what the engine's log has of an engine's end."""
+        path = self._cells[0].folder.engine_log
+        if isinstance(error, EngineError) and path.exists():
+            found = [line for line in last_lines(path, _LAST_LINES) if "ERROR" in line]
+            for line in found[-_ERRORS_REPEATED:]:
+                log.error("%s: %s", path.name, line)
 
     def run(self) -> list[dict[str, Any]]:
         """See `evaluate`."""
@@ -219,6 +237,7 @@ class _Session:
     ) -> dict[str, Any]:
         config, settings = cell.config, host.settings
         self._services.log.write_to(cell.folder.log)
+        log_start(cell, settings, self._services.device)
         waited: dict[str, float] = {}
         retriever = None
         if cell.searches:

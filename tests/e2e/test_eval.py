@@ -50,9 +50,18 @@ def test_the_retriever_finds_the_gold_document(undisturbed: Path) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_engine_messages_are_in_the_log_only(undisturbed: Path) -> None:
-    log = (undisturbed / "demo_demo_no_context" / "experiment.log").read_text()
-    assert "vLLM" in log or "vllm" in log
+def test_the_log_of_each_run_tells_its_story_and_the_engine_has_one_of_its_own(
+    undisturbed: Path,
+) -> None:
+    for mode in ("no_context", "retriever", "oracle"):
+        folder = undisturbed / f"demo_demo_{mode}"
+        log = (folder / "experiment.log").read_text()
+        assert f"run demo_demo_{mode}: model demo" in log
+        assert f"demo_demo_{mode}: 24/24" in log
+        recall = json.loads((folder / "results.json").read_text())["metrics"]["token_recall"]
+        assert f"token recall {recall['mean']:.3f} [" in log and "finished in" in log
+        assert "Loading safetensors" in (folder / "engine.log").read_text()
+        assert "Loading safetensors" not in log
 
 
 def test_kill_9_in_mid_run_and_the_same_command_gives_the_same_answers(

@@ -41,7 +41,7 @@ def test_output_of_a_child_follows_a_rotation(
     log = tmp_path / "run.log"
     code = "import sys\nfor line in sys.stdin: print(line, end='', flush=True, file=sys.stderr)"
     with OutputCapture() as capture:
-        capture.write_to(log)
+        capture.capture(log)
         with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
             assert child.stdin is not None
             os.write(1, b"small\n")
@@ -63,13 +63,14 @@ def test_a_log_that_cannot_be_rotated_stays_whole(
 
     monkeypatch.setattr(console, "LOG_BYTES", 10)
     monkeypatch.setattr(log_rotation.shutil, "copyfileobj", full)
-    log = tmp_path / "run.log"
+    log, story = tmp_path / "run.log", tmp_path / "story.log"
     with OutputCapture() as capture:
-        capture.write_to(log)
+        capture.write_to(story)
+        capture.capture(log)
         os.write(1, b"a line of output\n")
         capture.keep_small()
         capture.keep_small()
-    text = log.read_text()
-    assert text.startswith("a line of output\n")
+    assert log.read_text() == "a line of output\n"
+    text = story.read_text()
     assert text.count("cannot be rotated (No space left on device)") == 2  # at 10 bytes and at 20
-    assert [path.name for path in tmp_path.iterdir()] == ["run.log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.log", "story.log"]
