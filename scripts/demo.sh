@@ -22,5 +22,5 @@ cat <<EOF
 
 demo: done in $((SECONDS - started)) s. Each mode has a run folder under outputs/ (or your
 --output-dir): results.json holds the figures, predictions.jsonl every question with its answer,
-experiment.log what vLLM said. Next: .venv/bin/slm-vllm --help
+experiment.log what the run did. Next: .venv/bin/slm-vllm --help
 EOF

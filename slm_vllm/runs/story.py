@@ -9,6 +9,7 @@ from typing import Any
 from slm_vllm.amounts import format_clock
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.monitoring.device import Device
+from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.runs.cell import Cell
 from slm_vllm.scoring.metrics import METRICS
 from slm_vllm.version import __version__
@@ -60,23 +61,14 @@ def log_start(cell: Cell, settings: EngineSettings, device: Device) -> None:
 def log_results(results: Mapping[str, Any]) -> None:
     """All figures of a finished run."""
     for name, value in results["metrics"].items():
-        log.info("%s %s", METRICS[name].label if name in METRICS else name, _interval(value))
+        log.info("%s %s", METRICS[name].label if name in METRICS else name, metric_text(value))
     for name, value in results["retrieval"].items():
-        log.info("%s %s", name, _interval(value))
+        log.info("%s %s", name, metric_text(value))
     log.info("counts: %s", _listed(results["counts"]))
     timing = {name: s for name, s in results["timing"].items() if not isinstance(s, dict)}
     log.info("seconds: %s", _listed(timing))
     log.info("throughput: %s", _listed(results["throughput"]))
     log.info("finished in %s", format_clock(results["duration_seconds"]))
-
-
-def _interval(value: Mapping[str, Any]) -> str:
-    low, high = value["ci95"]
-    if value["mean"] is None:
-        return "not measured"
-    if low is None or high is None:
-        return f"{value['mean']:.3f}, n {value['n']}"
-    return f"{value['mean']:.3f} [{low:.3f}, {high:.3f}], n {value['n']}"
 
 
 def _listed(figures: Mapping[str, Any]) -> str:
