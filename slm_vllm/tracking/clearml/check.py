@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Iterator
+from typing import Any
 
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.extras import install_advice
 from slm_vllm.finding import Finding, Status
+from slm_vllm.tracking.clearml.bounded import ask
 from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 
 BOUND_SECONDS = 60.0
@@ -37,27 +37,16 @@ def check_clearml(
     if not clearml_installed():
         fix = install_advice("clearml", "clearml")
         return [*findings, Finding("package", "fail", "not installed", fix)]
-    command = [sys.executable, "-m", "slm_vllm.tracking.clearml.check", project, output_uri or ""]
-    said = ""
-    try:
-        done = subprocess.run(
-            command,
-            env=dict(settings.environment),
-            capture_output=True,
-            text=True,
-            timeout=bound,
-            check=False,
-        )
-        output, said = done.stdout, (done.stderr.strip().splitlines() or [""])[-1][:300]
-    except subprocess.TimeoutExpired as error:
-        output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        output += json.dumps(["answer", "fail", f"none within {bound:.0f} s"]) + "\n"
-    found = [Finding(*json.loads(line)) for line in output.splitlines() if line.startswith("[")]
-    return findings + (found or [Finding("answer", "fail", said or "none")])
+    request = {"project": project, "output_uri": output_uri}
+    answers = ask("check", request, settings.environment, bound)
+    found = [Finding(*finding) for finding in answers.found]
+    if answers.timed_out:
+        found.append(Finding("answer", "fail", f"none within {bound:.0f} s"))
+    return findings + (found or [Finding("answer", "fail", answers.problem or "none")])
 
 
-def _try_all(project: str, output_uri: str | None) -> None:
-    """What the process does; each finding is a line of JSON."""
+def try_all(request: dict[str, Any]) -> Iterator[tuple[str, Status, str]]:
+    """What the process does: the fields of a finding for each thing it tried."""
     from slm_vllm.tracking.clearml.api import ClearMLApi
     from slm_vllm.tracking.clearml.server import check_task
     from slm_vllm.tracking.clearml.storage import check_storage, output_place
@@ -67,24 +56,16 @@ def _try_all(project: str, output_uri: str | None) -> None:
         api = ClearMLApi()
         from clearml import __version__
 
-        _say(name, "ok", f"{api.host}, server {api.server_version}, API {api.api_version}")
-        _say("versions", "ok", f"clearml {__version__}, API {api.api_version}")
+        yield name, "ok", f"{api.host}, server {api.server_version}, API {api.api_version}"
+        yield "versions", "ok", f"clearml {__version__}, API {api.api_version}"
         name = "task"
-        _say(name, "ok", f"{check_task(api, project)} made and deleted")
+        yield name, "ok", f"{check_task(api, request['project'])} made and deleted"
         name = "artifacts"
-        place = output_place(output_uri, api.files_server)
+        place = output_place(request["output_uri"], api.files_server)
         check_storage(place)
-        _say(name, "ok", f"{place}: stored, read back, deleted")
+        yield name, "ok", f"{place}: stored, read back, deleted"
     except SlmVllmError as error:
-        _say(name, "fail", str(error))
+        yield name, "fail", str(error)
     except Exception as error:  # whatever the SDK lets through
         said = " ".join(str(error).split())[:300]
-        _say(name, "fail", f"{type(error).__name__}: {said}")
-
-
-def _say(name: str, status: Status, found: str) -> None:
-    print(json.dumps([name, status, found]), flush=True)
-
-
-if __name__ == "__main__":
-    _try_all(sys.argv[1], sys.argv[2] or None)
+        yield name, "fail", f"{type(error).__name__}: {said}"

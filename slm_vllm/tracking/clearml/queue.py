@@ -1,24 +1,19 @@
-"""Runs handed to a ClearML queue, and their settings read back where an agent runs them.
-
-    python -m slm_vllm.tracking.clearml.queue < request.json
-
-is the bounded process that talks to the server; its answer is one line of JSON.
-"""
+"""Runs handed to a ClearML queue, and their settings read back where an agent runs them."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm_vllm.errors import ConfigError, MissingExtraError, SlmVllmError
 from slm_vllm.tracking.base import TrackerError
+from slm_vllm.tracking.clearml.bounded import ask
 from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 
 if TYPE_CHECKING:
@@ -159,31 +154,28 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
         )
     if not clearml_installed():
         raise MissingExtraError("clearml", "clearml", "A ClearML queue")
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "slm_vllm.tracking.clearml.queue"],
-            input=json.dumps(request),
-            env=dict(settings.environment),
-            capture_output=True,
-            text=True,
-            timeout=BOUND_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    answers = ask("queue", request, settings.environment, BOUND_SECONDS)
+    if answers.timed_out:
         raise TrackerError(
             f"ClearML did not answer within {BOUND_SECONDS:.0f} s; the task may have been made"
-        ) from None
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines:
-        raise TrackerError(f"ClearML could not be asked: {done.stderr.strip()[-300:]}")
-    answer = json.loads(lines[-1])
+        )
+    if not answers.found:
+        raise TrackerError(f"ClearML could not be asked: {answers.problem}")
+    (answer,) = answers.found
     if "error" in answer:
         raise (ConfigError if answer["mendable"] else TrackerError)(answer["error"])
     return dict(answer)
 
 
+def answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the process does."""
+    try:
+        yield _answer(request)
+    except SlmVllmError as error:
+        yield {"error": str(error), "mendable": isinstance(error, ConfigError)}
+
+
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """The work of the process."""
     from slm_vllm.tracking.clearml.api import ClearMLApi
 
     api = ClearMLApi()
@@ -227,16 +219,3 @@ def _enqueue(api: Any, queue: str, task: dict[str, Any]) -> dict[str, str]:
         raise
     url = f"{api.web}/projects/{project}/experiments/{made}"
     return {"name": task["name"], "task": made, "url": url}
-
-
-def main() -> None:
-    """See the module."""
-    try:
-        answer = _answer(json.load(sys.stdin))
-    except SlmVllmError as error:
-        answer = {"error": str(error), "mendable": isinstance(error, ConfigError)}
-    print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()
