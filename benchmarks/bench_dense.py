@@ -42,10 +42,10 @@ def sample_passages(dataset: str, n: int) -> list[str]:
 def bench_encoding(dataset: str, n: int, rounds: int) -> list[dict[str, Any]]:
     from sentence_transformers import SentenceTransformer
 
-    from slm_vllm.retrieval.encoder import DEFAULT_MODEL, Encoder, resolve_model
+    from slm_vllm.retrieval.encoder import DEFAULT_MODEL, Encoder, find_encoder
 
     texts = sample_passages(dataset, n)
-    folder = resolve_model(DEFAULT_MODEL)
+    folder = find_encoder(DEFAULT_MODEL)
     plain = SentenceTransformer(str(folder), device="cpu")
     ours, int8 = Encoder(folder), Encoder(folder, dtype="int8")
 
