@@ -13,7 +13,17 @@ import slm_vllm
 # know one another.
 FLOORS = (
     # Ideas that everything may use.
-    {"amounts", "durable", "extras", "finding", "nearest", "paths", "proxies", "text_table"}
+    {
+        "amounts",
+        "checkout",
+        "durable",
+        "extras",
+        "finding",
+        "nearest",
+        "paths",
+        "proxies",
+        "text_table",
+    }
     | {"types", "version"},
     {"errors"},
     {"plugins"},

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from datetime import date
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+from slm_vllm.checkout import checkout, git_output
 from slm_vllm.config.schema import Config
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring.device import Device
@@ -84,17 +83,9 @@ def _version(package: str) -> str | None:
 
 def _git() -> dict[str, Any] | None:
     """Commit of this project's checkout, None when it is installed from a package."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    root = checkout()
+    if root is None:
         return None
-    try:
-        commit = _git_output(root, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git_output(root, "status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git_output(root: Path, *words: str) -> str:
-    command = ["git", "-C", str(root), *words]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    return answer.stdout.strip()
+    commit = git_output(root, "rev-parse", "HEAD")
+    changed = git_output(root, "status", "--porcelain")
+    return None if commit is None or changed is None else {"commit": commit, "dirty": bool(changed)}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slm_vllm.checkout import checkout, git_output
 from slm_vllm.errors import ConfigError, MissingExtraError, SlmVllmError
 from slm_vllm.tracking.base import TrackerError
 from slm_vllm.tracking.clearml.bounded import ask
@@ -113,17 +112,17 @@ def _parameters(words: Sequence[str]) -> dict[str, str]:
 
 def _script(config: Config, flags: Sequence[str]) -> dict[str, Any]:
     """Code and packages as the agent wants them; without a remote it uses what is installed."""
-    root = Path(__file__).resolve().parents[3]
+    root = checkout()
     script: dict[str, Any] = {
         "binary": f"python{sys.version_info.major}.{sys.version_info.minor}",
         "entry_point": " ".join(["-m", "slm_vllm", "eval", "--queued", *flags]),
         "working_dir": ".",
         "requirements": {},
     }
-    remote = _git(root, "remote", "get-url", "origin") if (root / ".git").exists() else ""
-    if remote:
+    remote = git_output(root, "remote", "get-url", "origin") if root else None
+    if root and remote:
         script["repository"] = re.sub(r"://[^/@]+@", "://", remote)
-        script["version_num"] = _git(root, "rev-parse", "HEAD")
+        script["version_num"] = git_output(root, "rev-parse", "HEAD") or ""
         kind = config.hardware.name
         listed = root / "requirements" / f"{kind if kind in ('cpu', 'v100') else 'cuda'}.txt"
         if listed.is_file():
@@ -131,16 +130,6 @@ def _script(config: Config, flags: Sequence[str]) -> dict[str, Any]:
             pins = [line for line in lines if line.strip() and not line.startswith("#")]
             script["requirements"] = {"pip": "\n".join(pins) + "\n"}
     return script
-
-
-def _git(root: Path, *words: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
 
 
 def _ask(request: dict[str, Any]) -> dict[str, Any]:
