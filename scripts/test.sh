@@ -1,9 +1,17 @@
 #!/usr/bin/env bash
-# Sets .venv up, then runs every check; fails if one of them does. Further words go to pytest,
-# e.g.: bash scripts/test.sh -m 'not e2e'
+# Sets .venv up, then runs every check; fails if one of them does.
+#   bash scripts/test.sh           everything, in two processes and in random order
+#   bash scripts/test.sh --fast    what needs no model, browser or publisher: about a minute
+# Further words go to pytest, e.g. --randomly-seed=N to see an order again.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh || exit
+
+chosen=()
+if [ "${1:-}" = --fast ]; then
+    shift
+    chosen=(-m 'not e2e and not slow')
+fi
 
 failed=()
 check() {
@@ -16,8 +24,10 @@ check mypy --no-error-summary
 
 # Last, so that its summary is the last line; what failed before it is said just above.
 [ ${#failed[@]} -eq 0 ] || printf 'test: FAILED before pytest: %s\n' "${failed[@]}"
-printf 'test: pytest %s\n' "$*"
+# Tests of one group share what takes long to make, so they stay in one process.
+words=(-n 2 --dist loadgroup "${chosen[@]}" "$@")
+printf 'test: pytest %s\n' "${words[*]}"
 code=0
-.venv/bin/python -m pytest "$@" || code=$?
+.venv/bin/python -m pytest "${words[@]}" || code=$?
 [ "$code" -eq 0 ] && [ ${#failed[@]} -gt 0 ] && code=1
 exit "$code"

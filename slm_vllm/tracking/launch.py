@@ -16,6 +16,7 @@ from slm_vllm.tracking.recorder import NullRecorder, Recorder
 from slm_vllm.tracking.registry import AUTOMATIC, tracker_class
 from slm_vllm.tracking.spool import read_spool
 
+PUBLISHER = (sys.executable, "-m", "slm_vllm.tracking.publisher")
 _INTERRUPTED_SECONDS = 10.0
 _KILL_SECONDS = 3.0
 Say = Callable[[str], None]
@@ -151,7 +152,7 @@ def start_publisher(
     """
     # It should be through, and have left word, before its end is forced.
     own = str(max(1.0, bound - 1.0))
-    command = [sys.executable, "-m", "slm_vllm.tracking.publisher", tracker, "--bound", own]
+    command = [*PUBLISHER, tracker, "--bound", own]
     with log.open("a", encoding="utf-8") as file:
         return subprocess.Popen(
             command,

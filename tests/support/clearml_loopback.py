@@ -116,7 +116,7 @@ class Loopback:
 
     def wait_while_stalled(self) -> None:
         if self.stalled:
-            self._release.wait(60)
+            self._release.wait()
 
     @property
     def task(self) -> dict[str, Any]:

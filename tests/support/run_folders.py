@@ -1,24 +1,32 @@
-"""Run folders as `eval` leaves them, made without an engine."""
+"""Run folders as `eval` leaves them, made without an engine by the code that writes them."""
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import polars as pl
-import yaml
 
+from slm_vllm.config.compose import compose_config
+from slm_vllm.config.schema import Config
+from slm_vllm.models.resolve import ResolvedModel
+from slm_vllm.monitoring import memory
+from slm_vllm.monitoring.device import Device
+from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import digest
+from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.predictions import PREDICTIONS_SCHEMA
+from slm_vllm.rundir.state import RunState
+from slm_vllm.runs.manifest import build_manifest
+from slm_vllm.runs.results import RunSummary, RunTiming, build_results
 from slm_vllm.scoring.answers import METRICS
-from slm_vllm.scoring.intervals import estimate_mean
-from slm_vllm.scoring.normalize import SCORING_VERSION
 
 _CONTEXT = {"no_context": "none", "oracle": "oracle", "retriever": "retriever"}
-_PROMPT = {"name": "short_answer", "system": "Answer.", "question_template": "{question}"}
+_PHASES = {"load": 10.0, "generate": 50.0, "score": 0.1}
 
 
 def make_run(
@@ -53,53 +61,48 @@ def make_run(
         peak_rss: In MiB.
         peak_gpu: In MiB.
     """
-    path.mkdir(parents=True)
+    settings = _config(path, model, dataset, mode, retriever, config or {})
     frame = pl.DataFrame(
         [_row(row, number, _CONTEXT[mode]) for number, row in enumerate(rows)],
         schema=PREDICTIONS_SCHEMA,
     )
-    settings = _config(path, model, dataset, mode, retriever, config or {})
-    results = _results(path.name, settings, frame, questions_per_second)
-    manifest = {
-        "slm_vllm": "0.1.0",
-        "created": "2026-01-02T03:04:05+00:00",
-        "config_hash": digest(settings),
-        "prompt_hash": digest({k: v for k, v in settings["prompt"].items() if k != "name"}),
-        "model": {"name": model, "repo": f"org/{model}", "revision": "main"},
-        "dataset": {
-            "path": f"/data/{dataset}.jsonl",
-            "bytes": 1000,
-            "sha256": dataset_hash or digest(dataset),
-        },
-        "engine": {"name": "vllm", "vllm": "0.32.0"},
-        "device": {"kind": "cpu", "name": "Some CPU", "memory_bytes": 1 << 34},
-        "git": None,
-        "packages": {},
+    summary = RunSummary()
+    summary.add(frame)
+    folder = RunFolder(path)
+    folder.open(settings)
+    folder.write_config(settings)
+    frame.write_parquet(path / names.PREDICTIONS)
+    identity = {
+        "path": f"/data/{dataset}.jsonl",
+        "bytes": 1000,
+        "sha256": dataset_hash or digest(dataset),
     }
-    memory = {
-        "unit": "MiB",
-        "peak_rss": peak_rss,
-        "peak_gpu": peak_gpu,
-        "phases": {
-            "load": {"peak_rss": peak_rss / 2, "peak_gpu": peak_gpu},
-            "generate": {"peak_rss": peak_rss, "peak_gpu": peak_gpu},
+    manifest = build_manifest(
+        settings,
+        ResolvedModel(Path(f"/models/{model}"), "hub", f"org/{model}", "main"),
+        Device("cpu", "Some CPU", memory_bytes=1 << 34),
+        identity,
+        {"name": "vllm", "vllm": "0.32.0"},
+    )
+    folder.write_json(names.MANIFEST, manifest)
+    folder.write_json(names.MEMORY, _memory(peak_rss, peak_gpu))
+    rate = questions_per_second
+    results = build_results(
+        settings,
+        summary,
+        rejected=0,
+        timing=RunTiming(_PHASES, {}),
+        throughput={
+            "questions_per_second": rate,
+            "completion_tokens_per_second": None if rate is None else rate * 5,
+            "prompt_tokens_per_second": None if rate is None else rate * 50,
         },
-        "samples": [
-            {"seconds": float(second), "phase": name, "rss": share * peak_rss, "gpu": peak_gpu}
-            for second, (name, share) in enumerate([("load", 0.25), ("load", 0.5), ("generate", 1)])
-        ],
-    }
-    state = {"name": path.name, "pid": 1, "pid_started": 0.0, "phase": phase, "total": len(rows)}
-    frame.write_parquet(path / "predictions.parquet")
-    (path / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    (path / "config.hash").write_text(manifest["config_hash"] + "\n")
-    for name, content in (
-        ("manifest.json", manifest),
-        ("results.json", results),
-        ("memory_usage.json", memory),
-        ("state.json", state),
-    ):
-        (path / name).write_text(json.dumps(content))
+        resumed=0,
+        from_cache=0,
+    )
+    folder.write_json(names.RESULTS, results)
+    RunState(folder, path.name).update(phase, total=frame.height, done=frame.height)
+    folder.close()
     return path
 
 
@@ -129,6 +132,14 @@ def _row(row: Mapping[str, Any], number: int, context: str) -> dict[str, Any]:
     return used
 
 
+@cache
+def _usual() -> dict[str, dict[str, Any]]:
+    words = ["model=custom", "model.name=x", "model.path=x", "dataset=custom", "dataset.name=x"]
+    words += ["dataset.path=x.jsonl", "hardware=cpu", "generation.max_new_tokens=32"]
+    usual: dict[str, dict[str, Any]] = compose_config(words).model_dump(mode="json")
+    return usual
+
+
 def _config(
     path: Path,
     model: str,
@@ -136,63 +147,29 @@ def _config(
     mode: str,
     retriever: str,
     changes: Mapping[str, Mapping[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    settings: dict[str, dict[str, Any]] = {
-        "model": {"name": model, "path": f"org/{model}", "dtype": "auto"},
+) -> Config:
+    own: dict[str, Mapping[str, Any]] = {
+        "model": {"name": model, "path": f"org/{model}"},
         "dataset": {"name": dataset, "kind": "qa_pairs", "path": f"{dataset}.jsonl"},
-        "retriever": {"name": retriever, "kind": "bm25", "top_k": 3, "options": {"k1": 1.5}},
-        "experiment_mode": {"name": mode, "context": _CONTEXT[mode], "max_samples": None},
-        "prompt": copy.deepcopy(_PROMPT),
-        "generation": {"max_new_tokens": 32, "temperature": 0.0},
-        "hardware": {"name": "cpu", "dtype": "auto"},
-        "engine": {"name": "vllm", "max_in_flight": None},
-        "experiment": {"name": path.name, "output_dir": str(path.parent), "seed": 42},
+        "retriever": {"name": retriever, "kind": retriever, "top_k": 3},
+        "experiment_mode": {"name": mode, "context": _CONTEXT[mode]},
+        "experiment": {"name": path.name, "output_dir": str(path.parent)},
     }
-    for section, values in changes.items():
-        settings[section] = {**settings[section], **values}
-    return settings
+    content: dict[str, Any] = dict(_usual())
+    for sections in (own, changes):
+        for section, values in sections.items():
+            content[section] = {**content[section], **values}
+    return Config.model_validate(content)
 
 
-def _results(
-    name: str, settings: dict[str, dict[str, Any]], frame: pl.DataFrame, rate: float | None
-) -> dict[str, Any]:
-    estimates = {metric: estimate_mean(frame[metric]).to_json() for metric in METRICS}
-    unscored = frame["token_recall"].null_count()
-    searches = [json.loads(text) for text in frame["search"].drop_nulls()]
-    names = sorted({key for search in searches for key in search})
-    with_search = settings["experiment_mode"]["context"] == "retriever"
-    return {
-        "name": name,
-        "model": settings["model"]["name"],
-        "dataset": settings["dataset"]["name"],
-        "mode": settings["experiment_mode"]["name"],
-        "retriever": settings["retriever"]["name"] if with_search else None,
-        "scoring_version": SCORING_VERSION,
-        "token_recall": estimates["token_recall"]["mean"],
-        "num_examples": frame.height,
-        "duration_seconds": 60.0,
-        "metrics": estimates,
-        "retrieval": {
-            key: estimate_mean(pl.Series([s[key] for s in searches if key in s])).to_json()
-            for key in names
-        },
-        "counts": {
-            "total": frame.height,
-            "scored": frame.height - unscored,
-            "unscored": unscored,
-            "errors": frame["error"].count(),
-            "truncated": 0,
-            "unterminated_thinking": 0,
-            "without_passage": int((frame["n_passages_used"] == 0).sum()),
-            "rejected": 0,
-            "resumed": 0,
-            "prompt_tokens": int(frame["n_prompt_tokens"].sum()),
-            "completion_tokens": int(frame["n_completion_tokens"].sum()),
-        },
-        "timing": {"load": 10.0, "generate": 50.0, "score": 0.1, "overlapped": {}},
-        "throughput": {
-            "questions_per_second": rate,
-            "completion_tokens_per_second": None if rate is None else rate * 5,
-            "prompt_tokens_per_second": None if rate is None else rate * 50,
-        },
-    }
+def _memory(peak_rss: float, peak_gpu: float | None) -> dict[str, Any]:
+    """What a sampler reports of a process that grows while it answers."""
+    with mock.patch.object(memory, "tree_rss") as tree_rss:
+        sampler = memory.MemorySampler()
+        sampler._gpu = mock.Mock()
+        sampler._gpu.used.return_value = None if peak_gpu is None else int(peak_gpu * memory.MIB)
+        for phase, share in (("load", 0.25), ("load", 0.5), ("generate", 1.0)):
+            tree_rss.return_value = (int(share * peak_rss * memory.MIB), None)
+            with sampler.phase(phase):
+                pass
+        return sampler.report()

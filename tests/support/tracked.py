@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
+from slm_vllm.tracking import launch
+from slm_vllm.tracking.clearml.sync import sync_run
+from slm_vllm.tracking.cursor import read_cursor
 from slm_vllm.tracking.launch import open_tracking, start_publisher, wait_for
 from slm_vllm.tracking.recorder import Recorder
 from support.clearml_loopback import Loopback
+
+UNHURRIED = 3600.0
+"""Seconds: a bound where none is the subject. What is waited for is said by the publisher."""
 
 POINTS = [(10, 0.25), (70, 0.5), (150, 0.5)]
 
@@ -78,6 +87,40 @@ def assert_everything_is_there(server: Loopback) -> None:
     assert "bm25" in json.dumps(task["hyperparams"])
 
 
+def publish(folder: Path) -> subprocess.Popen[str]:
+    """Starts a publisher of a run folder, for the server that the environment names."""
+    process = start_publisher("clearml", UNHURRIED, os.environ, folder / "log.txt")
+    assert process.stdin is not None
+    process.stdin.write(f"{folder}\n")
+    process.stdin.flush()
+    return process
+
+
+def sync(folder: Path, say: Callable[[str], None] = lambda line: None) -> bool:
+    """`clearml sync` that takes the time it needs."""
+    return sync_run(folder, UNHURRIED, say)
+
+
+def until_noted(folder: Path) -> str:
+    """Waits until the folder's publisher leaves word of a problem."""
+    pause = threading.Event()
+    while True:
+        cursor = read_cursor(folder / "tracking" / "clearml.json")
+        if cursor is not None and cursor.problem:
+            return cursor.problem
+        pause.wait(0.05)
+
+
+def end_when_noted(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Lets bounds run out when the publisher has left word, whatever time that takes it."""
+
+    def wait(process: subprocess.Popen[str], bound: float) -> bool:
+        until_noted(folder)
+        return wait_for(process, 0.0)
+
+    monkeypatch.setattr(launch, "wait_for", wait)
+
+
 def kill_publisher_at(
     server: Loopback, folder: Path, number: int, *, may_end: bool = False
 ) -> None:
@@ -89,8 +132,7 @@ def kill_publisher_at(
         number: Of the request.
         may_end: It may have less to say than that.
     """
-    environment = os.environ | server.environment()
-    process = start_publisher("clearml", 60, environment, folder / "log.txt")
+    process = publish(folder)
     answered = 0
 
     def kill(endpoint: str) -> None:
@@ -101,9 +143,6 @@ def kill_publisher_at(
             process.wait()
 
     server.after = kill
-    assert process.stdin is not None
-    process.stdin.write(f"{folder}\n")
-    process.stdin.flush()
-    delivered = wait_for(process, 60)
+    delivered = wait_for(process, UNHURRIED)
     server.after = lambda endpoint: None
     assert process.returncode == -signal.SIGKILL or (may_end and delivered)

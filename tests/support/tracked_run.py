@@ -13,7 +13,10 @@ from slm_vllm.config.compose import compose_config
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
+from slm_vllm.tracking import launch
+from support.eager_publisher import PROGRAM
 from support.fake_engine import FakeEngine
+from support.tracked import UNHURRIED
 
 
 def main() -> None:
@@ -24,6 +27,9 @@ def main() -> None:
         if number == term_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    # Also a run that is stopped waits until everything is told, however slow the machine.
+    launch._INTERRUPTED_SECONDS = UNHURRIED
+    launch.PUBLISHER = PROGRAM
     engine = FakeEngine(on_answer=stop)
     try:
         evaluate(

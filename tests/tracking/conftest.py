@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
+from slm_vllm.tracking import launch
 from support.clearml_loopback import Loopback
+from support.eager_publisher import PROGRAM
+from support.tracked import UNHURRIED
+
+
+@pytest.fixture(autouse=True)
+def publisher_that_does_not_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "PUBLISHER", PROGRAM)
 
 
 @pytest.fixture
@@ -66,6 +74,7 @@ def config(run_folder: Path) -> Callable[..., Any]:
                 "hardware=cpu",
                 "experiment.name=tracked",
                 f"experiment.output_dir={run_folder.parent}",
+                f"tracking.close_timeout={UNHURRIED}",
                 *words,
             ]
         )

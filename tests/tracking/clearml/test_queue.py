@@ -16,10 +16,11 @@ from slm_vllm.errors import ConfigError
 from slm_vllm.tracking.clearml.arrange import TASK_VARIABLE
 from slm_vllm.tracking.clearml.queue import take_settings
 from slm_vllm.tracking.clearml.settings import find_clearml
-from slm_vllm.tracking.clearml.sync import sync_run
 from slm_vllm.tracking.cursor import Cursor, load_cursor, save_cursor
 from support.clearml_loopback import Loopback
-from support.tracked import record
+from support.tracked import record, sync
+
+pytestmark = pytest.mark.slow
 
 RUN = ["--model", "demo", "--dataset", "demo", "--samples", "3"]
 
@@ -140,9 +141,9 @@ def test_results_arrive_in_the_task_of_the_queue(
     monkeypatch.setenv(TASK_VARIABLE, queued["id"])
     record(run_folder, config())
     said: list[str] = []
-    assert sync_run(run_folder, 60, said.append), said
+    assert sync(run_folder, said.append), said
     monkeypatch.delenv(TASK_VARIABLE)
-    assert sync_run(run_folder, 60, said.append)
+    assert sync(run_folder, said.append)
     assert queues.task["status"] == "completed"  # there is no other task
     assert "results" in queues.artifacts() and queued["id"] in said[0]
     assert queues.task["script"] == script and parameters(queues.task) == given
