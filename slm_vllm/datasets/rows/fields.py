@@ -147,10 +147,6 @@ class FieldNames:
         """Whether an object is a row, or something that rows are unfolded from, by its keys."""
         return self.find(value).has("question") or any(_folded(key) in _UNFOLDED for key in value)
 
-    def is_named(self, name: str) -> bool:
-        """Whether a column of this name holds a field."""
-        return bool(self.find((name,)).columns)
-
     def require(self, path: str, columns: tuple[str, ...], found_as: str) -> None:
         """Checks that the columns of a file hold questions, and answers where it seems to have any.
 
