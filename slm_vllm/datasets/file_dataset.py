@@ -30,6 +30,7 @@ DUPLICATE = "duplicate question_id"
 
 _REASONS_SHOWN = 3
 _LOSSES_APART = 20
+_DEEPEST = 100
 _METADATA = json.JSONEncoder(ensure_ascii=False, default=str, allow_nan=False)
 
 
@@ -172,9 +173,11 @@ class FileDataset(BaseDataset):
         for record in self.records(path, form, with_documents):
             try:
                 row = self.row(record, with_documents)
-            except ValueProblem as problem:
+            except (ValueProblem, RecursionError) as problem:
+                deep = isinstance(problem, RecursionError)
+                reason = "values nested too deeply" if deep else str(problem)
                 asked = self.names.find(record.value).value(record.value, "question")
-                self.reject(record.place.rejected(path, str(problem), str(asked or "")))
+                self.reject(record.place.rejected(path, reason, str(asked or "")))
             else:
                 row.path = path
                 yield row
@@ -279,14 +282,14 @@ def _encoded(metadata: dict[str, Any]) -> str:
         return _METADATA.encode(_plain(metadata))
 
 
-def _plain(value: Any) -> Any:
-    """Brings a value to what JSON has: no NaN, no keys but texts."""
-    if isinstance(value, float) and not math.isfinite(value):
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Brings a value to what JSON has: no NaN, no keys but texts, no endless nesting."""
+    if (isinstance(value, float) and not math.isfinite(value)) or depth > _DEEPEST:
         return None
     if isinstance(value, Mapping):
-        return {str(key): _plain(kept) for key, kept in value.items()}
+        return {str(key): _plain(kept, depth + 1) for key, kept in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, depth + 1) for item in value]
     return value
 
 

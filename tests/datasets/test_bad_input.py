@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from slm_vllm.datasets.inspection import check_dataset
 from slm_vllm.datasets.registry import open_dataset, sniff_kind
 from slm_vllm.errors import ConfigError, DataError, MissingExtraError
 from support.dataset_samples import jsonl, nq_row, read, simple_qa_csv, simple_qa_row, write
@@ -230,3 +231,20 @@ def test_zstandard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(read(write(path, content))[0]) == 3
     with pytest.raises(DataError, match="truncated or corrupt|damaged"):
         read(write(path, zstandard.compress(jsonl(pairs(3)))[:-8]), "qa_pairs")
+
+
+@pytest.mark.parametrize("depth", [100, 450, 900, 5000])
+@pytest.mark.parametrize("field", ["answer", "context", "documents", "note"])
+def test_values_nested_without_end_cost_their_row_at_most(
+    field: str, depth: int, tmp_path: Path
+) -> None:
+    deep = "[" * depth + "NaN" + "]" * depth
+    row = f'{{"question": "q", "{field}": {deep}}}\n'.encode()
+    report = check_dataset(str(write(tmp_path / "a.jsonl", row + jsonl(pairs(1)))))
+    assert report.rows + report.rejected == 2
+
+
+@pytest.mark.parametrize("url", ["http://a.example/b.jsonl", "S3://bucket/b.jsonl"])
+def test_urls_that_are_not_read(url: str) -> None:
+    with pytest.raises(DataError, match="only s3:// and hf://.*Download"):
+        open_dataset(None, url)

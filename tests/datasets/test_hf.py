@@ -66,3 +66,23 @@ def test_network_failure_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(pl, "scan_parquet", unreachable)
     with pytest.raises(DataError, match="error sending request.*HF_TOKEN.*local path"):
         list(open_dataset(None, "hf://datasets/a/b/train.parquet").scan())
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
+def test_remote_files_are_read_as_text_and_only_the_columns_of_use(
+    name: str, tmp_path: Path
+) -> None:
+    frame = pl.DataFrame({"query": ["q1", "q2"], "target": ["007", "1.10"], "other": ["x", "y"]})
+    path = tmp_path / name
+    if name == "a.parquet":
+        frame.write_parquet(path)
+    elif name == "a.jsonl":
+        frame.write_ndjson(path)
+    else:
+        frame.write_csv(path, separator="\t" if name == "a.tsv" else ",")
+    columns = {"question": "query", "answers": "target"}
+    # polars opens file:// as it opens hf://, and no network is needed.
+    dataset = open_dataset("hf", f"file://{path}", options={"columns": columns})
+    rows = pl.concat(dataset.scan()).to_dicts()
+    assert [row["answers"] for row in rows] == [["007"], ["1.10"]]
+    assert [row["metadata"] for row in rows] == ["{}", "{}"]

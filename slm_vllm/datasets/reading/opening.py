@@ -31,6 +31,10 @@ def require_file(path: str | Path) -> Path:
         DataError: It is missing (the nearest names of its folder are given), a folder, a pipe,
             empty, or not readable.
     """
+    if "://" in str(path):
+        raise DataError(
+            f"{path}: of URLs only s3:// and hf:// are read. Download the file and give its path."
+        )
     file = Path(path)
     try:
         mode = file.stat().st_mode
