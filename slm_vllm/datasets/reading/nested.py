@@ -24,7 +24,7 @@ def unfolded(value: Any) -> Iterator[Any]:
         around = {key: kept for key, kept in value.items() if key != "paragraphs"}
         for paragraph in paragraphs:
             yield from _questions(paragraph, around)
-    elif _holds_questions(value):
+    elif _holds_questions(value) and any(value.get(key) for key in _QUESTIONS):
         yield from _questions(value, {})
     else:
         yield value

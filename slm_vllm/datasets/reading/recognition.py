@@ -81,11 +81,21 @@ def refuse_foreign(path: str, head: bytes) -> None:
             f"iconv -f {source} -t UTF-8 '{path}' > converted"
         )
     text = head.rstrip(b"\0")
-    if len(text.translate(None, _CONTROLS)) < 0.95 * len(text):
+    controls = 1 - len(text.translate(None, _CONTROLS)) / len(text)
+    if controls > (0.2 if _is_utf8(text) else 0.03):
         raise DataError(
             f"{path} holds binary data of a kind that is not known here (it begins with "
             f"{head[:8].hex(' ')}). {_EXPORT}"
         )
+
+
+def _is_utf8(head: bytes) -> bool:
+    """Whether the beginning of a file is UTF-8; its last character may be cut off."""
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start > len(head) - 4
+    return True
 
 
 def _name_of(head: bytes) -> tuple[str, str] | None:
