@@ -34,6 +34,9 @@ FILES = {
     "a.jsonl.gz": gzip.compress(jsonl(ROWS)),
     "a.json": json.dumps(ROWS, indent=1).encode(),
     "data.json": json.dumps({"n": 2, "fragen": ROWS}).encode(),
+    "frame.json": json.dumps(
+        {name: {str(n): row[name] for n, row in enumerate(ROWS)} for name in ROWS[0]}
+    ).encode(),
 }
 
 
@@ -62,6 +65,12 @@ def test_text_stays_text(delimiter: str, kind: str | None, tmp_path: Path) -> No
     path = write(tmp_path / "a.csv.bz2", bz2.compress(content.encode()))
     rows, _ = read(path, kind, columns={"question": "query", "answers": "target"})
     assert [row["answers"] for row in rows] == [[text] for text in answers]
+
+
+def test_columns_that_nobody_knows_are_still_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "frame.json", FILES["frame.json"])
+    with pytest.raises(DataError, match="json with the columns frage, loesung, text, nr, stufe"):
+        read(path)
 
 
 def test_a_way_through_lists(tmp_path: Path) -> None:
