@@ -16,8 +16,8 @@ class AdaptiveLimit:
     A round is as many answers as the limit allows at once. What was sent under an earlier limit is
     not counted. Where twice as many bring no more, they only wait at the server: the limit goes
     back, and is tried again after some rounds. A complaint (429, 503, a time-out) halves it, once
-    for all requests that were under way together, and from then on it grows by one a round, as TCP
-    does it.
+    for all requests that were under way together; from then on it grows by one a round, and each
+    further complaint takes a quarter of it.
 
     Args:
         start: The limit at the beginning.
@@ -58,7 +58,7 @@ class AdaptiveLimit:
         self._answers += 1
         if self._answers == self._skip:
             self._since = self._clock()
-        if self._answers >= self._skip + max(self.limit, _FEWEST):
+        if self._answers >= self._skip + self._round:
             self._end_round()
 
     def refused(self, number: int) -> bool:
@@ -66,7 +66,8 @@ class AdaptiveLimit:
         self.in_flight -= 1
         if number <= self._ignored_before:
             return False
-        self.limit = max(1, self.limit // 2)
+        # The first time it may have doubled to twice what the server takes; later it was near.
+        self.limit = max(1, self.limit * 3 // 4 if self._complained else self.limit // 2)
         self._complained = True
         self._ignored_before = self._sent
         self._begin()
@@ -76,13 +77,17 @@ class AdaptiveLimit:
         """A request came back with what says nothing about load."""
         self.in_flight -= 1
 
+    @property
+    def _round(self) -> int:
+        return self.limit if self._complained else max(self.limit, _FEWEST)
+
     def _begin(self, skip: int = 0) -> None:
         self._skip, self._answers = skip, 0
         self._since = self._clock()
         self._is_used = False
 
     def _end_round(self) -> None:
-        rate = max(self.limit, _FEWEST) / max(self._clock() - self._since, 1e-9)
+        rate = self._round / max(self._clock() - self._since, 1e-9)
         if not self._is_used:
             # A limit that is not used says nothing about what the server can take.
             self._begin()

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from slm_vllm.engines.openai_answers import shortened, whole
+
 # The same length under the names that vLLM, llama.cpp, LM Studio, TGI, OpenRouter and others give
 # it, in their cards and one level down (llama.cpp's `meta`).
 _LENGTHS = (
@@ -71,11 +73,11 @@ def find_model(
         found = {str(card[key]) for key in ("id", "root", "name", "model") if card.get(key)}
         if (wanted in found) if wanted else (found & set(names)):
             name = card.get("id") or card.get("name") or card.get("model")
-            return Served(str(name), _context_length(card), _make(card))
+            return Served(whole(str(name)), _context_length(card), _make(card))
     listed = ", ".join(str(card.get("id") or card.get("name")) for card in cards) or "nothing"
     asked = wanted or " or ".join(dict.fromkeys(names))
     raise Unusable(
-        f"{url}: serves {listed}, not {asked}. If one of them is the model of this run, name it "
+        f"{url}: serves {shortened(listed)}, not {asked}. If one of them is the model of this run, name it "
         "with engine.served_model=NAME"
     )
 

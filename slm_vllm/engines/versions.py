@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,6 +16,7 @@ from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import close_names
 
 Release = tuple[int, int, int]
+PromptMaker = Callable[[list[int]], Any]
 
 # The same argument under the name that other releases have for it.
 RENAMED = {
@@ -100,6 +101,20 @@ def _similar(name: str, available: Collection[str]) -> str:
     if not close:
         return "The fields of vllm.EngineArgs are its arguments"
     return f"Similar ones that it has: {', '.join(close)}"
+
+
+def prompt_maker() -> PromptMaker:
+    """What makes a prompt of token ids in the form that the installed vLLM wants.
+
+    From 0.27 on engines want the renderer's form and warn of any other; 0.9.2 knows no such form.
+    """
+    try:
+        from vllm.inputs.engine import tokens_input
+    except ImportError:
+        from vllm import TokensPrompt
+
+        return lambda token_ids: TokensPrompt(prompt_token_ids=token_ids)
+    return lambda token_ids: tokens_input(token_ids)
 
 
 def kv_cache_tokens(llm: Any) -> int | None:

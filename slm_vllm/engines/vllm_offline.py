@@ -33,7 +33,13 @@ from slm_vllm.engines.settings import (
     sampling_arguments,
     vllm_arguments,
 )
-from slm_vllm.engines.versions import free_device, kv_cache_tokens, shut_down
+from slm_vllm.engines.versions import (
+    PromptMaker,
+    free_device,
+    kv_cache_tokens,
+    prompt_maker,
+    shut_down,
+)
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
 from slm_vllm.monitoring.device import detect_device
@@ -52,6 +58,7 @@ class VllmEngine(BaseEngine):
         self._llm: Any = None
         self._tokenizer: Any = None
         self._sampling: Any = None
+        self._prompt_of: PromptMaker
 
     @classmethod
     def import_ahead(cls) -> None:
@@ -77,6 +84,7 @@ class VllmEngine(BaseEngine):
                 less.append(self._take_less(error, len(less)))
         self._tokenizer = self._llm.get_tokenizer()
         self._sampling = _sampling_parameters(self._settings)
+        self._prompt_of = prompt_maker()
         details = {"vllm": vllm.__version__, "arguments": arguments, "left_out": left_out}
         details["kv_cache_tokens"] = kv_cache_tokens(self._llm)
         if less:
@@ -112,14 +120,12 @@ class VllmEngine(BaseEngine):
         self, source: Prefetcher[GenerationRequest], in_flight: set[str]
     ) -> Iterator[Completion]:
         """Hands requests over up to the window; yields those that the engine refuses."""
-        from vllm import TokensPrompt
-
         while len(in_flight) < self._settings.window:
             # With work in hand there is no waiting: the next step goes on without them.
             request = source.take(wait=not in_flight)
             if request is None:
                 return
-            prompt = TokensPrompt(prompt_token_ids=request.prompt_token_ids)
+            prompt = self._prompt_of(request.prompt_token_ids)
             try:
                 self._llm.llm_engine.add_request(request.request_id, prompt, self._sampling)
             except ValueError as error:

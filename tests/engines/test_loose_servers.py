@@ -16,6 +16,7 @@ from slm_vllm.config.schema import GenerationConfig, HardwareConfig
 from slm_vllm.engines import openai_engine
 from slm_vllm.engines.openai_answers import Failed, failure_of, read_completion, read_json
 from slm_vllm.engines.openai_engine import OpenAIEngine
+from slm_vllm.engines.openai_models import Unusable, find_model
 from slm_vllm.engines.server_pool import RetryPolicy
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import EngineError
@@ -49,10 +50,6 @@ def asked(count: int) -> list[GenerationRequest]:
         GenerationRequest(f"r{i}", [i, 7], [{"role": "user", "content": str(i)}])
         for i in range(count)
     ]
-
-
-class Told(list[str]):
-    """What the user was told."""
 
 
 def ask(
@@ -239,8 +236,6 @@ def test_a_short_context_is_refused_at_the_start_however_it_is_spelt(more: Any) 
 
 @pytest.mark.parametrize("value", [None, 0, -5, "many", True, [], 1e400])
 def test_a_context_length_that_is_none_refuses_nothing(value: Any) -> None:
-    from slm_vllm.engines.openai_models import find_model
-
     card = PLAIN_CARD | {"context_length": value, "meta": {"n_ctx": value}}
     assert find_model("u", [card], ["tiny"], None).max_model_len is None
 
@@ -421,6 +416,12 @@ def test_winding_down_drops_what_waits_at_the_server(monkeypatch: pytest.MonkeyP
             assert {answer.error for answer in answers} == {None}
             gate.set()
             assert len(list(engine.stream(asked(3)))) == 3
+
+
+def test_names_in_a_list_of_models_fit_utf8() -> None:
+    with pytest.raises(Unusable, match="serves \ufffd, not tiny"):
+        find_model("u", [{"id": "\ud83d"}], ["tiny"], None)
+    assert find_model("u", [{"id": "\ud83d", "root": "tiny"}], ["tiny"], None).name == "\ufffd"
 
 
 JSON = st.recursive(

@@ -74,6 +74,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setattr(vllm_offline, "engine_argument_names", lambda: known)
         monkeypatch.setattr(vllm_offline, "free_device", lambda kind: None)
         monkeypatch.setattr(vllm_offline, "_sampling_parameters", lambda settings: None)
+        monkeypatch.setattr(vllm_offline, "prompt_maker", lambda: list)
         monkeypatch.setattr(os, "environ", dict(os.environ))
         return VllmEngine(settings).start()
 
