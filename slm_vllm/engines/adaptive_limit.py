@@ -16,8 +16,8 @@ class AdaptiveLimit:
     A round is as many answers as the limit allows at once. What was sent under an earlier limit is
     not counted. Where twice as many bring no more, they only wait at the server: the limit goes
     back, and is tried again after some rounds. A complaint (429, 503, a time-out) halves it, once
-    for all requests that were under way together; from then on it grows by one a round, and each
-    further complaint takes a quarter of it.
+    for all requests that were under way together; from then on it grows by one a round, rests below
+    what was refused, and each further complaint takes a quarter of it.
 
     Args:
         start: The limit at the beginning.
@@ -33,6 +33,7 @@ class AdaptiveLimit:
         self._sent = 0
         self._ignored_before = 0
         self._complained = False
+        self._refused_at = 0
         self._is_used = False
         self._proven = 0  # the limit to go back to, while a larger one is tried
         self._rate = 0.0  # of answers under it
@@ -66,9 +67,10 @@ class AdaptiveLimit:
         self.in_flight -= 1
         if number <= self._ignored_before:
             return False
+        self._refused_at = self.limit
         # The first time it may have doubled to twice what the server takes; later it was near.
         self.limit = max(1, self.limit * 3 // 4 if self._complained else self.limit // 2)
-        self._complained = True
+        self._complained, self._rest = True, _REST
         self._ignored_before = self._sent
         self._begin()
         return True
@@ -90,6 +92,9 @@ class AdaptiveLimit:
         rate = self._round / max(self._clock() - self._since, 1e-9)
         if not self._is_used:
             # A limit that is not used says nothing about what the server can take.
+            self._begin()
+        elif self._complained and self._rest and self.limit + 1 >= self._refused_at:
+            self._rest -= 1
             self._begin()
         elif self._complained:
             self.limit = min(self.limit + 1, self._most)

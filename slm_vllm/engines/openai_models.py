@@ -77,8 +77,8 @@ def find_model(
     listed = ", ".join(str(card.get("id") or card.get("name")) for card in cards) or "nothing"
     asked = wanted or " or ".join(dict.fromkeys(names))
     raise Unusable(
-        f"{url}: serves {shortened(listed)}, not {asked}. If one of them is the model of this run, name it "
-        "with engine.served_model=NAME"
+        f"{url}: serves {shortened(listed)}, not {asked}. If one of them is the model of this "
+        "run, name it with engine.served_model=NAME"
     )
 
 
