@@ -412,7 +412,7 @@ def test_winding_down_drops_what_waits_at_the_server(monkeypatch: pytest.MonkeyP
             engine.start()
             threading.Thread(target=lambda: waiting.wait(60) and engine.wind_down()).start()
             answers = list(engine.stream(asked(200)))
-            assert 0 < len(answers) < 200
+            assert 0 < len(answers) <= 5  # and none of those that wait
             assert {answer.error for answer in answers} == {None}
             gate.set()
             assert len(list(engine.stream(asked(3)))) == 3

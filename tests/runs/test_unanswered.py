@@ -88,7 +88,7 @@ class SilentEngine(FakeEngine):
         for number, completion in enumerate(super().stream(requests)):
             if number == 3:
                 threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGTERM)).start()
-                self.told.wait()
+                assert self.told.wait(60), "nobody told it to wind down"
                 return
             yield completion
 
