@@ -138,9 +138,10 @@ def test_a_signal_drains_and_says_128_plus_its_number(
     with pytest.raises(Interrupted) as stopped:
         run(config, FakeEngine(on_answer=stop))
     assert stopped.value.exit_code == 128 + signum
-    assert json.loads((folder(config) / "state.json").read_text())["phase"] == "interrupted"
     kept = len((folder(config) / "predictions.jsonl").read_text().splitlines())
     assert 4 <= kept < 10
+    state = json.loads((folder(config) / "state.json").read_text())
+    assert (state["phase"], state["done"]) == ("interrupted", kept)
     rest = FakeEngine()
     run(config, rest)
     assert len(rest.asked) == 10 - kept
