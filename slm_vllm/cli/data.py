@@ -210,6 +210,6 @@ def _presence(entry: Any) -> str:
     if entry.path is None:
         return "(each run gives a path)"
     if "://" in entry.path:
-        return entry.path
+        return str(entry.path)
     size = entry.size
     return f"{entry.path}  {'missing' if size is None else format_size(size)}"

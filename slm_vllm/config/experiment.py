@@ -6,12 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slm_vllm.config.shorthand import (
-    choice_override,
-    dataset_override,
-    model_override,
-    quoted,
-)
+from slm_vllm.config.overrides import quoted
+from slm_vllm.config.shorthand import choice_override, dataset_override, model_override
 from slm_vllm.errors import ConfigError
 
 # Settings with a name of their own, and the key that each sets.

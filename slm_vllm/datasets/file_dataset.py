@@ -299,7 +299,8 @@ def _lists(values: Sequence[Sequence[Any]], column: str) -> pl.Series:
     assert isinstance(dtype, pl.List)
     flat = [item for items in values for item in items]
     if not flat:
-        return pl.Series(column, [[]], dtype=dtype).new_from_index(0, len(values))
+        empty: pl.Series = pl.Series(column, [[]], dtype=dtype).new_from_index(0, len(values))
+        return empty
     if isinstance(dtype.inner, pl.Struct):
         fields = {field.name: [item[field.name] for item in flat] for field in dtype.inner.fields}
         items = pl.DataFrame(fields, schema=dict(dtype.inner)).to_struct(column)

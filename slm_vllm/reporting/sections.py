@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from slm_vllm.reporting.axes import number
-from slm_vllm.reporting.config_diff import NOT_SET, Difference, config_differences, flat_settings
+from slm_vllm.reporting.config_diff import Difference, config_differences, flat_settings
 from slm_vllm.reporting.drawing import PAGE, to_svg
 from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.reporting.figures import Figure
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_view import RunView
+from slm_vllm.rundir.settings import NOT_SET
 from slm_vllm.scoring.metrics import MAIN, METRICS, in_tables
 
 _COUNTS = {

@@ -224,4 +224,5 @@ def _write_postings(
 
 
 def _map(path: Path) -> NDArray[Any]:
-    return np.load(path, mmap_mode="r")
+    mapped: NDArray[Any] = np.load(path, mmap_mode="r")
+    return mapped

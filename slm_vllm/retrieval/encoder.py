@@ -177,7 +177,7 @@ class Encoder:
 
     def dimension(self) -> int:
         """Length of the vectors."""
-        return self.encode(["."]).shape[1]
+        return int(self.encode(["."]).shape[1])
 
     def close(self) -> None:
         """Frees the model and the GPU memory it took."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from slm_vllm.config.compose import compose_config
+from slm_vllm.config.overrides import quoted
 from slm_vllm.config.schema import Config
-from slm_vllm.config.shorthand import choice_override, dataset_override, model_override, quoted
+from slm_vllm.config.shorthand import choice_override, dataset_override, model_override
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.rundir.contents import Results, State, Throughput
 from slm_vllm.rundir.files import (

@@ -27,7 +27,8 @@ def answer_length(answers: pl.Series) -> pl.Series:
         .group_by("row", maintain_order=True)
         .agg(pl.col("words").filter(pl.col("words") > 0).min())
     )
-    return lengths["words"].cast(pl.Int64)
+    shortest: pl.Series = lengths["words"].cast(pl.Int64)
+    return shortest
 
 
 def bin_labels(values: pl.Series, bins: Bins) -> pl.Series:

@@ -249,7 +249,7 @@ class _Upload:
             self._progress.add(bytes_transferred)
             self._runner.check()
 
-        class Blocks(ReadFileChunk):
+        class Blocks(ReadFileChunk):  # type: ignore[misc]
             """Gives more than urllib3's 16 KiB at a time, each of which costs a turn of the GIL."""
 
             def read(self, amount: int | None = None) -> bytes:

@@ -79,9 +79,10 @@ def _without_needless_blanks(text: str) -> str:
     words = words[_class_of(codes[words + 2]) & _APOSTROPHE != 0].tolist()  # n't
     words += blanks[after & _APOSTROPHE != 0].tolist()
     keep[[at for at in words if _CONTRACTION.match(text, at)]] = False
-    if codes.itemsize == 1:
-        return codes[keep].tobytes().decode("ascii")
-    return codes[keep].tobytes().decode("utf-32-le", "surrogatepass")
+    kept: bytes = codes[keep].tobytes()
+    return (
+        kept.decode("ascii") if codes.itemsize == 1 else kept.decode("utf-32-le", "surrogatepass")
+    )
 
 
 def _class_of(codes: _Codes) -> npt.NDArray[np.uint8]:
