@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from slm_vllm.rundir.files import read_manifest
 from slm_vllm.tracking import launch
 from slm_vllm.tracking.clearml.sync import sync_run
 from slm_vllm.tracking.cursor import read_cursor
@@ -45,10 +46,9 @@ class Memory:
     gpu_bytes: int | None = None
 
 
-def play(recorder: Any, config: Any) -> None:
+def play(recorder: Any, folder: Path, config: Any) -> None:
     """What a run says, in its order."""
-    manifest = {"command": ["slm-vllm", "eval"], "packages": {"vllm": "0"}, "git": None}
-    recorder.started(config, manifest, 150)
+    recorder.started(config, read_manifest(folder), 150)
     for done, recall in POINTS:
         recorder.progress(StepProgress(done, done * 5, recall), Memory)
     recorder.finished()
@@ -58,7 +58,7 @@ def record(folder: Path, config: Any) -> None:
     """Writes the spool with a clock that makes every point count."""
     moments = iter(range(0, 1000, 5))
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    play(Recorder(folder, clock=lambda: float(next(moments))), config)
+    play(Recorder(folder, clock=lambda: float(next(moments))), folder, config)
 
 
 def tracked(folder: Path, config: Any, **options: Any) -> list[str]:
@@ -66,14 +66,14 @@ def tracked(folder: Path, config: Any, **options: Any) -> list[str]:
     said: list[str] = []
     options = {"enabled": True, "say": said.append, **options}
     with open_tracking(config.tracking, **options) as tracking:
-        play(tracking.recorder(folder), config)
+        play(tracking.recorder(folder), folder, config)
     return said
 
 
 def assert_everything_is_there(server: Loopback) -> None:
     task = server.task
     assert (task["name"], task["status"], task["type"]) == ("tracked", "completed", "testing")
-    assert {"demo", "retriever", "bm25"} <= set(task["tags"])
+    assert {"demo", "retriever", "bm25"} <= set(task["tags"]), task["tags"]
     assert server.repeated() == []
     values = server.scalars()
     running = {k[2]: v for k, v in values.items() if k[0] == "Token recall"}
