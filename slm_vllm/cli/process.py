@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 
+from slm_vllm.errors import reason_of
 from slm_vllm.paths import home
 from slm_vllm.proxies import ask_loopback_directly
 
@@ -45,9 +46,18 @@ def give_up_output() -> None:
 def describe(error: OSError) -> str:
     """One line for an error of the operating system that nothing nearer has explained."""
     place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-    said = error.strerror or str(error) or type(error).__name__
+    said = reason_of(error)
+    if error.errno == errno.ENOENT and not place and not _has_folder():
+        return "the folder that this was started in has been removed. Change to another"
     advice = _ADVICE.get(error.errno or 0)
     return f"{place}{said}{f'. {advice}' if advice else ''}"
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def _open_descriptors() -> None:

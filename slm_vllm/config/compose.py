@@ -26,7 +26,7 @@ from slm_vllm.config.overrides import (
 )
 from slm_vllm.config.schema import Config
 from slm_vllm.config.section import Section
-from slm_vllm.errors import ConfigError
+from slm_vllm.errors import ConfigError, reason_of
 from slm_vllm.nearest import nearest
 from slm_vllm.paths import expanded
 
@@ -67,7 +67,9 @@ def read_choice(path: Path) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({reason_of(error)})") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys with values, such as 'name: {path.stem}'")
@@ -129,6 +131,8 @@ def compose_raw(
         raise ConfigError(f"A configuration file is not valid YAML: {error}") from None
     except Exception as error:  # Hydra and OmegaConf let those of Python and the disk through
         said = _first_lines(error) or type(error).__name__
+        if any("${" in word for word in words):
+            said += ". Where ${ is meant as these two characters, write \\${"
         raise ConfigError(f"The configuration cannot be composed: {said}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}

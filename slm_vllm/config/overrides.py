@@ -89,12 +89,13 @@ def _as_typed(key: str, value: str, *, is_text: bool) -> str:
     readable, means_itself = _read(value)
     if readable and (means_itself or not is_text):
         return value
-    if not is_text and value.lstrip()[:1] in ("[", "{"):
-        example = (
-            list_words(key, value)
-            if value.lstrip().startswith("[")
-            else shlex.quote(f"{key}={{name: 'value'}}")
-        )
+    opening = value.lstrip()[:1]
+    if not is_text and opening in ("[", "{"):
+        if "{" in value:
+            form = "{name: 'value'}" if opening == "{" else "[{name: 'value'}]"
+            example = shlex.quote(f"{key}={form}")
+        else:
+            example = list_words(key, value)
         raise ConfigError(
             f"{key}={value}: cannot be read. Put quotes around what holds special characters: "
             f"{example}"

@@ -8,6 +8,7 @@ should see goes through `Console`, which kept the real standard error, and is to
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -121,7 +122,8 @@ class RunLog:
     def _drop_handler(self) -> None:
         if self._handler is not None:
             _LOGGER.removeHandler(self._handler)
-            self._handler.close()
+            with contextlib.suppress(OSError):  # what it could not write it writes at its close
+                self._handler.close()
             self._handler = None
 
 
@@ -174,5 +176,7 @@ _LOGGER = logging.getLogger("slm_vllm")
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+        # The disk that the log is on may be full, the reader of the output gone.
+        with contextlib.suppress(OSError):
+            if stream is not None:
+                stream.flush()

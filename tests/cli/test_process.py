@@ -123,3 +123,13 @@ def test_this_machine_is_asked_past_the_proxy(given: dict[str, str], excepted: s
     ask_loopback_directly(environment)
     assert environment.get("NO_PROXY") == excepted
     assert set(environment) - {"NO_PROXY", "no_proxy"} == set(given) - {"NO_PROXY", "no_proxy"}
+
+
+def test_a_folder_that_has_been_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    error = FileNotFoundError(errno.ENOENT, "No such file or directory")
+    assert describe(error) == "No such file or directory"
+    gone.rmdir()
+    assert "has been removed" in describe(error)

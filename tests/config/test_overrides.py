@@ -57,6 +57,7 @@ def test_any_text(value: str) -> None:
         ('prompt.system="a, b"', "a, b"),
         ("prompt.system=a\\, b", "a, b"),
         ("prompt.system=by ${model.name}", "by smollm2_360m"),
+        ("prompt.system=\\${", "${"),
         ("prompt.system=Don't ask ${model.name}!", "Don't ask smollm2_360m!"),
     ],
 )
@@ -106,7 +107,9 @@ def test_addresses_need_no_list() -> None:
     [
         ("generation.max_new_tokens=a(b", "max_new_tokens: .*found 'a\\(b'"),
         ("model.dtype=größe", "dtype: .*found 'größe'"),
-        ("dataset.options={a", "cannot be read.*dataset.options="),
+        ("dataset.options={a", "cannot be read.*dataset.options={name"),
+        ("prompt.few_shot=[{question: a(b}]", r"cannot be read.*prompt.few_shot=\[{name"),
+        ("prompt.system=${", "as these two characters, write"),
         ("dataset.options.a b=1", "YAML file"),
         ("model=größe", "there is no such model"),
         ("prompt.system=\udcff", "not UTF-8"),
