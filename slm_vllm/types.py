@@ -108,6 +108,8 @@ class Completion:
         n_prompt_tokens: Length of the prompt in tokens.
         n_completion_tokens: Number of new tokens.
         error: Why there is no answer, or None.
+        is_whole: It does not go on with what the run's own prompt left open: a server that was sent
+            turns shows its answer apart from its thought, or shows both.
     """
 
     request_id: str
@@ -116,6 +118,7 @@ class Completion:
     n_prompt_tokens: int
     n_completion_tokens: int
     error: str | None = None
+    is_whole: bool = False
 
     @classmethod
     def failed(cls, request: GenerationRequest, reason: str) -> Completion:

@@ -71,14 +71,18 @@ def read_completion(request: GenerationRequest, content: Any) -> Completion:
     text = _text_of(choice)
     if text is None:
         raise Failed("server", f"an answer without text: {shortened(json.dumps(choice))}")
+    finish_reason = _finish_reason(choice)
+    is_chat = not isinstance(choice.get("text"), str)
     usage = content.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
     return Completion(
         request_id=request.request_id,
         text=whole(text),
-        finish_reason=_finish_reason(choice),
+        finish_reason=finish_reason,
         n_prompt_tokens=_count(usage.get("prompt_tokens"), len(request.prompt_token_ids)),
         n_completion_tokens=_count(usage.get("completion_tokens"), 0),
+        # One that was cut off may be a thought that the server's template had opened.
+        is_whole=is_chat and (finish_reason != "length" or text.startswith("<think>")),
     )
 
 

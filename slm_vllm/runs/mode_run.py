@@ -216,7 +216,8 @@ class ModeRun:
                 f"question {asked.row['question_id']}: {completion.error} (experiment.strict=true "
                 "ends the run here; without it the row is counted as an error)"
             )
-        answer = extract_answer(completion.text, asked.prompt.opened)
+        opened = None if completion.is_whole else asked.prompt.opened
+        answer = extract_answer(completion.text, opened)
         self._journal.append(
             {
                 "key": completion.request_id,

@@ -21,6 +21,7 @@ from slm_vllm.engines.server_pool import RetryPolicy
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import EngineError
 from slm_vllm.monitoring.device import Device
+from slm_vllm.prompting.answer import extract_answer, open_block
 from slm_vllm.proxies import goes_direct, proxy_advice
 from slm_vllm.types import Completion, GenerationRequest
 from support.fake_server import CARD, FakeServer, Reply, answer_to, usual
@@ -347,6 +348,31 @@ def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_what_is_this_machine(host: str, expected: bool) -> None:
     assert goes_direct(f"http://{host}:8000/v1") is expected
+
+
+@pytest.mark.parametrize(
+    ("content", "reasoning", "finish_reason", "expected", "unterminated"),
+    [
+        ("Danube", None, "stop", "Danube", False),
+        ("Danube", "It is a river.", "stop", "Danube", False),
+        ("It is a river", None, "length", "", True),
+        ("A river.</think>Danube", None, "length", "Danube", False),
+        (None, "It is a river", "length", "", True),
+    ],
+)
+def test_a_template_that_opens_a_thought_does_not_speak_for_a_chat_server(
+    content: str | None,
+    reasoning: str | None,
+    finish_reason: str,
+    expected: str,
+    unterminated: bool,
+) -> None:
+    message = {"content": content, "reasoning_content": reasoning}
+    answer = {"choices": [{"message": message, "finish_reason": finish_reason}]}
+    completion = read_completion(asked(1)[0], answer)
+    opened = None if completion.is_whole else open_block("<think>")
+    found = extract_answer(completion.text, opened)
+    assert (found.text, found.unterminated_thinking) == (expected, unterminated)
 
 
 DOWN: Reply = (500, {}, {"error": {"message": "Connection error to the backend"}})

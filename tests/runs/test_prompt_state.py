@@ -180,3 +180,21 @@ def test_an_answer_cut_while_thinking_is_none(
     frame = pl.read_parquet(folder(config) / "predictions.parquet")
     assert set(frame["prediction"]) == {prediction}
     assert (result["token_recall"] == 0) == (not prediction)
+
+
+def test_an_answer_told_apart_from_its_thought_needs_no_end_of_the_block(
+    use_template: Callable[..., Config],
+) -> None:
+    class Apart(FakeEngine):
+        def stream(
+            self, requests: Iterable[GenerationRequest]
+        ) -> Generator[Completion, None, None]:
+            for number, request in enumerate(requests):
+                whole = bool(number % 2)
+                yield Completion(request.request_id, "answer", "stop", 1, 1, is_whole=whole)
+
+    config = use_template(TURNS + "<think>")
+    evaluate([config], RunOptions(make_engine=Apart().factory()))
+    frame = pl.read_parquet(folder(config) / "predictions.parquet")
+    assert frame["prediction"].to_list() == ["", "answer"] * 5
+    assert frame["unterminated_thinking"].to_list() == [True, False] * 5
