@@ -109,7 +109,7 @@ commands() {
     printf '{"question": "Which?", "answers": ["this"]}\n' >"$work/questions.jsonl"
     mkdir -p "$work/bare" && cd "$work/bare" || return
     for words in "--help" "config list" "config show" "data check $work/questions.jsonl" "data list" \
-        "index search water --dataset demo" "runs list"; do
+        "index search water --dataset demo"; do
         # shellcheck disable=SC2086  # the words of a command
         try "$told: slm-vllm $words" "$run" $words
     done
