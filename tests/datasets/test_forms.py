@@ -149,6 +149,7 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "no rows": (b'{"a": 1, "b": {"c": [1, 2]}}', "valid JSON, but no rows.*'a', 'b'"),
     "values": (b'[["q", "a"], ["q", "a"]]', "a JSON array, not an object"),
     "broken zip": (zipped(PAIR)[:-30], "zip archive is truncated"),
+    "zip of no name": (zipped(PAIR).replace(b"questions.jsonl", b"\0" * 15), "zip archive"),
 }
 
 

@@ -15,9 +15,8 @@ from slm_vllm.errors import DataError
 ROW_GROUP_ROWS = 1000
 ROW_GROUP_BYTES = 16 << 20  # a reader holds several row groups at a time
 
-# A panic is what polars makes of some damaged files; it is no Exception.
-ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
-"""What polars raises of a file it cannot read."""
+ERRORS = (Exception, pl.exceptions.PanicException)
+"""What polars raises of a file it cannot read; a panic, of some damaged ones, is no Exception."""
 
 
 def open_table(path: str, head: bytes) -> tuple[str, pl.LazyFrame] | None:
@@ -76,6 +75,24 @@ def table_batches(path: str, table: pl.LazyFrame, batch_size: int) -> Iterator[p
             yield from frame.iter_slices(batch_size)
     except ERRORS as error:
         raise DataError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def table_rows(
+    path: str, table: pl.LazyFrame, batch_size: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the rows of a table with their numbers, from 1."""
+    number = 0
+    for frame in table_batches(path, table, batch_size):
+        try:
+            rows = frame.rows(named=True)
+        except ERRORS as error:  # a date that Python does not have
+            raise DataError(
+                f"{path} cannot be read between row {number + 1} and {number + frame.height}: "
+                f"{first_line(error)}"
+            ) from error
+        for row in rows:
+            number += 1
+            yield number, row
 
 
 def first_line(error: BaseException) -> str:

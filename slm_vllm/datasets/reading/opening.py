@@ -150,7 +150,9 @@ def _only_member(raw: BinaryIO, path: str | Path) -> BinaryIO:
         if members[0].flag_bits & 1:
             raise DataError(f"{path} is an encrypted zip archive. Unpack it (unzip '{path}').")
         return cast(BinaryIO, archive.open(members[0]))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # zipfile has no end of them for damaged archives
         raise DataError(
             f"{path}: the zip archive is truncated, damaged, or of a kind that Python does not "
             f"read ({error}). Fetch it again, or unpack it."

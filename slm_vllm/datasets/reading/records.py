@@ -8,7 +8,7 @@ from itertools import islice
 
 import polars as pl
 
-from slm_vllm.datasets.reading.columnar import open_table, table_batches
+from slm_vllm.datasets.reading.columnar import open_table, table_rows
 from slm_vllm.datasets.reading.delimited import Dialect, delimited_records, find_dialect
 from slm_vllm.datasets.reading.json_documents import document_records, holds_lines
 from slm_vllm.datasets.reading.json_lines import decode_lines, json_type
@@ -138,11 +138,8 @@ def _table_records(
 ) -> Iterator[Record]:
     if columns is not None:
         table = table.select(name for name in table.collect_schema() if name in columns)
-    number = 0
-    for frame in table_batches(path, table, _TABLE_ROWS):
-        for value in frame.iter_rows(named=True):
-            number += 1
-            yield Record(Place(number), value)
+    for number, value in table_rows(path, table, _TABLE_ROWS):
+        yield Record(Place(number), value)
 
 
 def _document_form(path: str, is_row: IsRow) -> Form:
