@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slm_vllm.errors import ConfigError
+from slm_vllm.paths import expanded
 from slm_vllm.rundir.reading import RunData
 from slm_vllm.rundir.reading import load_run as read_run
 
@@ -111,7 +113,7 @@ def open_dataset(
     """
     from slm_vllm.datasets.registry import open_dataset as opened
 
-    return opened(kind, path, on_reject=on_reject, options=options)
+    return opened(kind, _expanded(path), on_reject=on_reject, options=options)
 
 
 def load_run(path: str | Path) -> RunData:
@@ -123,7 +125,7 @@ def load_run(path: str | Path) -> RunData:
     Raises:
         DataError: It is not finished, or damaged.
     """
-    return read_run(Path(path))
+    return read_run(Path(_expanded(path)))
 
 
 def compare_runs(
@@ -143,3 +145,10 @@ def compare_runs(
 
     loaded = [run if isinstance(run, RunData) else load_run(run) for run in runs]
     return compared(loaded, metric, baseline=loaded[0].path, intersect=intersect)
+
+
+def _expanded(path: str | Path) -> str:
+    try:
+        return expanded(str(path))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -8,10 +8,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+import slm_vllm
 from slm_vllm.cli.main import COMMANDS, cli
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.config.compose import compose_config
-from slm_vllm.errors import ConfigError
+from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.paths import expanded, folder_name, home
 from slm_vllm.runs.sweep_file import sweep_grid
 
@@ -119,6 +120,14 @@ def test_a_command_writes_where_it_was_told(at_home: Path) -> None:
     )
     assert not (at_home.parent / "~").exists()
     assert result.exit_code != 2, result.output
+
+
+def test_paths_from_python(at_home: Path) -> None:
+    at_home.mkdir()
+    (at_home / "q.jsonl").write_text('{"question": "q", "answer": "a"}\n')
+    assert sum(frame.height for frame in slm_vllm.open_dataset("~/q.jsonl").scan()) == 1
+    with pytest.raises(SlmVllmError, match=f"{at_home}/no-run"):
+        slm_vllm.load_run("~/no-run")
 
 
 def test_sweeps(at_home: Path, tmp_path: Path) -> None:
