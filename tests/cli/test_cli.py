@@ -105,6 +105,7 @@ def test_config_show(slm: Command) -> None:
     assert expected["experiment"]["seed"] == 7
 
 
+@pytest.mark.slow
 def test_config_validate_finds_the_bad_file(slm: Command, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     good, bad = tmp_path / "model" / "good.yaml", tmp_path / "model" / "bad.yaml"

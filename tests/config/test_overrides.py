@@ -41,6 +41,7 @@ def test_text_is_taken_as_it_is_typed(value: str) -> None:
     assert compose_config([f"prompt.system={value}"]).prompt.system == value
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\\$\0"), max_size=12))
 def test_any_text(value: str) -> None:

@@ -138,6 +138,7 @@ def test_unknown_kind(tmp_path: Path) -> None:
         convert("squad", raw_nq(tmp_path), tmp_path)
 
 
+@pytest.mark.slow
 def test_parquet_row_groups_are_bounded(tmp_path: Path) -> None:
     page = "<P> " + "word " * 40_000 + "</P>"
     rows = [nq_row(number, document_text=page) for number in range(200)]

@@ -54,6 +54,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @SHARED_FOLDER
 @given(
     st.lists(st.dictionaries(st.text('ab\\"'), JSON, max_size=3), max_size=6),

@@ -26,9 +26,9 @@ from slm_vllm.errors import ConfigError, EngineDiedError, EngineError, MissingEx
 from slm_vllm.monitoring.device import Device
 from slm_vllm.types import GenerationRequest
 from support.counting_engine import KILLED_BY, CountingEngine
+from support.extras import needs
 
-ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [needs("ray"), pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_a_cluster_that_is_not_there(engine_for: Any, monkeypatch: pytest.Monkey
     def refuse(**options: Any) -> None:
         raise ConnectionError("Could not find any running Ray instance")
 
-    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr("ray.init", refuse)
     with engine_for(ray_address="auto") as engine:
         with pytest.raises(EngineError, match="the Ray cluster at auto could not be used: Could"):
             engine.start()

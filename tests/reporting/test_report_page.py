@@ -12,9 +12,12 @@ from slm_vllm.cli.report import command
 from support.headless_chromium import Browser, chromium_path
 from support.run_folders import make_run
 
-pytestmark = pytest.mark.skipif(
-    chromium_path() is None, reason="Debian's package chromium is not installed"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium_path() is None, reason="Debian's package chromium is not installed"
+    ),
+]
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>\x00\u202e"
 LONG = "many words " * 100_000

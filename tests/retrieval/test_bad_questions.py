@@ -106,6 +106,7 @@ def test_scripts_without_blanks_are_found(opened: Opener, text: str, question: s
     assert [item.passage.text for item in found] == [text]
 
 
+@pytest.mark.slow
 def test_a_document_of_ten_megabytes(opened: Opener) -> None:
     text = " ".join(f"{WORDS[i % 12]} n{i}" for i in range(800_000))
     assert len(text) > 10_000_000

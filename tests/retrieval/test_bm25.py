@@ -55,6 +55,7 @@ def test_scores_are_those_of_the_formula(opened: Opener, kernel: str) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())

@@ -17,9 +17,9 @@ from slm_vllm.retrieval.index_store import open_index
 from slm_vllm.retrieval.vector_index import chosen_kind
 from support.child import start_python
 from support.corpora import WORDS, Opener, documents, make_encoder
+from support.extras import needs
 
-pytest.importorskip("faiss")
-pytest.importorskip("sentence_transformers")
+pytestmark = needs("faiss", "sentence_transformers")
 
 TEXTS = [f"{a} {b} {c}" for a in WORDS for b in WORDS[:5] for c in WORDS[5:7]]
 
@@ -42,6 +42,7 @@ def test_scores_are_cosines(opened: Opener, encoder_folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
 def test_approximate_indexes_find_most_of_what_flat_finds(
     opened: Opener, encoder_folder: Path, kind: str
@@ -169,6 +170,7 @@ def test_blank_questions_find_nothing(opened: Opener, encoder_folder: Path) -> N
     assert (found.indices[[0, 2]] == -1).all() and (found.indices[1] >= 0).all()
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_where_it_was(
     tmp_path: Path, encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

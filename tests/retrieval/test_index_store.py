@@ -214,6 +214,7 @@ def test_nothing_to_search_is_an_error(tmp_path: Path, texts: list[str], message
     assert hidden(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_two_processes_build_one_index_once(tmp_path: Path) -> None:
     code = """
         import logging, sys, time

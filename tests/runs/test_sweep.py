@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,7 @@ def state(cell: PlannedCell) -> dict[str, object]:
     return content
 
 
+@pytest.mark.slow
 def test_every_cell_is_run_once_with_one_process_for_each_model(grid: SweepGrid) -> None:
     cells = plan_sweep(grid)
     assert len(cells) == 12 and [len(group) for group in groups(cells)] == [6, 6]
@@ -66,6 +68,7 @@ def test_every_cell_is_run_once_with_one_process_for_each_model(grid: SweepGrid)
     assert len(set(pids[:6])) == len(set(pids[6:])) == 1 and pids[0] != pids[6]
 
 
+@pytest.mark.slow
 def test_the_same_sweep_again_does_nothing_and_a_changed_file_is_asked_again(
     small: SweepGrid, rows: Rows
 ) -> None:
@@ -82,6 +85,7 @@ def test_the_same_sweep_again_does_nothing_and_a_changed_file_is_asked_again(
     assert [result["num_examples"] for result in sweep(small)] == [5]
 
 
+@pytest.mark.slow
 def test_a_failed_cell_does_not_stop_the_others(grid: SweepGrid) -> None:
     grid = replace(grid, models=grid.models[:1], modes=grid.modes[:1])
     Path(grid.datasets[0]).write_text("not json\n")
@@ -92,6 +96,7 @@ def test_a_failed_cell_does_not_stop_the_others(grid: SweepGrid) -> None:
     assert [state(cell)["phase"] for cell in cells] == ["failed", "finished"]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_lost_leaves_the_next_model_its_turn(
     small: SweepGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +113,7 @@ def test_a_process_that_is_lost_leaves_the_next_model_its_turn(
     assert finished[0]["counts"]["resumed"] >= 2  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_a_signal_is_handed_on_and_stops_the_sweep(
     small: SweepGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +128,20 @@ def test_a_signal_is_handed_on_and_stops_the_sweep(
     assert not cells[1].folder.exists()
 
 
+def test_a_group_is_told_to_stop_when_its_sweep_is_killed() -> None:
+    group = (
+        "import signal; from slm_vllm.runs.sweep import die_with_parent\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); die_with_parent()\n"
+        "print('ready', flush=True); print(signal.sigtimedwait({signal.SIGTERM}, 60), flush=True)"
+    )
+    code = f"import subprocess, sys; subprocess.call([sys.executable, '-c', {group!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as sweep:
+        assert sweep.stdout is not None and sweep.stdout.readline() == "ready\n"
+        sweep.kill()
+        assert f"si_signo={int(signal.SIGTERM)}" in sweep.stdout.readline()
+
+
+@pytest.mark.slow
 def test_the_plan_refuses_what_would_collide(grid: SweepGrid, tmp_path: Path, rows: Rows) -> None:
     twin = tmp_path / "twin" / "first.jsonl"
     twin.parent.mkdir()

@@ -122,6 +122,7 @@ def scored(rows: list[tuple[str | None, list[str | None]]]) -> list[dict[str, fl
     return score_answers(frame).select(METRICS).to_dicts()
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(ROWS)
 @example([("A\u0301 \u03a3\u0391\u03a3", ["a\u0301", "\u03c3\u03b1\u03c2"]), (None, []), ("x", [])])
@@ -161,6 +162,7 @@ def is_old_text(text: str) -> bool:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(TEXTS.filter(is_old_text), min_size=2, max_size=8))
 @example(["\u03a3\u0391\u03a3 o'clock", "\u03c3\u03b1\u03c2", "stra\u00dfe \u1e9e", "STRASSE"])

@@ -56,6 +56,7 @@ PIECES = st.sampled_from(
 TEXT = st.lists(PIECES, max_size=10).map("".join)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(TEXT, TEXT.filter(reference.words))
 def test_what_is_marked_holds_the_answer(text: str, answer: str) -> None:

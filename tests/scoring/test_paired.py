@@ -88,6 +88,7 @@ def test_holm_by_hand() -> None:
 # -- against independent implementations ----------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
@@ -176,11 +177,13 @@ def coverage(make, truth: float, n: int, trials: int, resamples: int) -> float: 
     return covered / trials
 
 
+@pytest.mark.slow
 def test_type_one_error() -> None:
     """5 % nominal; 2,000 trials see it with a standard error of 0.5 %."""
     assert 0.04 <= type_one_error(few_values, 200, 2000, 499) <= 0.06
 
 
+@pytest.mark.slow
 def test_coverage_of_the_interval() -> None:
     """95 % nominal; 1,000 trials see it with a standard error of 0.7 %."""
     truth = float(np.subtract(*few_values(2_000_000, 99, 0.3)).mean())

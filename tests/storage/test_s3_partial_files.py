@@ -7,12 +7,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from slm_vllm.storage.partial_files import writing
 
 THREADS = 8
 TURNS = 200
 
 
+@pytest.mark.slow
 def test_a_place_has_one_writer_at_a_time_however_often_it_changes_hands(tmp_path: Path) -> None:
     # The lock file goes with each holder, so those who wait meet every moment of its removal.
     target = tmp_path / "file.bin"
