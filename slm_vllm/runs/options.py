@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.settings import EngineSettings
@@ -21,6 +22,7 @@ class RunOptions:
         own_process: The process is the run's own, as the command line's is: standard output and
             error go to `experiment.log`, and SIGINT, SIGTERM and SIGHUP finish what is in flight.
             Otherwise (a notebook, a thread, a server) both stay the caller's.
+        today: The day the command began, for chat templates that write it; see `prompt_day`.
         make_engine: Builds the engine; None: the one that the configuration names.
         import_engine: Imports what it needs, ahead of time and in another thread; None likewise.
     """
@@ -30,5 +32,6 @@ class RunOptions:
     keep_going: bool = False
     track: bool = True
     own_process: bool = False
+    today: date = field(default_factory=date.today)
     make_engine: Callable[[EngineSettings], BaseEngine] | None = None
     import_engine: Callable[[], None] | None = None

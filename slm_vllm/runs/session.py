@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -204,10 +203,10 @@ class _Session:
     def _engine_host(self, model: ResolvedModel, tokenizer: Any) -> EngineHost:
         """Opens the journals and sizes the engine for the longest prompt of all cells."""
         longest = 0
-        model_config, today = read_model_config(model.path), date.today()
+        model_config = read_model_config(model.path)
         for cell in self._alive():
             cell.journal = self._stack.enter_context(Journal(cell.folder.journal))
-            cell.template = self._template(cell, tokenizer, today)
+            cell.template = self._template(cell, tokenizer)
             limit = context_limit(cell.config, model_config)
             renderer = PromptRenderer(cell.template, tokenizer, limit)
             found = cell.questions.found
@@ -223,8 +222,10 @@ class _Session:
             stack=self._stack,
         )
 
-    def _template(self, cell: Cell, tokenizer: Any, today: date) -> PromptTemplate:
-        template = PromptTemplate(cell.config.prompt, tokenizer, prompt_day(cell, today))
+    def _template(self, cell: Cell, tokenizer: Any) -> PromptTemplate:
+        template = PromptTemplate(
+            cell.config.prompt, tokenizer, prompt_day(cell, self._options.today)
+        )
         if template.day and not self._config.engine.takes_prompts:
             self._services.console.say(
                 "The model's chat template writes the day: with engine.endpoint=chat that of the "

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -57,12 +58,13 @@ def run_sweep(
         StorageError: The folder cannot be written.
     """
     failures: dict[str, dict[str, Any]] = {}
+    today = date.today()
     for group in groups(cells):
         todo = [cell for cell in group if retry_errors or overwrite or cell.status != "done"]
         if not todo:
             continue
         words = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors
-        words += [] if track else ["--no-clearml"]
+        words += [f"--today={today}", *([] if track else ["--no-clearml"])]
         content = json.dumps([cell.config.model_dump(mode="json") for cell in todo])
         code = _run_process([*program, *words], content, log_dir, quiet, watch)
         for cell in todo:

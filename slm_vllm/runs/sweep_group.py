@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import SlmVllmError
@@ -32,6 +34,7 @@ def main(options: RunOptions | None = None) -> int:
         keep_going=True,
         own_process=True,
         track="--no-clearml" not in sys.argv,
+        today=_day(sys.argv),
     )
     try:
         results = evaluate(configs, options)
@@ -41,6 +44,12 @@ def main(options: RunOptions | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     return next((result["exit_code"] for result in results if "error" in result), 0)
+
+
+def _day(words: Sequence[str]) -> date:
+    """The day the sweep began, which may be another than that of this process."""
+    given = [word.partition("=")[2] for word in words if word.startswith("--today=")]
+    return date.fromisoformat(given[-1]) if given else date.today()
 
 
 if __name__ == "__main__":

@@ -49,23 +49,10 @@ def use_template(
     return make
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Sets the month in which a command begins."""
-
-    def set_month(month: int) -> None:
-        class Frozen(date):
-            @classmethod
-            def today(cls) -> date:
-                return date(2026, month, 15)
-
-        monkeypatch.setattr("slm_vllm.runs.session.date", Frozen)
-
-    return set_month
-
-
-def run(config: Config, engine: FakeEngine, **options: Any) -> dict[str, Any]:
-    return evaluate([config], RunOptions(make_engine=engine.factory(), **options))[0]
+def run(config: Config, engine: FakeEngine, month: int = 1, **options: Any) -> dict[str, Any]:
+    """Runs it as if the command began in that month."""
+    today = date(2026, month, 15)
+    return evaluate([config], RunOptions(make_engine=engine.factory(), today=today, **options))[0]
 
 
 def folder(config: Config) -> Path:
@@ -80,30 +67,23 @@ def months(engine: FakeEngine) -> set[int]:
     return {request.prompt_token_ids[0] for request in engine.asked}
 
 
-def test_a_run_that_goes_on_keeps_its_day(
-    use_template: Callable[..., Config], clock: Callable[[int], None]
-) -> None:
+def test_a_run_that_goes_on_keeps_its_day(use_template: Callable[..., Config]) -> None:
     config = use_template(DATED)
     first, second = FakeEngine(dies_after=4), FakeEngine()
-    clock(1)
     with pytest.raises(EngineDiedError):
         run(config, first)
-    clock(2)
-    result = run(config, second)
+    result = run(config, second, month=2)
     assert months(first) == months(second) == {MONTHS["January"]}
     assert len(second.asked) == 2 and result["counts"]["resumed"] == 8
     assert manifest(config)["prompt_date"] == "2026-01-15"
 
 
-def test_another_run_has_the_day_it_began(
-    use_template: Callable[..., Config], clock: Callable[[int], None]
-) -> None:
+def test_another_run_has_the_day_it_began(use_template: Callable[..., Config]) -> None:
     runs = [use_template(DATED, f"experiment.name={name}") for name in ("a", "b", "c")]
     runs[2] = use_template(DATED, "experiment.name=c", "prompt.date=2026-01-15")
     engines = [FakeEngine() for _ in runs]
     for month, config, engine in zip((1, 2, 2), runs, engines, strict=True):
-        clock(month)
-        run(config, engine)
+        run(config, engine, month)
     assert [months(engine).pop() for engine in engines] == [2, 3, 2]
     hashes = [manifest(config)["prompt_hash"] for config in runs]
     assert hashes[0] == hashes[2] != hashes[1]
@@ -113,21 +93,14 @@ def test_another_run_has_the_day_it_began(
     assert difference.values == (("2026-01-15", (0, 2)), ("2026-02-15", (1,)))
 
 
-def test_overwritten_answers_leave_no_day_behind(
-    use_template: Callable[..., Config], clock: Callable[[int], None]
-) -> None:
+def test_overwritten_answers_leave_no_day_behind(use_template: Callable[..., Config]) -> None:
     config, engine = use_template(DATED), FakeEngine()
-    clock(1)
     run(config, FakeEngine())
-    clock(2)
-    run(config, engine, overwrite=True)
+    run(config, engine, month=2, overwrite=True)
     assert months(engine) == {MONTHS["February"]}
 
 
-def test_another_day_under_the_same_name_is_refused(
-    use_template: Callable[..., Config], clock: Callable[[int], None]
-) -> None:
-    clock(1)
+def test_another_day_under_the_same_name_is_refused(use_template: Callable[..., Config]) -> None:
     run(use_template(DATED), FakeEngine())
     with pytest.raises(ConfigError, match="prompt.date=2026-02-01.*2026-01-15.*--name"):
         run(use_template(DATED, "prompt.date=2026-02-01"), FakeEngine())
@@ -136,15 +109,13 @@ def test_another_day_under_the_same_name_is_refused(
     assert not again.asked
 
 
-def test_a_template_without_a_day_is_the_same_on_every_day(
-    use_template: Callable[..., Config], clock: Callable[[int], None]
+def test_a_template_without_a_day_is_always_the_same(
+    use_template: Callable[..., Config],
 ) -> None:
     config, again = use_template(TURNS), FakeEngine()
-    clock(1)
     run(config, FakeEngine())
     before = manifest(config)
-    clock(2)
-    run(use_template(TURNS, "prompt.date=2026-02-01"), again)
+    run(use_template(TURNS, "prompt.date=2026-02-01"), again, month=2)
     assert not again.asked and "prompt_date" not in manifest(config)
     assert manifest(config)["prompt_hash"] == before["prompt_hash"]
 

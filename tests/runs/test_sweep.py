@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from slm_vllm.errors import ConfigError
+from slm_vllm.runs import sweep_group
+from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.runs.sweep import run_sweep
 from slm_vllm.runs.sweep_file import sweep_grid
@@ -204,3 +208,18 @@ def test_a_sweep_file_with_a_mistake_says_which(tmp_path: Path, text: str, said:
 def test_a_missing_sweep_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         sweep_grid({"file": "nowhere.yaml"})
+
+
+def test_cells_have_the_day_the_sweep_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[RunOptions] = []
+
+    def note(configs: object, options: RunOptions) -> list[dict[str, object]]:
+        given.append(options)
+        return []
+
+    monkeypatch.setattr("slm_vllm.runs.sweep_group.evaluate", note)
+    monkeypatch.setattr("slm_vllm.runs.sweep_group.die_with_parent", lambda: None)
+    monkeypatch.setattr("sys.stdin", io.StringIO("[]"))
+    monkeypatch.setattr("sys.argv", ["sweep_group", "--today=2026-01-31"])
+    assert sweep_group.main() == 0
+    assert given[0].today == date(2026, 1, 31)
