@@ -20,7 +20,8 @@ from pathlib import Path
 
 import polars as pl
 
-from slm_vllm.scoring.answers import METRICS, score_answers
+from slm_vllm.scoring.answers import score_answers
+from slm_vllm.scoring.metrics import METRICS
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -91,7 +92,9 @@ def main() -> None:
         started = time.perf_counter()
         expected = loop(predictions[:loop_rows], answers[:loop_rows])
         theirs.append((time.perf_counter() - started) / loop_rows)
-    for got, want in zip(scored.select(METRICS).head(loop_rows).iter_rows(), expected, strict=True):
+    for got, want in zip(
+        scored.select(*METRICS).head(loop_rows).iter_rows(), expected, strict=True
+    ):
         assert all(abs(g - w) < 1e-9 for g, w in zip(got, want, strict=True)), (got, want)
     figures = {
         "rows": arguments.rows,

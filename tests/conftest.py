@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,27 @@ from support.places import REPOSITORY, TESTS
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Path]]:
+    """Writes a plug-in beside the configuration `configs` of the test's folder."""
+    from slm_vllm import plugins
+    from slm_vllm.scoring.metrics import load_added
+
+    monkeypatch.delenv(plugins.FOLDER_VARIABLE, raising=False)
+    folder = tmp_path / "configs" / plugins.FOLDER
+    folder.mkdir(parents=True)
+
+    def write(name: str, text: str) -> Path:
+        path = folder / f"{name}.py"
+        path.write_text(text)
+        plugins.use_folder(folder)
+        return path
+
+    yield write
+    plugins.use_folder(None)
+    load_added()
 
 
 @pytest.fixture(scope="session")

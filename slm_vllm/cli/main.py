@@ -102,4 +102,12 @@ def main() -> None:
     except MemoryError:
         click.echo("Error: there is not enough memory for this on this machine", err=True)
         code = EngineError.exit_code
+    except Exception as error:
+        from slm_vllm.plugins import PluginError, fault
+
+        said = fault(error)
+        if said is None:
+            raise
+        click.echo(f"Error: {said}", err=True)
+        code = PluginError.exit_code
     sys.exit(code)

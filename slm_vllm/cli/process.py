@@ -6,6 +6,7 @@ import codecs
 import errno
 import os
 import sys
+from pathlib import Path
 
 from slm_vllm.errors import reason_of
 from slm_vllm.paths import home
@@ -34,6 +35,7 @@ def prepare_process() -> None:
         # As container runtimes do it; without it libraries make a folder called "~".
         os.environ["HOME"] = "/"
     ask_loopback_directly(os.environ)
+    _find_plugins()
 
 
 def give_up_output() -> None:
@@ -58,6 +60,16 @@ def _has_folder() -> bool:
         return bool(os.getcwd())
     except FileNotFoundError:
         return False
+
+
+def _find_plugins() -> None:
+    """Takes those beside `./configs`, unless the environment or `--config-dir` names others."""
+    folder = Path("configs", "plugins")
+    if folder.is_dir():
+        from slm_vllm.plugins import use_folder, used_folder
+
+        if used_folder() is None:
+            use_folder(folder)
 
 
 def _open_descriptors() -> None:

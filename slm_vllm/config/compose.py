@@ -29,6 +29,7 @@ from slm_vllm.config.section import Section
 from slm_vllm.errors import ConfigError, reason_of
 from slm_vllm.nearest import nearest
 from slm_vllm.paths import expanded
+from slm_vllm.plugins import FOLDER, use_folder
 
 
 def search_path(config_dir: str | Path | None = None) -> list[Path]:
@@ -81,11 +82,14 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
 
     Args:
         overrides: Words of the form `group=choice` or `key=value`; later ones win.
-        config_dir: A folder with groups of the user's own, searched before the shipped ones.
+        config_dir: A folder with groups of the user's own, searched before the shipped ones; its
+            folder `plugins` is used from now on.
 
     Raises:
         ConfigError: Anything in it that is not valid, named with the nearest valid choice.
     """
+    if config_dir is not None:
+        use_folder(search_path(config_dir)[0] / FOLDER)
     parsed = [parse_override(word) for word in overrides]
     for override in parsed:
         _check_override(override, config_dir)
@@ -204,6 +208,8 @@ def _kind_of(key: str) -> Any:
             raise ConfigError(f"{key}: '{'.'.join(walked)}' is a value and has no key '{part}'")
         known = model.known_keys()
         if part not in known:
+            if model.may_have_more():
+                return None
             where = f" in '{'.'.join(walked)}'" if walked else ""
             raise ConfigError(f"{key}: there is no key '{part}'{where}. {nearest(part, known)}")
         annotation = known[part].annotation

@@ -11,8 +11,9 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from slm_vllm.config.section import Section
+from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import nearest
-from slm_vllm.plugins import added_classes
+from slm_vllm.plugins import added_classes, load_named, used_folder
 
 ENTRY_POINTS = "slm_vllm.engines"
 
@@ -47,9 +48,14 @@ class EngineConfig(Section):
         return {}
 
     @classmethod
+    def may_have_more(cls) -> bool:
+        """An engine of a plain file may: its class checks them, once it is known."""
+        return used_folder() is not None
+
+    @classmethod
     def known_keys(cls) -> Mapping[str, FieldInfo]:
         """The keys of all engines: which one is chosen is not known key by key."""
-        sections = list(BUILT_IN_SECTIONS.values())
+        sections = [*BUILT_IN_SECTIONS.values(), *_chosen_files.values()]
         for name in added_engines():
             with suppress(ValueError):  # a broken package is reported when its engine is chosen
                 sections.append(_added_section(name))
@@ -142,6 +148,10 @@ BUILT_IN_SECTIONS: dict[str, type[EngineConfig]] = {
 }
 
 
+_chosen_files: dict[str, type[EngineConfig]] = {}
+"""The sections of engines of plain files that were asked for, to name their keys in messages."""
+
+
 def added_engines() -> dict[str, Any]:
     """Entry points of engines that other packages bring, by name."""
     found = added_classes(ENTRY_POINTS)
@@ -161,9 +171,6 @@ def engine_section(value: Any) -> Any:
     name = str(value.get("name") or "vllm")
     section = BUILT_IN_SECTIONS.get(name)
     if section is None:
-        if name not in added_engines():
-            valid = [*BUILT_IN_SECTIONS, *added_engines()]
-            raise ValueError(f"engine.name={name}: there is no such engine. {nearest(name, valid)}")
         section = _added_section(name)
     own = {}
     for key, given in value.items():
@@ -191,18 +198,21 @@ def _says_nothing(field: FieldInfo, given: Any) -> bool:
 
 
 def _added_section(name: str) -> type[EngineConfig]:
-    """The settings class of an engine of another package.
+    """The settings class of an engine of another package or of a file.
 
     Raises:
-        ValueError: Its entry point cannot be loaded.
+        ValueError: There is no such engine, or it cannot be loaded.
     """
-    point = added_engines()[name]
     try:
-        found = point.load().config_class
-    except Exception as error:  # whatever the other package raises
-        raise ValueError(
-            f"engine.name={name}: the entry point {point.value} cannot be loaded: {error}"
-        ) from None
+        engine = load_named(ENTRY_POINTS, name)
+    except ConfigError as error:
+        raise ValueError(f"engine.name={name}: {error}") from None
+    if engine is None:
+        valid = [*BUILT_IN_SECTIONS, *added_engines()]
+        raise ValueError(f"engine.name={name}: there is no such engine. {nearest(name, valid)}")
+    found = getattr(engine, "config_class", EngineConfig)
     if not (isinstance(found, type) and issubclass(found, EngineConfig)):
-        raise ValueError(f"engine.name={name}: config_class of {point.value} is no EngineConfig")
+        raise ValueError(f"engine.name={name}: its config_class is no EngineConfig")
+    if ":" in name:
+        _chosen_files[name] = found
     return found

@@ -49,3 +49,8 @@ class Section(BaseModel):
     def known_keys(cls) -> Mapping[str, FieldInfo]:
         """The keys that this section may have, with what each holds."""
         return cls.model_fields
+
+    @classmethod
+    def may_have_more(cls) -> bool:
+        """Whether keys beside those are left to the validation of the whole."""
+        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ _DATASETS = Registry(
         "beir": "slm_vllm.datasets.beir:BeirDataset",
         "hf": "slm_vllm.datasets.hf:HfDataset",
     },
+    attributes=("kind",),
+    arguments=("path", "on_reject="),
 )
 
 dataset_kinds = _DATASETS.names
@@ -78,14 +80,20 @@ def open_dataset(
     path = fetched_path(path, cache_dir)
     given = {key: value for key, value in (options or {}).items() if value is not None}
     found = dataset_class(kind or sniff_kind(path, given.get("columns")))
-    accepted = [
-        name for name in inspect.signature(found).parameters if name not in ("path", "on_reject")
-    ]
-    for name in given:
-        if name not in accepted:
-            hint = nearest(name, accepted) if accepted else "It has none"
-            raise ConfigError(f"dataset kind {found.kind!r} has no option '{name}'. {hint}")
+    _check_options(found, given)
     return found(path, on_reject=on_reject, **given)
+
+
+def check_dataset(section: DatasetConfig) -> None:
+    """Checks what a configuration says of its dataset, as far as that needs no file.
+
+    Raises:
+        ConfigError: Unknown kind or option.
+    """
+    if section.kind is not None:
+        given = {**section.options, "split": section.split}
+        names = [name for name, value in given.items() if value is not None]
+        _check_options(dataset_class(section.kind), names)
 
 
 def open_configured(
@@ -158,6 +166,16 @@ def sniff_kind(path: str, columns: Mapping[str, Any] | None = None) -> str:
 def demo_path() -> Path:
     """Gives the path of the dataset shipped with the package."""
     return Path(str(files("slm_vllm.datasets").joinpath("data").joinpath("demo.jsonl")))
+
+
+def _check_options(found: type[BaseDataset], given: Iterable[str]) -> None:
+    accepted = [
+        name for name in inspect.signature(found).parameters if name not in ("path", "on_reject")
+    ]
+    for name in given:
+        if name not in accepted:
+            hint = nearest(name, accepted) if accepted else "It has none"
+            raise ConfigError(f"dataset kind {found.kind!r} has no option '{name}'. {hint}")
 
 
 def _kind_of(form: Form, name: str, names: FieldNames) -> str | None:

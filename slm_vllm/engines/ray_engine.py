@@ -25,6 +25,7 @@ from slm_vllm.engines.ray_replica import Exchange, Replica, ReplicaInfo, version
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.engines.vllm_offline import VllmEngine
 from slm_vllm.errors import ConfigError, EngineDiedError, EngineError, MissingExtraError
+from slm_vllm.plugins import loaded_modules
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,9 @@ class RayEngine(BaseEngine):
             EngineError: No cluster, not enough GPUs, or no replica could load the model.
         """
         self._ray = import_ray()
+        for module in loaded_modules():
+            # An engine among them goes to nodes that do not have the file.
+            self._ray.cloudpickle.register_pickle_by_value(module)
         self._shutdown = connect(self._ray, self._config.ray_address)
         self._n = self._count()
         self._members = [self._add(number) for number in range(self._n)]

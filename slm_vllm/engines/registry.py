@@ -23,6 +23,7 @@ _ENGINES = Registry(
         "openai": "slm_vllm.engines.openai_engine:OpenAIEngine",
         "ray": "slm_vllm.engines.ray_engine:RayEngine",
     },
+    arguments=("settings", "config"),
 )
 
 engine_names = _ENGINES.names

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from slm_vllm.config.schema import RetrieverConfig
 from slm_vllm.plugins import Registry
-from slm_vllm.retrieval.base import BaseRetriever, CompositeRetriever
+from slm_vllm.retrieval.base import BaseRetriever, CompositeRetriever, StoredRetriever
 from slm_vllm.retrieval.options import parse_options
 
 ENTRY_POINT_GROUP = "slm_vllm.retrievers"
@@ -24,6 +24,8 @@ _RETRIEVERS = Registry(
         "dense": "slm_vllm.retrieval.dense:DenseRetriever",
         "hybrid": "slm_vllm.retrieval.hybrid:HybridRetriever",
     },
+    one_of=(StoredRetriever, CompositeRetriever),
+    attributes=("kind",),
 )
 
 retriever_kinds = _RETRIEVERS.names

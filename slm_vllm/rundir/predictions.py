@@ -10,13 +10,17 @@ import polars as pl
 
 from slm_vllm.rundir.files import damaged, unreadable
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA
-from slm_vllm.scoring.answers import METRICS
+from slm_vllm.scoring.metrics import METRICS
 
-PREDICTIONS_SCHEMA = pl.Schema(
-    {name: dtype for name, dtype in JOURNAL_SCHEMA.items() if name != "key"}
-    | {metric: pl.Float64() for metric in METRICS}
-)
 _NEEDED = ("question_id", "question", "answers", "prediction")
+
+
+def predictions_schema() -> pl.Schema:
+    """The columns of the file, one for each metric there is among them."""
+    return pl.Schema(
+        {name: dtype for name, dtype in JOURNAL_SCHEMA.items() if name != "key"}
+        | {metric: pl.Float64() for metric in METRICS}
+    )
 
 
 def predictions_columns(path: Path) -> list[str]:
@@ -28,7 +32,7 @@ def predictions_columns(path: Path) -> list[str]:
     """
     with _trouble_told(path):
         schema = pl.scan_parquet(path, glob=False).collect_schema()
-    for name, expected in PREDICTIONS_SCHEMA.items():
+    for name, expected in predictions_schema().items():
         found = schema.get(name)
         if found != expected and (found is not None or name in _NEEDED):
             raise damaged(path, f"column '{name}' is {found or 'missing'}, not {expected}")
@@ -36,7 +40,7 @@ def predictions_columns(path: Path) -> list[str]:
 
 
 def read_predictions(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    """Reads columns of `PREDICTIONS_SCHEMA` or of the file; what the file lacks is null.
+    """Reads columns of `predictions_schema` or of the file; what the file lacks is null.
 
     Raises:
         DataError: It is missing, damaged or of another layout.
@@ -46,7 +50,8 @@ def read_predictions(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     with _trouble_told(path):
         frame = pl.read_parquet(path, glob=False, columns=[c for c in columns if c in present])
     lacking = [name for name in columns if name not in present]
-    nulls = (pl.lit(None, dtype=PREDICTIONS_SCHEMA[name]).alias(name) for name in lacking)
+    schema = predictions_schema()
+    nulls = (pl.lit(None, dtype=schema[name]).alias(name) for name in lacking)
     return frame.with_columns(nulls).select(columns)
 
 

@@ -22,13 +22,13 @@ from slm_vllm.rundir.files import (
 )
 from slm_vllm.rundir.finding import why_unfinished
 from slm_vllm.rundir.predictions import (
-    PREDICTIONS_SCHEMA,
     predictions_columns,
+    predictions_schema,
     read_predictions,
 )
-from slm_vllm.scoring.answers import METRICS, score_answers
+from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.intervals import estimate_mean
-from slm_vllm.scoring.metrics import MAIN
+from slm_vllm.scoring.metrics import MAIN, METRICS
 from slm_vllm.scoring.normalize import SCORING_VERSION
 
 _REQUIRED_RESULTS = ("model", "dataset", "mode", "metrics", "counts", "throughput")
@@ -85,12 +85,12 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
             raise damaged(path / names.RESULTS, f"it has no '{key}'")
     file = path / names.PREDICTIONS
     present = predictions_columns(file)
-    wanted = list(dict.fromkeys([*PREDICTIONS_SCHEMA, *present])) if columns is None else columns
+    wanted = list(dict.fromkeys([*predictions_schema(), *present])) if columns is None else columns
     note = ""
     if _is_scored_today(results, present):
         predictions = read_predictions(file, wanted)
     else:
-        scores = score_answers(read_predictions(file, ("prediction", "answers"))).select(METRICS)
+        scores = score_answers(read_predictions(file, ("prediction", "answers"))).select(*METRICS)
         others = read_predictions(file, [name for name in wanted if name not in METRICS])
         predictions = others.with_columns(scores).select(wanted)
         results, note = _rescored(results, scores, config)

@@ -1,6 +1,6 @@
 """What the model sees beside the question: one class for each value of `experiment_mode.context`.
 
-A new mode is a class here, a line in `CONTEXTS` and a YAML file in `configs/experiment_mode/`.
+A new mode is a class here, a name in `_CONTEXTS` and a YAML file in `configs/experiment_mode/`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import polars as pl
 
 from slm_vllm.config.schema import Config
 from slm_vllm.datasets.schema import gold_passages
-from slm_vllm.errors import ConfigError
-from slm_vllm.nearest import nearest
+from slm_vllm.plugins import Registry
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.evaluation import score_search, search_frame
@@ -162,9 +161,18 @@ class RetrieverContext(Context):
         return question + config.retriever.top_k * passage
 
 
-CONTEXTS: dict[str, type[Context]] = {
-    context.name: context for context in (NoContext, OracleContext, RetrieverContext)
-}
+_CONTEXTS = Registry(
+    key="experiment_mode.context",
+    noun="context",
+    group="slm_vllm.contexts",
+    base=Context,  # type: ignore[type-abstract]
+    built_in={
+        context.name: f"{__name__}:{context.__name__}"
+        for context in (NoContext, OracleContext, RetrieverContext)
+    },
+    attributes=("name",),
+    arguments=("config", "retriever"),
+)
 
 
 def context_of(config: Config) -> type[Context]:
@@ -173,12 +181,7 @@ def context_of(config: Config) -> type[Context]:
     Raises:
         ConfigError: There is none of that name.
     """
-    name = config.experiment_mode.context
-    if name not in CONTEXTS:
-        raise ConfigError(
-            f"experiment_mode.context={name}: there is no such context. {nearest(name, CONTEXTS)}"
-        )
-    return CONTEXTS[name]
+    return _CONTEXTS.find(config.experiment_mode.context)
 
 
 def _with_margin(tokens: int) -> int:

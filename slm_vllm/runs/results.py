@@ -20,10 +20,11 @@ from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Results, Throughput
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import Journal
-from slm_vllm.rundir.predictions import PREDICTIONS_SCHEMA
+from slm_vllm.rundir.predictions import predictions_schema
 from slm_vllm.runs.contexts import context_of
-from slm_vllm.scoring.answers import METRICS, score_answers
+from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.intervals import ValueTally
+from slm_vllm.scoring.metrics import METRICS
 from slm_vllm.scoring.normalize import SCORING_VERSION
 
 _COUNTED = ("truncated", "unterminated_thinking")
@@ -69,7 +70,7 @@ class RunSummary:
         return self.counts["scored"] if self.answered else 0
 
     def add(self, scored: pl.DataFrame) -> None:
-        """Counts a batch of `PREDICTIONS_SCHEMA`."""
+        """Counts a batch of `predictions_schema`."""
         for metric, tally in self.metrics.items():
             tally.add(scored[metric])
         unscored = scored["token_recall"].null_count()
@@ -122,7 +123,7 @@ def write_predictions(
             yield scored
 
     with folder.replacing(names.PREDICTIONS) as path:
-        register_io_source(batches, schema=PREDICTIONS_SCHEMA).sink_parquet(
+        register_io_source(batches, schema=predictions_schema()).sink_parquet(
             path, compression="zstd", row_group_size=10_000
         )
     if config.experiment.log_predictions:
@@ -135,9 +136,9 @@ def _scored(batch: pl.DataFrame, config: Config) -> pl.DataFrame:
     scored = score_answers(batch).drop("key")
     if not config.experiment.save_contexts:
         scored = scored.with_columns(
-            pl.lit(None, dtype=PREDICTIONS_SCHEMA["contexts"]).alias("contexts")
+            pl.lit(None, dtype=predictions_schema()["contexts"]).alias("contexts")
         )
-    return scored.select(PREDICTIONS_SCHEMA.names())
+    return scored.select(predictions_schema().names())
 
 
 def _write_json(path: Path, parquet: Path, config: Config, summary: RunSummary) -> None:

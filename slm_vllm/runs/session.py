@@ -14,6 +14,7 @@ from slm_vllm.engines.settings import context_limit, engine_settings, read_model
 from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
+from slm_vllm.plugins import PluginError, fault
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import answer_fingerprint
@@ -75,9 +76,11 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
                 session.repeat_engine_errors(error)
                 session.mark_unfinished("failed", error)
                 raise
-            log.exception("the run ended with a defect of the program")
-            session.mark_unfinished("failed", error)
-            raise
+            said = fault(error)
+            log.exception("%s", said or "the run ended with a defect of the program")
+            problem = error if said is None else PluginError(said)
+            session.mark_unfinished("failed", problem)
+            raise problem from (None if said is None else error)
 
 
 class _Session:
@@ -85,6 +88,8 @@ class _Session:
 
     def __init__(self, configs: Sequence[Config], options: RunOptions, stack: ExitStack) -> None:
         self._options, self._stack = options, stack
+        for config in configs:
+            check_choices(config)
         self._config = configs[0]
         engine = self._config.engine
         self._make_engine = options.make_engine or engine_factory(engine)
@@ -192,7 +197,6 @@ class _Session:
             self._services.console.say(f"{cell.name} failed: {error}")
 
     def _open(self, config: Config, questions: QuestionSet) -> Cell:
-        check_choices(config)
         context = context_of(config)
         folder = RunFolder(Path(config.experiment.output_dir) / config.experiment.name)
         self._stack.callback(folder.close)

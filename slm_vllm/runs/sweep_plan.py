@@ -21,6 +21,7 @@ from slm_vllm.rundir.files import (
     read_state,
 )
 from slm_vllm.rundir.folder import RunFolder
+from slm_vllm.runs.choices import check_choices
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.question_set import QuestionSet
 
@@ -160,6 +161,7 @@ def _configs(grid: SweepGrid, model: str, dataset: str) -> list[Config]:
         chosen = [*words, *choice_override("experiment_mode", mode, grid.config_dir)]
         plain = "experiment.name=${model.name}_${dataset.name}_${experiment_mode.name}"
         first = compose_config([*chosen, plain, *grid.overrides], grid.config_dir)
+        check_choices(first)
         if not context_of(first).searches:
             configs.append(first)
             continue
@@ -169,6 +171,7 @@ def _configs(grid: SweepGrid, model: str, dataset: str) -> list[Config]:
             configs.append(
                 compose_config([*chosen, *searched, named, *grid.overrides], grid.config_dir)
             )
+            check_choices(configs[-1])
     return configs
 
 

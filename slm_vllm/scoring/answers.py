@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 
-from slm_vllm.scoring import metrics
-from slm_vllm.scoring.metrics import Pairs
+from slm_vllm.scoring.metrics import METRICS, Pairs
 from slm_vllm.scoring.normalize import (
     is_unusual,
     searchable,
@@ -21,13 +20,11 @@ from slm_vllm.scoring.normalize import (
     words,
 )
 
-METRICS = tuple(metrics.METRICS)
-"""Names of the metrics that `score_answers` computes."""
 _SLICE = 16_384  # rows
 
 
 def score_answers(frame: pl.DataFrame) -> pl.DataFrame:
-    """Adds a column for each of `metrics.METRICS` (Float64, in [0, 1] or null) to a frame.
+    """Adds a column for each of `METRICS` (Float64, in [0, 1] or null) to a frame.
 
     Args:
         frame: Has `prediction` (String, null counts as empty) and `answers` (List(String)).
@@ -53,13 +50,11 @@ def _scores(frame: pl.DataFrame) -> pl.DataFrame:
     values = pairs.select(
         "row",
         "is_new",
-        *(one.of_pairs(pairs).cast(pl.Float64).alias(one.name) for one in metrics.METRICS.values()),
+        *(one.of_pairs(pairs).cast(pl.Float64).alias(one.name) for one in METRICS.values()),
     )
-    scores = values.group_by("row").agg(
-        one.of_row(pl.col(one.name)) for one in metrics.METRICS.values()
-    )
+    scores = values.group_by("row").agg(one.of_row(pl.col(one.name)) for one in METRICS.values())
     joined = rows.select("row").join(scores, on="row", how="left", maintain_order="left")
-    return joined.select(METRICS)
+    return joined.select(*METRICS)
 
 
 def _pairs(rows: pl.DataFrame) -> Pairs:

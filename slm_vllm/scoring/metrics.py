@@ -1,9 +1,10 @@
 """The answer metrics, each defined once: value, name, label, unit, source.
 
 Everything else (columns of predictions, results, tables, report, page, `compare`) goes through
-`METRICS`. To add a metric, write a function of `Pairs` under `@metric(...)` here, or in a module of
-an installed package that has an entry point in the group `slm_vllm.metrics`; runs that were scored
-before it get it from their predictions.
+`METRICS`. To add a metric, write a function of `Pairs` under `@metric(...)` here, in a file
+`metric_*.py` of the folder of plug-ins, or in a module of an installed package that has an entry
+point in the group `slm_vllm.metrics`; runs that were scored before it get it from their
+predictions.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from sys import modules
 
 import polars as pl
 
 from slm_vllm.errors import ConfigError
+from slm_vllm.plugins import load_module, module_names
 
 ENTRY_POINT_GROUP = "slm_vllm.metrics"
+PLUGIN_FILES = "metric_*.py"
 
 Pairs = pl.DataFrame
 """Pairs of a prediction and one of its row's usable answers, one line each:
@@ -192,8 +196,14 @@ def _multiset_overlap(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _load_added() -> None:
-    """Imports the modules of other packages, whose functions register themselves."""
+def load_added() -> None:
+    """Imports what adds metrics: entry points of packages, `metric_*.py` among the plug-ins.
+
+    Their functions register themselves. May be called again, when other plug-ins are in use.
+
+    Raises:
+        ConfigError: One of them cannot be loaded.
+    """
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         try:
             entry.load()
@@ -202,6 +212,11 @@ def _load_added() -> None:
                 f"the metrics of the entry point '{entry.name}' ({entry.value}) cannot be loaded: "
                 f"{error}. Mend or uninstall that package"
             ) from error
+    names = module_names(PLUGIN_FILES)
+    for name in [one.name for one in METRICS.values() if one.of_pairs.__module__ not in modules]:
+        del METRICS[name]
+    for name in names:
+        load_module(name)
 
 
-_load_added()
+load_added()

@@ -22,7 +22,9 @@ _TRACKERS = Registry(
         "clearml_offline": "slm_vllm.tracking.clearml.offline:ClearMLOffline",
     },
     words=("auto", "none"),
+    arguments=("folder", "memory", "remember"),
 )
 
 tracker_names = _TRACKERS.names
 tracker_class = _TRACKERS.find
+check_tracker = _TRACKERS.check

@@ -13,9 +13,9 @@ from slm_vllm import plugins
 from slm_vllm.config.compose import compose_config, validate
 from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig, OpenAIConfig, RayConfig
 from slm_vllm.config.schema import Config
-from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.registry import engine_class, engine_names
 from slm_vllm.errors import ConfigError
+from support.fake_engine import FakeEngine
 
 SERVER = "engine.base_url=['http://localhost:8000/v1']"
 OF_ALL_ENGINES: dict[str, Any] = {
@@ -36,7 +36,7 @@ class OtherConfig(EngineConfig):
     warmth: int = 3
 
 
-class OtherEngine(BaseEngine):
+class OtherEngine(FakeEngine):
     config_class = OtherConfig
 
 

@@ -130,5 +130,5 @@ def test_entry_points_add_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert retriever_class("mine").__name__ == "BM25Retriever"
     with pytest.raises(ConfigError, match="cannot be loaded"):
         retriever_class("broken")
-    with pytest.raises(ConfigError, match="is no BaseRetriever"):
+    with pytest.raises(ConfigError, match="Passage is no StoredRetriever or CompositeRetriever"):
         retriever_class("other")

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from slm_vllm.errors import DataError
-from slm_vllm.rundir.predictions import PREDICTIONS_SCHEMA
+from slm_vllm.rundir.predictions import predictions_schema
 from slm_vllm.rundir.reading import load_run
 from support.run_folders import make_run
 
@@ -25,7 +25,7 @@ def test_reads_all_files_of_a_run(run: Path) -> None:
     assert data.config["model"]["name"] == data.manifest["model"]["name"] == "demo"
     assert data.results["metrics"]["token_recall"]["mean"] == 0.75
     assert data.memory is not None and data.memory["peak_rss"] == 2048.0
-    assert data.predictions.schema == PREDICTIONS_SCHEMA
+    assert data.predictions.schema == predictions_schema()
     assert data.predictions["token_recall"].to_list() == [1.0, None, 0.5]
 
 
@@ -118,7 +118,7 @@ def test_a_run_of_an_earlier_definition_is_scored_anew(tmp_path: Path) -> None:
     data = load_run(run)
     assert data.predictions["token_recall"].to_list() == [1.0, None, 1.0]
     assert data.predictions["contains"].to_list() == [1.0, None, 1.0]
-    assert data.predictions.columns == list(PREDICTIONS_SCHEMA)
+    assert data.predictions.columns == list(predictions_schema())
     assert data.results["token_recall"] == 1.0
     assert data.results["metrics"]["f1"]["mean"] == pytest.approx((2 * 2 / 10 + 1) / 2)
     assert data.results["counts"]["scored"] == 2
@@ -147,7 +147,7 @@ def test_columns_of_another_version_are_null_or_kept(run: Path) -> None:
     before = pl.read_parquet(path).drop("search", "n_passages_used")
     before.with_columns(judged=pl.lit("correct")).write_parquet(path)
     predictions = load_run(run).predictions
-    assert dict(predictions.schema) == {**PREDICTIONS_SCHEMA, "judged": pl.String}
+    assert dict(predictions.schema) == {**predictions_schema(), "judged": pl.String}
     assert predictions["search"].null_count() == predictions["n_passages_used"].null_count() == 3
     assert predictions["judged"].to_list() == ["correct"] * 3
     assert load_run(run, ["search", "question"]).predictions.columns == ["search", "question"]

@@ -13,10 +13,8 @@ from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.runs.choices import check_choices
-from slm_vllm.runs.contexts import CONTEXTS, Context, RowContext
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
-from slm_vllm.types import Passage, RetrievedPassage
 from support.fake_engine import FakeEngine
 
 MakeConfig = Callable[..., Config]
@@ -30,13 +28,15 @@ MakeConfig = Callable[..., Config]
         ("retriever.kind=bm52", "Did you mean 'bm25'"),
         ("retriever.options={k9: 1}", "k9"),
         ("engine.name=vlmm", "Did you mean 'vllm'"),
+        ("tracking.tracker=clearmi", "Did you mean 'clearml'"),
+        (["dataset.kind=nq", "dataset.options={colums: 1}"], "no option 'colums'. Did you mean"),
     ],
 )
 def test_a_name_that_nothing_has_is_refused_with_the_nearest(
-    make_config: MakeConfig, word: str, expected: str
+    make_config: MakeConfig, word: str | list[str], expected: str
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
-        check_choices(make_config(word))
+        check_choices(make_config(*([word] if isinstance(word, str) else word)))
 
 
 def test_it_is_refused_before_a_folder_is_made(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -46,26 +46,30 @@ def test_it_is_refused_before_a_folder_is_made(make_config: MakeConfig, tmp_path
     assert not (tmp_path / "outputs").exists()
 
 
-class _FirstDocument(Context):
-    """A mode of a test: the first document of each row, whatever it says."""
+FIRST = """
+from slm_vllm.runs.contexts import Context, RowContext
+from slm_vllm.types import Passage, RetrievedPassage
 
+
+class FirstDocument(Context):
     name = "first_document"
     uses_gold = True
 
-    def rows(self, frame: pl.DataFrame) -> list[RowContext]:
+    def rows(self, frame):
         return [
             RowContext([RetrievedPassage(Passage(f"{name}#1", name, "", contexts[0]), 1.0, 1)])
             for name, contexts in frame.select("question_id", "contexts").iter_rows()
         ]
+"""
 
 
 def test_a_new_mode_is_one_class_and_one_file(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, tmp_path: Path, plugin: Callable[[str, str], Path]
 ) -> None:
-    monkeypatch.setitem(CONTEXTS, _FirstDocument.name, _FirstDocument)
+    plugin("first", FIRST)
     folder = tmp_path / "configs" / "experiment_mode"
-    folder.mkdir(parents=True)
-    (folder / "first.yaml").write_text("name: first\ncontext: first_document\n")
+    folder.mkdir()
+    (folder / "first.yaml").write_text("name: first\ncontext: first:FirstDocument\n")
     base = make_config()
     words = [
         "model=custom",

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from slm_vllm.scoring.answers import METRICS, score_answers
+from slm_vllm.scoring.answers import score_answers
+from slm_vllm.scoring.metrics import METRICS
 from support import text_reference as reference
 
 SCHEMA = {"prediction": pl.String, "answers": pl.List(pl.String)}
@@ -16,7 +17,7 @@ SCHEMA = {"prediction": pl.String, "answers": pl.List(pl.String)}
 
 def scores(prediction: str | None, answers: list[str | None] | None) -> dict[str, float | None]:
     frame = pl.DataFrame({"prediction": [prediction], "answers": [answers]}, schema=SCHEMA)
-    return score_answers(frame).select(METRICS).row(0, named=True)
+    return score_answers(frame).select(*METRICS).row(0, named=True)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +72,9 @@ def test_rows_and_columns_keep_their_places() -> None:
     )
     scored = score_answers(frame)
     assert scored.columns == ["row", "prediction", "answers", *METRICS]
-    assert scored.drop(METRICS).equals(frame)
+    assert scored.drop(*METRICS).equals(frame)
     assert scored["token_recall"].to_list() == [1.0, None, 0.0]
-    assert set(scored.select(METRICS).dtypes) == {pl.Float64}
+    assert set(scored.select(*METRICS).dtypes) == {pl.Float64}
 
 
 def test_threads_keep_the_order_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +83,7 @@ def test_threads_keep_the_order_of_rows(monkeypatch: pytest.MonkeyPatch) -> None
     frame = pl.DataFrame({"prediction": predictions, "answers": answers}, schema=SCHEMA)
     monkeypatch.setattr("slm_vllm.scoring.answers._SLICE", 3)
     expected = [scores(*row) for row in zip(predictions, answers, strict=True)]
-    assert score_answers(frame).select(METRICS).to_dicts() == expected
+    assert score_answers(frame).select(*METRICS).to_dicts() == expected
 
 
 def test_no_rows() -> None:
@@ -119,7 +120,7 @@ def scored(rows: list[tuple[str | None, list[str | None]]]) -> list[dict[str, fl
         {"prediction": [row[0] for row in rows], "answers": [row[1] for row in rows]},
         schema=SCHEMA,
     )
-    return score_answers(frame).select(METRICS).to_dicts()
+    return score_answers(frame).select(*METRICS).to_dicts()
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_vllm.scoring import normalize
-from slm_vllm.scoring.answers import METRICS, score_answers
+from slm_vllm.scoring.answers import score_answers
+from slm_vllm.scoring.metrics import METRICS
 from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, words
 from support import text_reference as reference
 
@@ -50,7 +51,7 @@ def test_words(text: str, expected: str) -> None:
 
 def scores(prediction: str, answer: str) -> dict[str, float]:
     frame = pl.DataFrame({"prediction": [prediction], "answers": [[answer]]})
-    return score_answers(frame).select(METRICS).row(0, named=True)
+    return score_answers(frame).select(*METRICS).row(0, named=True)
 
 
 @pytest.mark.parametrize(

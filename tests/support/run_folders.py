@@ -19,11 +19,11 @@ from slm_vllm.monitoring.device import Device
 from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.rundir.folder import RunFolder
-from slm_vllm.rundir.predictions import PREDICTIONS_SCHEMA
+from slm_vllm.rundir.predictions import predictions_schema
 from slm_vllm.rundir.state import RunState
 from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.results import RunSummary, RunTiming, build_results
-from slm_vllm.scoring.answers import METRICS
+from slm_vllm.scoring.metrics import METRICS
 
 _CONTEXT = {"no_context": "none", "oracle": "oracle", "retriever": "retriever"}
 _PHASES = {"load": 10.0, "generate": 50.0, "score": 0.1}
@@ -64,7 +64,7 @@ def make_run(
     settings = _config(path, model, dataset, mode, retriever, config or {})
     frame = pl.DataFrame(
         [_row(row, number, _CONTEXT[mode]) for number, row in enumerate(rows)],
-        schema=PREDICTIONS_SCHEMA,
+        schema=predictions_schema(),
     )
     summary = RunSummary()
     summary.add(frame)

@@ -97,7 +97,7 @@ def test_names(added: None) -> None:
     ("name", "said"),
     [
         ("notebok", "no such tracker. Did you mean 'notebook'"),
-        ("broken", "added_trackers:Broken is no BaseTracker"),
+        ("broken", "added_trackers.py: Broken is no BaseTracker"),
         ("absent", "added_trackers:Absent cannot be loaded"),
     ],
 )
