@@ -123,6 +123,7 @@ def _literal_metadata(value: Any) -> dict[str, Any]:
     for parse in (ast.literal_eval, json.loads):
         try:
             parsed = parse(value.strip())
+            json.dumps(parsed, ensure_ascii=False, default=str).encode()
         except _LITERAL_ERRORS:
             continue
         if isinstance(parsed, dict):

@@ -160,3 +160,23 @@ def test_documents_of_flashrag_keep_their_text(tmp_path: Path) -> None:
     row = {"question": "q", "answer": "a", "documents": [{"id": "7", "contents": '"T"\nx'}]}
     (frame,) = open_dataset(None, write(tmp_path / "a.jsonl", jsonl([row]))).scan()
     assert frame["documents"].to_list() == [[{"document_id": "7", "title": "T", "text": "x"}]]
+
+
+def test_metadata_written_into_a_text(tmp_path: Path) -> None:
+    lines = ['"{""year"": 1914}"', "\"{'topic': 'Art'}\"", "plain", ""]
+    content = "question,answer,metadata\n" + "".join(
+        f"q{n},a,{text}\n" for n, text in enumerate(lines)
+    )
+    (tmp_path / "a.csv").write_text(content)
+    (frame,) = open_dataset(None, tmp_path / "a.csv").scan()
+    found = [json.loads(text) for text in frame["metadata"]]
+    assert found == [{"year": 1914}, {"topic": "Art"}, {"metadata": "plain"}, {}]
+
+
+@pytest.mark.parametrize("kind", ["qa_pairs", "simple_qa"])
+@pytest.mark.parametrize("text", ["{'topic': '\\ud83d'}", '{""topic"": ""\\ud83d""}'])
+def test_half_a_surrogate_pair_in_metadata(kind: str, text: str, tmp_path: Path) -> None:
+    content = f'question,answer,metadata\nq,a,"{text}"\n'
+    (tmp_path / "a.csv").write_text(content)
+    (frame,) = open_dataset(kind, tmp_path / "a.csv").scan()
+    assert frame.height == 1

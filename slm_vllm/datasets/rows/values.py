@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -101,7 +102,13 @@ def mapping_of(value: Any, key: str) -> dict[str, Any]:
     """
     if value is None or value == "":
         return {}
-    found = literal(value) if isinstance(value, str) else value
+    found = value
+    if isinstance(value, str):
+        try:
+            found = json.loads(value)
+            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        except (ValueError, RecursionError):
+            found = literal(value)
     if isinstance(found, Mapping):
         return dict(found)
     raise ValueProblem(f"{key!r} is {kind_of(value)}, not an object")
