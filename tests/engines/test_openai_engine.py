@@ -240,11 +240,11 @@ def test_a_slow_server_is_asked_again_and_slower() -> None:
 
     def script(number: int, body: dict[str, Any]) -> Reply:
         if number == 0:
-            gate.wait(10)
+            gate.wait()
         return None
 
     with FakeServer(script) as server:
-        answers = ask(config(server, timeout=0.3), 3)
+        answers = ask(config(server, timeout=1.5), 3)
         gate.set()
     assert_all_right(answers)
     assert len(server.bodies) == 4

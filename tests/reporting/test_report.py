@@ -64,7 +64,7 @@ def test_a_browser_shows_every_run_and_runs_nothing_foreign(page: Path, tmp_path
             "--virtual-time-budget=10000", f"--user-data-dir={tmp_path / 'profile'}",
             page.as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert "<title>taken" not in shown
     assert "80 predictions" in shown

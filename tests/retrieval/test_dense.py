@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ from slm_vllm.retrieval import dense as dense_module
 from slm_vllm.retrieval.encoder import Encoder, find_encoder, model_identity, prefixes_for
 from slm_vllm.retrieval.index_store import open_index
 from slm_vllm.retrieval.vector_index import chosen_kind
-from support.child import start_python
+from support.child import read_until, start_python
 from support.corpora import WORDS, Opener, documents, make_encoder
 from support.extras import needs
 
@@ -175,7 +172,7 @@ def test_a_killed_build_goes_on_where_it_was(
     tmp_path: Path, encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = """
-        import sys, time
+        import sys
         from pathlib import Path
         from slm_vllm.config.schema import RetrieverConfig
         from slm_vllm.retrieval import dense
@@ -183,11 +180,14 @@ def test_a_killed_build_goes_on_where_it_was(
         from slm_vllm.retrieval.index_store import open_index
         import polars as pl, json
         dense.SHARD = 16
-        plain = Encoder.encode
-        def slow(self, texts):
-            time.sleep(0.2)
+        plain, calls = Encoder.encode, []
+        def encode(self, texts):
+            calls.append(texts)
+            if len(calls) == 5:
+                print("IN THE MIDDLE", flush=True)
+                sys.stdin.readline()
             return plain(self, texts)
-        Encoder.encode = slow
+        Encoder.encode = encode
         texts = json.loads(sys.argv[3])
         ids = [f"d{i}" for i in range(len(texts))]
         frame = pl.DataFrame({"document_id": ids, "title": "", "text": texts})
@@ -195,14 +195,10 @@ def test_a_killed_build_goes_on_where_it_was(
         open_index(config, lambda: [frame], corpus_key="k", cache_dir=Path(sys.argv[1]))
     """
     job = start_python(code, str(tmp_path), str(encoder_folder), json.dumps(TEXTS))
-    row, written = 32 * 4, 0
-    deadline = time.time() + 60
-    while written < 3 * 16 * row and time.time() < deadline and job.poll() is None:
-        time.sleep(0.02)
-        files = list((tmp_path / "indexes").glob(".building-dense-*/vectors.bin"))
-        written = files[0].stat().st_size if files else 0
-    os.kill(job.pid, signal.SIGKILL)
+    read_until(job, "IN THE MIDDLE")
+    job.kill()
     job.communicate()
+    row = 32 * 4
     (partial,) = (tmp_path / "indexes").glob(".building-dense-*/vectors.bin")
     done = partial.stat().st_size // row
     assert 0 < done < len(TEXTS)

@@ -16,7 +16,7 @@ from slm_vllm.retrieval.base import BaseRetriever, IndexCancelled
 from slm_vllm.retrieval.bm25 import BM25Retriever
 from slm_vllm.retrieval.index_store import open_index, stored_indexes
 from slm_vllm.retrieval.passage_store import PassageWriter
-from support.child import run_python, start_python
+from support.child import read_until, run_python, start_python
 from support.corpora import WORDS, documents
 
 BM25 = RetrieverConfig(name="bm25", kind="bm25")
@@ -223,28 +223,24 @@ def test_two_processes_build_one_index_once(tmp_path: Path) -> None:
         logging.basicConfig(level="INFO", stream=sys.stdout)
         from slm_vllm.config.schema import RetrieverConfig
         from slm_vllm.retrieval.index_store import open_index
-        start = float(sys.argv[2])
         frame = pl.DataFrame({"document_id": [str(i) for i in range(3000)], "title": "",
                               "text": [f"word{i} river castle" for i in range(3000)]})
         def documents():
-            time.sleep(1.0)
-            print("READ")
+            print("READ", flush=True)
+            sys.stdin.readline()
             yield frame
-        time.sleep(max(start - time.time(), 0))
         r = open_index(RetrieverConfig(name="x", kind="bm25"), documents, corpus_key="k",
                        cache_dir=Path(sys.argv[1]))
         print("FOUND", r.retrieve(["word77"], 1)[0][0].passage.document_id)
     """
-    import time
-
-    start = str(time.time() + 2.5)
-    jobs = [start_python(code, str(tmp_path), start) for _ in range(2)]
-    outputs = [job.communicate(timeout=60) for job in jobs]
-    text = "".join(out + err for out, err in outputs)
-    assert [job.returncode for job in jobs] == [0, 0], text
+    first = start_python(code, str(tmp_path))
+    text = read_until(first, "READ")
+    second = start_python(code, str(tmp_path))
+    text += read_until(second, "Another process is building")
+    text += "".join([*first.communicate("go on\n"), *second.communicate("go on\n")])
+    assert (first.returncode, second.returncode) == (0, 0), text
     assert text.count("FOUND 77") == 2
     assert text.count("READ") == 1 and text.count("Built bm25-") == 1
-    assert "Another process is building" in text
     assert hidden(tmp_path) == []
 
 
