@@ -82,6 +82,13 @@ def find_model(
     )
 
 
+def model_by_name(cards: list[dict[str, Any]], name: str) -> Served:
+    """A model under a name that the list lacks: where there is one alone, it is that one."""
+    if len(cards) != 1:
+        return Served(name)
+    return Served(name, _context_length(cards[0]), _make(cards[0]))
+
+
 def _make(card: Mapping[str, Any]) -> Make:
     owner = str(card.get("owned_by")).lower()
     if owner == "llamacpp":

@@ -17,7 +17,7 @@ from slm_vllm.engines.openai_answers import (
     reason_in,
     shortened,
 )
-from slm_vllm.engines.openai_models import Served, Unusable, cards_in, find_model
+from slm_vllm.engines.openai_models import Served, Unusable, cards_in, find_model, model_by_name
 from slm_vllm.errors import EngineError, MissingExtraError
 from slm_vllm.proxies import goes_direct, proxy_advice
 from slm_vllm.types import Completion, GenerationRequest
@@ -80,6 +80,7 @@ class Server:
         Raises:
             Unusable: It does not answer, or does not serve the model.
         """
+        cards: list[dict[str, Any]] | None = None
         try:
             cards = cards_in(await self._sent(self.client.models, "list", timeout=_LIST_SECONDS))
         except Failed as failure:
@@ -102,7 +103,7 @@ class Server:
                 reason = "its list of models cannot be read"
         log.warning("%s: %s; asked for %s all the same", self.url, reason, wanted)
         assert wanted is not None
-        self.served = Served(wanted)
+        self.served = model_by_name(cards or [], wanted)
         return self.served
 
     async def check_alive(self) -> None:

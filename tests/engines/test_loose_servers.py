@@ -202,6 +202,16 @@ def test_a_given_name_needs_no_list_of_models(models: Reply) -> None:
             ask(server)
 
 
+def test_one_model_alone_is_the_one_that_is_asked_for_by_another_name() -> None:
+    """llama.cpp lists the path of its file, and answers to any name."""
+    card = {"id": "/models/tiny.gguf", "owned_by": "llamacpp", "meta": {"n_ctx": 64}}
+    with FakeServer(cards=[card]) as server:
+        with pytest.raises(EngineError, match="takes 64 tokens"):
+            ask(server, served_model="tiny")
+    with FakeServer(cards=[card, card | {"id": "other"}]) as server:
+        assert ask(server, served_model="tiny")["r0"].error is None
+
+
 @pytest.mark.parametrize(
     "models",
     [
