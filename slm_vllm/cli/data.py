@@ -19,6 +19,10 @@ KIND_OPTION = click.option(
     "--kind", help="nq, simple_qa, qa_pairs, beir or hf; found from the file when left out."
 )
 
+CONFIG_DIR = click.option(
+    "--config-dir", type=UserPath(), help="Folder with configuration groups of yours."
+)
+
 
 @click.group("data")
 def data() -> None:
@@ -33,7 +37,13 @@ def data() -> None:
 @data.command("prepare")
 @click.argument("kind", type=click.Choice(["nq", "simple_qa"]))
 @click.option("--input", "source", type=UserPath(), required=True, help="Raw file, packed or not.")
-@click.option("--output-dir", type=UserPath(), required=True, help="Where the converted files go.")
+@click.option(
+    "--output-dir",
+    type=UserPath(),
+    default="data",
+    show_default=True,
+    help="Where the converted files go.",
+)
 @click.option("--strict", is_flag=True, help="Fail at the first row that cannot be used.")
 @JSON_FLAG
 def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool) -> None:
@@ -63,8 +73,15 @@ def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool
 @click.argument("path_or_name", type=UserPath())
 @COLUMNS_ARGUMENT
 @KIND_OPTION
+@CONFIG_DIR
 @JSON_FLAG
-def check(path_or_name: str, columns: tuple[str, ...], kind: str | None, as_json: bool) -> None:
+def check(
+    path_or_name: str,
+    columns: tuple[str, ...],
+    kind: str | None,
+    config_dir: str | None,
+    as_json: bool,
+) -> None:
     """Read a whole dataset and say whether a run can use it; exit code 3 when not.
 
     FIELD=COLUMN says which column holds a field (question, answers, question_id, contexts,
@@ -80,7 +97,7 @@ def check(path_or_name: str, columns: tuple[str, ...], kind: str | None, as_json
     from slm_vllm.errors import DataError
 
     try:
-        path, kind, options = _locate(path_or_name, kind, columns)
+        path, kind, options = _locate(path_or_name, kind, columns, config_dir)
         report = check_dataset(path, kind, options)
     except DataError as error:
         if as_json:
@@ -106,18 +123,18 @@ def check(path_or_name: str, columns: tuple[str, ...], kind: str | None, as_json
 
 
 @data.command("list")
+@CONFIG_DIR
 @JSON_FLAG
-def list_datasets(as_json: bool) -> None:
+def list_datasets(config_dir: str | None, as_json: bool) -> None:
     """List the configured datasets and whether their file is there.
 
     \b
     Example:
       slm-vllm data list
     """
-    from slm_vllm.config.location import configs_dir
     from slm_vllm.datasets.catalog import read_catalog
 
-    entries = read_catalog(configs_dir())
+    entries = read_catalog(config_dir)
     if as_json:
         click.echo(json.dumps({"datasets": [entry.to_json() for entry in entries]}))
         return
@@ -129,8 +146,15 @@ def list_datasets(as_json: bool) -> None:
 @click.argument("path_or_name", type=UserPath())
 @COLUMNS_ARGUMENT
 @KIND_OPTION
+@CONFIG_DIR
 @JSON_FLAG
-def stats(path_or_name: str, columns: tuple[str, ...], kind: str | None, as_json: bool) -> None:
+def stats(
+    path_or_name: str,
+    columns: tuple[str, ...],
+    kind: str | None,
+    config_dir: str | None,
+    as_json: bool,
+) -> None:
     """Show rows, lengths in words, and topics where the metadata has them.
 
     \b
@@ -139,7 +163,7 @@ def stats(path_or_name: str, columns: tuple[str, ...], kind: str | None, as_json
     """
     from slm_vllm.datasets.inspection import dataset_stats
 
-    path, kind, options = _locate(path_or_name, kind, columns)
+    path, kind, options = _locate(path_or_name, kind, columns, config_dir)
     found = dataset_stats(path, kind, options)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
@@ -192,14 +216,13 @@ def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
 
 
 def _locate(
-    path_or_name: str, kind: str | None, columns: tuple[str, ...]
+    path_or_name: str, kind: str | None, columns: tuple[str, ...], config_dir: str | None
 ) -> tuple[str, str | None, Mapping[str, Any]]:
     """Gives path, kind and options of a configured name or of a path."""
-    from slm_vllm.config.location import configs_dir
     from slm_vllm.datasets.catalog import find_dataset
     from slm_vllm.datasets.rows.fields import parse_columns
 
-    entry = find_dataset(path_or_name, configs_dir())
+    entry = find_dataset(path_or_name, config_dir)
     options = dict(entry.options)
     if columns:
         options["columns"] = {**options.get("columns", {}), **parse_columns(columns)}

@@ -268,7 +268,7 @@ def _file(config: Config) -> str:
     """The local copy of the dataset, where its path is a URL."""
     from slm_vllm.datasets.registry import fetched_path
 
-    return fetched_path(config.dataset.path, config.cache_dir)
+    return fetched_path(config.dataset.path, config.cache_dir, kind=config.dataset.kind)
 
 
 def _progress(phase: str, done: int, total: int | None) -> None:

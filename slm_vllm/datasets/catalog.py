@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from slm_vllm.config.compose import group_choices
+from slm_vllm.datasets.places import found_file
 from slm_vllm.datasets.registry import local_path
 from slm_vllm.errors import ConfigError, DataError, StorageError
 from slm_vllm.nearest import nearest
@@ -22,7 +24,8 @@ class DatasetEntry:
     Attributes:
         name: Its file name without `.yaml`: what `--dataset` takes.
         kind: The dataset class, or None to find it from the file.
-        path: The file, relative to the working directory; None where each run gives its own.
+        path: The file, relative to the working directory, where it was found if it is not where
+            the configuration says; None where each run gives its own.
         options: Further arguments of the class, the split among them.
     """
 
@@ -44,26 +47,30 @@ class DatasetEntry:
         return {"name": self.name, "kind": self.kind, "path": self.path, "bytes": self.size}
 
 
-def read_catalog(configs: Path) -> list[DatasetEntry]:
-    """Reads every YAML file of `configs/dataset/`, in order of name.
+def read_catalog(config_dir: str | Path | None = None) -> list[DatasetEntry]:
+    """Reads every YAML file of the group `dataset`, in order of name.
+
+    Args:
+        config_dir: A folder with configuration groups of the user's own, searched first.
 
     Raises:
         ConfigError: There is no such folder, or a file is not a YAML mapping.
     """
-    folder = configs / "dataset"
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} does not exist: no dataset is configured")
-    return [_read_entry(file) for file in sorted(folder.glob("*.yaml"))]
+    return [_read_entry(file) for file in group_choices("dataset", config_dir).values()]
 
 
-def find_dataset(path_or_name: str, configs: Path) -> DatasetEntry:
+def find_dataset(path_or_name: str, config_dir: str | Path | None = None) -> DatasetEntry:
     """Gives the entry of a name, or one for a path that is not a name.
+
+    Args:
+        path_or_name: What the user types.
+        config_dir: See `read_catalog`.
 
     Raises:
         DataError: It is neither a configured name nor a file; the nearest names are given.
         ConfigError: The configuration of that name gives no path.
     """
-    entries = {entry.name: entry for entry in read_catalog(configs)}
+    entries = {entry.name: entry for entry in read_catalog(config_dir)}
     if path_or_name in entries:
         entry = entries[path_or_name]
         if entry.path is None:
@@ -111,6 +118,8 @@ def _read_entry(file: Path) -> DatasetEntry:
         raise ConfigError(f"{file} is not a YAML mapping")
     path = values.get("path")
     path = None if path in (None, "???") else local_path(str(path))
+    if path is not None:
+        path = found_file(path, values.get("kind")) or path
     options = dict(values.get("options") or {})
     if values.get("split") is not None:
         options["split"] = values["split"]

@@ -38,6 +38,16 @@ KNOWN_FILES = (
     KnownFile("simple_qa_converted.parquet", "simple_qa", required=False),
 )
 
+WHOLE_DATASET = {
+    "nq": ("nq_full_dataset.parquet", "nq_full_dataset.json", "NQ-open.dev.merged.jsonl"),
+    "simple_qa": (
+        "simple_qa_converted.parquet",
+        "simple_qa_converted.json",
+        "simple_qa_test_set_with_documents.csv",
+    ),
+}
+"""The files that hold the same rows, all of them; the fastest to read first, the raw one last."""
+
 
 def known_files(which: str, *, raw: bool = True, processed: bool = True) -> list[KnownFile]:
     """The files of "nq", "simple_qa" or "both"."""

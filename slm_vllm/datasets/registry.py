@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slm_vllm.datasets.base import BaseDataset
 from slm_vllm.datasets.beir import is_beir
+from slm_vllm.datasets.places import found_file, missing_dataset
 from slm_vllm.datasets.reading.records import Form, find_form
 from slm_vllm.datasets.rows.fields import FieldNames
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
@@ -67,7 +68,8 @@ def open_dataset(
 
     Args:
         kind: A kind of `dataset_kinds`, or None to find it from the file.
-        path: The file, an `s3://` URL, or "demo" for the shipped one.
+        path: The file, a folder that holds one dataset, an `s3://` URL, or "demo" for the shipped
+            one.
         on_reject: Called for each row that is left out.
         options: Further arguments of the class, such as `split` or `columns`; nulls are left out.
         cache_dir: Where the copy of a URL is kept.
@@ -77,7 +79,7 @@ def open_dataset(
         DataError: No kind was given and the file is missing or of no known layout.
         StorageError: A URL cannot be downloaded.
     """
-    path = fetched_path(path, cache_dir)
+    path = fetched_path(path, cache_dir, kind=kind)
     given = {key: value for key, value in (options or {}).items() if value is not None}
     found = dataset_class(kind or sniff_kind(path, given.get("columns")))
     _check_options(found, given)
@@ -121,18 +123,30 @@ def local_path(path: str | Path) -> str:
 
 
 def fetched_path(
-    path: str | Path, cache_dir: str | Path = DEFAULT_CACHE, notices: list[str] | None = None
+    path: str | Path,
+    cache_dir: str | Path = DEFAULT_CACHE,
+    notices: list[str] | None = None,
+    *,
+    kind: str | None = None,
 ) -> str:
-    """Like `local_path`; an object in a bucket is downloaded, or found in the cache.
+    """The file to read: `local_path`, found as `found_file` does, or fetched from a bucket.
 
-    `notices` gets a line where the object has changed or nobody could be asked.
+    `notices` gets a line where the file is not the one that was named, where the object has
+    changed or nobody could be asked.
 
     Raises:
+        DataError: A file of nq or simple_qa that is nowhere it is looked for.
         StorageError: It cannot be downloaded.
         ConfigError: The settings of the bucket cannot be used.
     """
     if not str(path).startswith("s3://"):
-        return local_path(path)
+        named = local_path(path)
+        found = found_file(named, kind)
+        if found is None:
+            raise missing_dataset(named)
+        if notices is not None and found != named:
+            notices.append(f"{named}: {found} is read")
+        return found
     from slm_vllm.storage.dataset_cache import cached_dataset
 
     return str(cached_dataset(str(path), Path(cache_dir), notices=notices))

@@ -50,6 +50,7 @@ def check_data(folder: Path | None = None) -> Finding:
     import yaml
 
     from slm_vllm.config.location import configs_dir
+    from slm_vllm.datasets.places import found_file
 
     here: list[str] = []
     missing: list[str] = []
@@ -57,7 +58,8 @@ def check_data(folder: Path | None = None) -> Finding:
         path = str((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("path", ""))
         if path in ("", "???") or "://" in path:  # given with each run, or far away
             continue
-        present = path == "demo" or Path(path).is_file()  # the package ships the demo dataset
+        found_at = path if path == "demo" else found_file(path)  # the package ships the demo
+        present = path == "demo" or (found_at is not None and Path(found_at).is_file())
         (here if present else missing).append(file.stem)
     found = f"here: {', '.join(here) or 'none'}"
     if not missing:

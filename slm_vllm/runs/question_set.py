@@ -60,7 +60,9 @@ class QuestionSet:
     def file(self) -> str:
         """Where its rows are read; a URL is fetched once, so all cells read the same version."""
         if self._file is None:
-            self._file = fetched_path(self._section.path, self._cache_dir, self.notices)
+            self._file = fetched_path(
+                self._section.path, self._cache_dir, self.notices, kind=self._section.kind
+            )
         return self._file
 
     @property

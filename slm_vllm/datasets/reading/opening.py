@@ -177,7 +177,10 @@ def _names(folder: Path, limit: int = 5) -> str:
 def _nearest(file: Path) -> str:
     folder = file.parent
     if not folder.is_dir():
-        return f"Nor does its folder {folder}. Pull the data, or give another path."
+        return (
+            f"Nor does its folder {folder.absolute()}. Give another path, or fetch the file from "
+            f"your bucket: slm-vllm s3 pull --key KEY --to {file} --bucket BUCKET"
+        )
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     close = close_names(file.name, names)
     if close:
