@@ -137,6 +137,14 @@ def test_every_command_is_one_the_program_takes(
     assert not wrong, "\n".join(wrong)
 
 
+def test_examples_in_help_are_commands(parsed: list[dict[str, Any]]) -> None:
+    for command in walk(entry.cli):
+        lines = (command.epilog or "").replace("Example: ", "    ").replace("\n  ", "\n    ")
+        for words in commands(lines):
+            entry.cli.main(words, prog_name="slm-vllm", standalone_mode=False)
+    assert len(parsed) > 20
+
+
 @pages
 def test_every_override_of_a_command_is_a_setting(page: Path, parsed: list[dict[str, Any]]) -> None:
     text = page.read_text(encoding="utf-8")
