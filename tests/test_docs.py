@@ -21,6 +21,8 @@ PAGES = sorted(
     [
         *REPOSITORY.glob("README*.md"),
         REPOSITORY / "CONTRIBUTING.md",
+        REPOSITORY / "SECURITY.md",
+        *(REPOSITORY / "benchmarks").rglob("*.md"),
         *(REPOSITORY / "docs").rglob("*.md"),
     ]
 )
@@ -138,11 +140,12 @@ def test_every_command_is_one_the_program_takes(
 
 
 def test_examples_in_help_are_commands(parsed: list[dict[str, Any]]) -> None:
+    example = re.compile(r"^(?:Example:)? *(slm-vllm .*(?:\\\n.*)*)$", re.MULTILINE)
     for command in walk(entry.cli):
-        lines = (command.epilog or "").replace("Example: ", "    ").replace("\n  ", "\n    ")
-        for words in commands(lines):
-            entry.cli.main(words, prog_name="slm-vllm", standalone_mode=False)
-    assert len(parsed) > 20
+        for found in example.findall(f"{command.help}\n{command.epilog}"):
+            for words in commands("    " + found.replace("\n", "\n    ")):
+                entry.cli.main(words, prog_name="slm-vllm", standalone_mode=False)
+    assert len(parsed) > 30
 
 
 @pages
