@@ -277,17 +277,25 @@ def _modules_in(folder: Path) -> list[ModuleType]:
 
 
 def _check_names(folder: Path) -> None:
-    others = [entry for entry in sys.path if entry not in ("", os.getcwd(), str(folder))]
     for path in sorted(folder.glob("*.py")):
-        if path.stem.startswith(_NO_PLUGINS):
-            continue
-        spec = PathFinder.find_spec(path.stem, others)
-        origin = spec.origin if spec is not None else None
-        if path.stem in sys.stdlib_module_names or origin is not None:
-            raise ConfigError(
-                f"{path}: there is a module '{path.stem}' already ({origin or 'of Python'}), which "
-                "this file would hide. Give the file another name"
-            )
+        if not path.stem.startswith(_NO_PLUGINS):
+            check_file(path)
+
+
+def check_file(path: Path) -> None:
+    """Checks that a file of the folder can have its name.
+
+    Raises:
+        ConfigError: It would hide a module of Python or of an installed package.
+    """
+    own = ("", os.getcwd(), str(path.parent.resolve()))
+    spec = PathFinder.find_spec(path.stem, [entry for entry in sys.path if entry not in own])
+    origin = spec.origin if spec is not None else None
+    if path.stem in sys.stdlib_module_names or origin is not None:
+        raise ConfigError(
+            f"{path}: there is a module '{path.stem}' already ({origin or 'of Python'}), which "
+            "this file would hide. Give the file another name"
+        )
 
 
 def _is_of(found: Any, module: str) -> bool:

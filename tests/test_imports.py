@@ -33,7 +33,7 @@ FLOORS = (
     # What a run is made of.
     {"datasets", "engines", "prompting", "rundir"},
     {"reporting", "retrieval", "tracking"},
-    {"doctor", "runs"},
+    {"doctor", "runs", "skeletons"},
     # What users touch: commands, and the names of `import slm_vllm`.
     {"api", "bench"},
     {"__init__", "cli"},

@@ -23,6 +23,7 @@ COMMANDS = {
     "s3": ("slm_vllm.cli.s3:command", "Look at a bucket; pull, push and convert datasets."),
     "clearml": ("slm_vllm.cli.clearml:command", "Check ClearML; publish runs again."),
     "config": ("slm_vllm.cli.config:command", "List, show and validate configurations."),
+    "new": ("slm_vllm.cli.new:command", "Begin a dataset, metric, mode, ... of your own."),
     "compare": ("slm_vllm.cli.compare:command", "Compare runs question by question."),
     "report": ("slm_vllm.cli.report:command", "Write runs as one HTML page with plots."),
     "bench": ("slm_vllm.cli.bench:command", "Measure how fast models answer here."),

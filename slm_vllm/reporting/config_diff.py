@@ -68,7 +68,7 @@ def flat_settings(run: RunData) -> dict[str, str]:
 
 def applies(key: str, run: RunData) -> bool:
     """Whether a setting had any effect on a run."""
-    return not key.startswith("retriever.") or context_of(run) == "retriever"
+    return not key.startswith("retriever.") or run.results.get("retriever") is not None
 
 
 def context_of(run: RunData) -> str:
