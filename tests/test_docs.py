@@ -30,7 +30,8 @@ RUSSIAN = [page for page in PAGES if page.name.endswith(".ru.md") or page.parent
 ENGLISH = [page for page in PAGES if page not in RUSSIAN]
 FOLDERS = {"scripts", "configs", "docs", "benchmarks", "requirements", "tests", "slm_vllm"}
 ENTRY_POINTS = {
-    f"slm_vllm.{kind}" for kind in ("datasets", "retrievers", "metrics", "engines", "trackers")
+    f"slm_vllm.{kind}"
+    for kind in ("datasets", "retrievers", "metrics", "engines", "trackers", "contexts")
 }
 READMES = ("README.md", "README.ru.md")
 # In README.md and quick; they are really run.
