@@ -26,6 +26,7 @@ class AlignedRuns:
     Attributes:
         dataset: Its name.
         runs: In the order they were given.
+        question_ids: Of the questions, in their order.
         values: The metric, runs x questions; NaN where a question is unscored.
         hits: For each run that searched, 1.0 where a passage with an answer went into the prompt,
             0.0 where none did, NaN where it is not known; None for other runs.
@@ -34,6 +35,7 @@ class AlignedRuns:
 
     dataset: str
     runs: tuple[RunData, ...]
+    question_ids: pl.Series
     values: Values
     hits: tuple[Values | None, ...]
     notes: tuple[str, ...]
@@ -66,6 +68,7 @@ def align(
     return AlignedRuns(
         dataset=str(runs[0].results["dataset"]),
         runs=tuple(runs),
+        question_ids=frames[0]["question_id"],
         values=np.where(np.isfinite(values), values, np.nan),
         hits=tuple(_hits(frame) for frame in frames),
         notes=tuple(notes),

@@ -142,7 +142,7 @@ def compare_runs(
         DataError: A run cannot be compared.
     """
     check_metric(metric)
-    named = _with_unique_names(runs)
+    named = with_unique_names(runs)
     groups: dict[str, list[RunData]] = {}
     for run in named:
         groups.setdefault(str(run.results["dataset"]), []).append(run)
@@ -171,7 +171,7 @@ def check_metric(metric: str) -> None:
         raise ConfigError(f"--metric {metric}: there is no such metric. {nearest(metric, METRICS)}")
 
 
-def _with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
+def with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
     """Runs of one name in several places are named by their paths."""
     counts = Counter(run.name for run in runs)
     return [run if counts[run.name] == 1 else replace(run, name=str(run.path)) for run in runs]

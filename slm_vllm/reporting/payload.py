@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from slm_vllm.reporting.breakdowns import answer_rank, retrieval_hit
+from slm_vllm.reporting.harm import CAUSES, Harm
 from slm_vllm.reporting.run_view import RunView
 from slm_vllm.scoring.location import answer_spans
 from slm_vllm.scoring.metrics import in_tables
@@ -30,12 +31,13 @@ _COLUMNS = {
 }
 
 
-def questions_payload(views: Sequence[RunView]) -> dict[str, Any]:
+def questions_payload(views: Sequence[RunView], harms: Sequence[Harm]) -> dict[str, Any]:
     """Runs, questions and answers of the model.
 
     `questions` holds each question once: rows of different runs are the same question when
     dataset, id, text and answers are equal. `rows[i]` holds the columns of run i; its column `q`
-    has the numbers of the questions.
+    has the numbers of the questions. `harms` lists the rows whose answer context destroyed, by
+    cause, with the positions of the two runs.
     """
     asked = [
         view.run.predictions.select(
@@ -62,6 +64,7 @@ def questions_payload(views: Sequence[RunView]) -> dict[str, Any]:
             }
             for view in views
         ],
+        "harms": _harms(views, harms),
         "metrics": [{"name": metric.name, "label": metric.label} for metric in in_tables()],
         "questions": {
             "id": distinct["question_id"].to_list(),
@@ -79,6 +82,26 @@ def questions_payload(views: Sequence[RunView]) -> dict[str, Any]:
             for view, frame in zip(views, asked, strict=True)
         ],
     }
+
+
+def _harms(views: Sequence[RunView], harms: Sequence[Harm]) -> list[dict[str, Any]]:
+    place = {view.run.name: number for number, view in enumerate(views)}
+    return [
+        {
+            "run": place[harm.run],
+            "closedBook": place[harm.closed_book],
+            "causes": [
+                {
+                    "name": cause,
+                    "label": label,
+                    "rows": [r for r, c in zip(harm.rows, harm.causes, strict=True) if c == cause],
+                }
+                for cause, label in CAUSES.items()
+                if harm.counts.get(cause)
+            ],
+        }
+        for harm in harms
+    ]
 
 
 def passages_payload(views: Sequence[RunView]) -> dict[str, Any]:

@@ -12,8 +12,11 @@ from pathlib import Path
 
 from slm_vllm.durable import write_text
 from slm_vllm.errors import DataError, StorageError, reason_of
-from slm_vllm.reporting import sections
+from slm_vllm.reporting import answer_sections, sections
+from slm_vllm.reporting.comparison import with_unique_names
 from slm_vllm.reporting.figures import Figure, build_figures
+from slm_vllm.reporting.harm import harms
+from slm_vllm.reporting.pairing import paired_datasets
 from slm_vllm.reporting.payload import packed, passages_payload, questions_payload
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_view import RunView, view_runs
@@ -22,8 +25,9 @@ from slm_vllm.version import __version__
 
 _COLUMNS = (
     "contexts", "completion", "metadata", "truncated", "finish_reason", "n_prompt_tokens",
-    "n_completion_tokens",
+    "n_completion_tokens", "unterminated_thinking",
 )  # fmt: skip
+_SCRIPTS = ("text.js", "tables.js", "predictions.js", "list.js")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ def build_report(runs: Sequence[RunData]) -> Report:
         missing = [name for name in _COLUMNS if name not in run.predictions.columns]
         if missing:
             raise DataError(f"{run.path}/predictions.parquet has no column '{missing[0]}'")
-    views = view_runs(runs)
+    views = view_runs(with_unique_names(runs))
     figures = tuple(build_figures(views))
     return Report(_page(views, figures), figures)
 
@@ -68,8 +72,10 @@ def write_report(report: Report, path: Path) -> None:
 
 def _page(views: Sequence[RunView], figures: Sequence[Figure]) -> str:
     page = files("slm_vllm.reporting") / "page"
-    style, script = ((page / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    questions = questions_payload(views)
+    style = (page / "page.css").read_text("utf-8")
+    script = "\n".join((page / name).read_text("utf-8") for name in _SCRIPTS)
+    datasets = paired_datasets(views)
+    destroyed = harms(datasets)
     values = {
         "title": escaped(_title(views)),
         "subtitle": escaped(_subtitle(views)),
@@ -78,12 +84,15 @@ def _page(views: Sequence[RunView], figures: Sequence[Figure]) -> str:
         "script": script,
         # Nothing but this script can run, and nothing can be fetched, whatever a prediction says.
         "script_hash": _hash(script),
+        "verdicts": answer_sections.verdict_section(datasets),
+        "differences": answer_sections.differences_section(datasets),
+        "harm": answer_sections.harm_section(destroyed),
         "headline": sections.headline(views),
         "results": sections.results_section(views),
         "figures": sections.figures_section(figures),
         "configuration": sections.configuration_section(views),
         "origin": sections.origin_section(views),
-        "questions": packed(questions),
+        "questions": packed(questions_payload(views, destroyed)),
         "passages": packed(passages_payload(views)),
     }
     template = (page / "page.html").read_text("utf-8")

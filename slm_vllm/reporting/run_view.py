@@ -10,9 +10,20 @@ from slm_vllm.reporting.config_diff import context_of
 from slm_vllm.rundir.reading import RunData
 
 _MODE_ORDER = {"none": 0, "retriever": 1, "oracle": 2}
+# Numbers of colours; what is not named here takes those that are left, by name.
+_COLOURS = {
+    "no_context": 0,
+    "retriever · bm25": 1,
+    "oracle": 2,
+    "retriever · dense": 3,
+    "retriever · hybrid": 4,
+    "retriever · rank_bm25": 5,
+}
+# In the order in which they are given away: those that belong to no mode first.
+_SPARE = (6, 7, 5, 4, 3, 2, 1, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RunView:
     """A run with its place in the report.
 
@@ -20,16 +31,18 @@ class RunView:
         run: The run.
         model: Its model.
         dataset: Its dataset.
-        condition: Mode, and retriever where there is one; the run's name where two runs of the
-            report share model, dataset and mode.
+        mode: Its mode, and its retriever where there is one.
+        condition: The mode; the run's name where two runs of the report share model, dataset
+            and mode.
         label: The shortest name that is unique in the report.
-        colour: Name of the colour of its condition.
+        colour: Name of its mode's colour, the same in every report.
         shape: Number of the marker of its model.
     """
 
     run: RunData
     model: str
     dataset: str
+    mode: str
     condition: str
     label: str
     colour: str
@@ -44,15 +57,12 @@ def view_runs(runs: Sequence[RunData]) -> list[RunView]:
         runs,
         key=lambda run: (datasets[_dataset(run)], models[_model(run)], _mode_rank(run), run.name),
     )
-    cells = Counter((_model(run), _dataset(run), _condition(run)) for run in runs)
+    cells = Counter((_model(run), _dataset(run), _mode(run)) for run in runs)
     conditions = [
-        _condition(run) if cells[_model(run), _dataset(run), _condition(run)] == 1 else run.name
+        _mode(run) if cells[_model(run), _dataset(run), _mode(run)] == 1 else run.name
         for run in ordered
     ]
-    by_rank = sorted(
-        zip(ordered, conditions, strict=True), key=lambda pair: (_mode_rank(pair[0]), pair[1])
-    )
-    colours = _numbered(condition for _, condition in by_rank)
+    colours = _colours(list(dict.fromkeys(zip(map(_mode, ordered), conditions, strict=True))))
     views = []
     for run, condition in zip(ordered, conditions, strict=True):
         parts = [_model(run)] if len(models) > 1 and condition != run.name else []
@@ -62,13 +72,33 @@ def view_runs(runs: Sequence[RunData]) -> list[RunView]:
                 run=run,
                 model=_model(run),
                 dataset=_dataset(run),
+                mode=_mode(run),
                 condition=condition,
                 label=" · ".join([*parts, condition]),
-                colour=f"series-{colours[condition] % 8}",
+                colour=f"series-{colours[condition]}",
                 shape=models[_model(run)],
             )
         )
     return views
+
+
+def _colours(named: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """The colour of each condition, from (mode, condition).
+
+    Where several runs share a mode, the first has its colour.
+    """
+    found: dict[str, int] = {}
+    left: list[str] = []
+    for mode, condition in sorted(named, key=lambda pair: (pair[0] != pair[1], pair)):
+        number = _COLOURS.get(mode)
+        if number is None or number in found.values():
+            left.append(condition)
+        else:
+            found[condition] = number
+    free = [number for number in _SPARE if number not in found.values()]
+    for i, condition in enumerate(left):
+        found[condition] = free[i % len(free)]
+    return found
 
 
 def _numbered(names: Iterable[str]) -> dict[str, int]:
@@ -86,7 +116,7 @@ def _dataset(run: RunData) -> str:
     return str(run.results["dataset"])
 
 
-def _condition(run: RunData) -> str:
+def _mode(run: RunData) -> str:
     retriever = run.results.get("retriever")
     mode = str(run.results["mode"])
     return f"{mode} · {retriever}" if retriever else mode

@@ -10,6 +10,8 @@ from slm_vllm.reporting.config_diff import Difference, config_differences, flat_
 from slm_vllm.reporting.drawing import PAGE, to_svg
 from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.reporting.figures import Figure
+from slm_vllm.reporting.html_table import table
+from slm_vllm.reporting.pairing import mean_of, ranked
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_view import RunView
 from slm_vllm.rundir.settings import NOT_SET
@@ -35,12 +37,12 @@ def headline(views: Sequence[RunView]) -> str:
         return _tiles(_run_tiles(views[0]))
     tiles = []
     for dataset in dict.fromkeys(view.dataset for view in views):
-        inside = [view for view in views if view.dataset == dataset and _mean(view) is not None]
-        if not inside:
-            continue
-        best = max(inside, key=lambda view: _mean(view) or 0.0)
-        name = best.condition if best.condition == best.run.name else _pair(best)
-        tiles.append((f"best on {dataset}", f"{_mean(best):.3f}", f"{name}, {_interval(best)}"))
+        if best := ranked([view for view in views if view.dataset == dataset]):
+            first = best[0]
+            name = first.condition if first.condition == first.run.name else _pair(first)
+            tiles.append(
+                (f"highest on {dataset}", f"{mean_of(first):.3f}", f"{name}, {_interval(first)}")
+            )
     fastest = max(views, key=lambda view: _rate(view) or 0.0)
     if _rate(fastest):
         tiles.append(("fastest, questions/s", number(_rate(fastest) or 0), fastest.label))
@@ -57,7 +59,7 @@ def _pair(view: RunView) -> str:
 
 def _run_tiles(view: RunView) -> list[tuple[str, str, str]]:
     results = view.run.results
-    mean = _mean(view)
+    mean = mean_of(view)
     counts = results["counts"]
     tiles = [(METRICS[MAIN].label, "-" if mean is None else f"{mean:.3f}", _interval(view))]
     if (name := _hit_name(results)) is not None:
@@ -87,13 +89,11 @@ def results_section(views: Sequence[RunView]) -> str:
         "questions/s", "new tokens/s", "peak GiB",
     ]  # fmt: skip
     rows = [_result_row(view) for view in views]
-    # A column that no run has anything in says nothing.
-    kept = [i for i in range(len(columns)) if any(row[i] not in ("", "-") for row in rows)]
     result = table(
-        [columns[i] for i in kept],
-        [[row[i] for i in kept] for row in rows],
+        *_telling(columns, rows),
         caption=f"Means with 95 % bootstrap intervals ({_UNITS})",
-        text_columns={"run", "model", "dataset", "mode"} & {columns[i] for i in kept},
+        text_columns={"run", "model", "dataset", "mode"},
+        tools="runs",
     )
     notes = [note for view in views for note in _notes(view)]
     if not notes:
@@ -102,27 +102,36 @@ def results_section(views: Sequence[RunView]) -> str:
     return f'{result}<ul class="notes">{listed}</ul>'
 
 
+def _telling(
+    columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """The table without the columns that are empty, or a name that all runs share."""
+    kept = []
+    for i, column in enumerate(columns):
+        cells = {row[i] for row in rows}
+        shared = column in ("model", "dataset") and len(rows) > 1 and len(cells) == 1
+        if not cells <= {"", "-"} and not shared:
+            kept.append(i)
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
 def _result_row(view: RunView) -> list[str]:
     results, memory = view.run.results, view.run.memory or {}
     metrics = [results["metrics"].get(metric.name) for metric in in_tables()]
     hit = _hit_name(results)
     tokens = results["throughput"].get("completion_tokens_per_second")
     peak = memory.get("peak_gpu") or memory.get("peak_rss")
-    retriever = results.get("retriever")
     return [
         view.run.name,
         view.model,
         view.dataset,
-        f"{results['mode']} · {retriever}" if retriever else str(results["mode"]),
+        view.mode,
         *(_unbroken(metric) for metric in metrics),
-        "-"
-        if hit is None
-        else f"{hit.partition('@')[1]}{hit.partition('@')[2]} "
-        f"{_unbroken(results['retrieval'][hit])}",
+        "-" if hit is None else f"@{hit.partition('@')[2]} {_unbroken(results['retrieval'][hit])}",
         f"{results['counts']['scored']:,}",
         number(_rate(view) or 0) if _rate(view) else "-",
         "-" if tokens is None else number(tokens),
-        "-" if peak is None else f"{number(peak / 1024)}{' GPU' if memory.get('peak_gpu') else ''}",
+        "-" if peak is None else f"{peak / 1024:.2f}{' GPU' if memory.get('peak_gpu') else ''}",
     ]
 
 
@@ -236,52 +245,9 @@ def _inside(manifest: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    caption: str,
-    text_columns: set[str] | None,
-) -> str:
-    """An HTML table that scrolls sideways where it is too wide.
-
-    Args:
-        columns: Its head.
-        rows: Its cells; the first of each line is the line's head.
-        caption: Spoken, and shown above.
-        text_columns: Columns that are not numbers; None: all of them.
-    """
-    text = set(columns) if text_columns is None else text_columns
-    classes = ["" if column in text else ' class="n"' for column in columns]
-    head = "".join(
-        f'<th scope="col"{kind}>{escaped(column)}</th>'
-        for column, kind in zip(columns, classes, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + f'<th scope="row">{escaped(row[0])}</th>'
-        + "".join(
-            f"<td{kind}>{escaped(cell)}</td>"
-            for cell, kind in zip(row[1:], classes[1:], strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(caption)}">'
-        f"<table><caption>{escaped(caption)}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
 def _unbroken(metric: Mapping[str, Any] | None) -> str:
     """A mean whose interval stays in one line."""
     return metric_text(metric).replace(", ", ",\N{NO-BREAK SPACE}")
-
-
-def _mean(view: RunView) -> float | None:
-    mean: float | None = view.run.results["metrics"][MAIN]["mean"]
-    return mean
 
 
 def _interval(view: RunView) -> str:

@@ -175,6 +175,91 @@ def test_a_long_prediction_is_cut_and_can_be_seen_whole(browser: Browser) -> Non
     assert browser.run(length) == len(LONG)
 
 
+def cells(browser: Browser, tools: str, column: int) -> list[str]:
+    """What a column of a table says, from its first line to its last."""
+    return list(
+        browser.run(
+            f"[...document.querySelectorAll('[data-tools={tools}] tbody tr')]"
+            f".map((row) => row.cells[{column}].textContent)"
+        )
+    )
+
+
+def test_tables_are_sorted_by_their_heads(browser: Browser) -> None:
+    head = "document.querySelectorAll('[data-tools=runs] th[scope=col]')[2]"
+    assert browser.run(f"{head}.textContent") == "token recall"
+    before = [float(cell.split()[0]) for cell in cells(browser, "runs", 2)]
+    assert before == sorted(before, reverse=True) and before[0] != before[1]
+    browser.run(f"{head}.querySelector('button').click()")
+    assert browser.run(f"{head}.getAttribute('aria-sort')") == "descending"
+    browser.run(f"{head}.querySelector('button').click()")
+    assert browser.run(f"{head}.getAttribute('aria-sort')") == "ascending"
+    assert [float(cell.split()[0]) for cell in cells(browser, "runs", 2)] == before[::-1]
+
+
+@pytest.mark.parametrize(("form", "separator"), [("CSV", ","), ("Markdown", " | ")])
+def test_tables_can_be_taken_away(browser: Browser, form: str, separator: str) -> None:
+    browser.run(
+        "(() => { const link = HTMLAnchorElement.prototype, { click } = link;"
+        "const make = URL.createObjectURL;"
+        "URL.createObjectURL = (blob) => { window.saved = blob; return 'blob:x'; };"
+        "link.click = function () { window.savedAs = this.download; };"
+        "document.querySelectorAll('#differences .tools button')"
+        f"[{int(form == 'Markdown')}].click();"
+        "link.click = click; URL.createObjectURL = make; })()"
+    )
+    text = browser.run("window.saved.text()")
+    head, *lines = text.splitlines()
+    assert head.strip("| ").split(separator)[:3] == ["run", "against", "difference"]
+    assert lines[-1].strip("| ").startswith(separator.join(("searched", "closed", "")))
+    assert browser.run("window.savedAs") == f"differences.{'csv' if form == 'CSV' else 'md'}"
+
+
+def test_a_destroyed_answer_leads_to_its_row(browser: Browser) -> None:
+    """Right closed book: even numbers but 6; of those every third is right with passages."""
+    browser.run("document.querySelector('#harm-lists details').open = true")
+    browser.wait_for("document.querySelector('#harm-lists li a') !== null")
+    question = browser.run("document.querySelector('#harm-lists li a').textContent")
+    assert question == "What is item 2?"
+    browser.run("document.querySelector('#harm-lists li a').click()")
+    browser.wait_for("document.querySelectorAll('#list details[open] .side').length === 2")
+    assert browser.run("document.querySelectorAll('#list > li').length") == 1
+    shown = browser.run("document.querySelector('#list summary').textContent")
+    assert "What is item 2?" in shown
+    assert browser.run("document.activeElement.closest('#list') !== null")
+
+
+def test_destroyed_answers_are_a_filter(browser: Browser) -> None:
+    assert choose(browser, "harm-cause", "any") == "20 of 120 predictions"
+
+
+def test_the_address_holds_what_was_chosen(browser: Browser) -> None:
+    choose(browser, "run", index_of(browser, "run", "closed"))
+    choose(browser, "verdict", "wrong")
+    address = browser.run("location.href")
+    status = browser.run("document.getElementById('status').textContent")
+    assert address.endswith("#run=closed&verdict=wrong")
+    browser.run("document.getElementById('filters').reset()")
+    browser.wait_for("location.hash === '#predictions'")
+    browser.run("location.hash = 'run=closed&verdict=wrong'")
+    browser.wait_for(f"document.getElementById('status').textContent === {status!r}")
+    browser.run("location.hash = 'run=nobody&verdict=nothing&page=-7&row=x'")
+    browser.wait_for("document.getElementById('status').textContent === '120 predictions'")
+
+
+def test_every_field_and_head_has_a_name(browser: Browser) -> None:
+    assert browser.run("[...document.querySelectorAll('th')].every((head) => head.scope)")
+    nameless = (
+        "[...document.querySelectorAll('button, a, input, select, summary')].filter((one) =>"
+        " !one.textContent.trim() && !one.getAttribute('aria-label') && !one.labels?.length).length"
+    )
+    assert browser.run(nameless) == 0
+    assert browser.run(
+        "new Set([...document.querySelectorAll('[id]')].map((one) => one.id)).size"
+        " === document.querySelectorAll('[id]').length"
+    )
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1400])
 def test_nothing_is_wider_than_the_window(browser: Browser, width: int, dark: bool) -> None:

@@ -1,167 +1,8 @@
-"use strict";
-// All text of a run goes into the page as text nodes: nothing a model wrote is ever parsed as HTML.
-
 const PAGE_SIZE = 50;
-const MOST_CHARACTERS = 3000;
-const MOST_IN_LIST = 300;
+const FILTERS = ["search", "mode", "run", "other", "verdict", "hit", "harm-cause", "change", "row", "page"];
 const VERDICTS = {
   right: "right", part: "partly", wrong: "wrong", unscored: "not scored", error: "failed",
 };
-
-const $ = (id) => document.getElementById(id);
-
-/** Decompresses one of the two blocks of data at the end of the page. */
-async function unpack(id) {
-  const block = $(id);
-  const binary = atob(block.textContent.trim());
-  block.remove();
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).json();
-}
-
-/** Passages are most of the data and wait until a question is opened. */
-const passages = (() => {
-  let loading = null;
-  return () => (loading ??= unpack("passages-data"));
-})();
-
-/** The text with a sign for each character that nobody can see. */
-function visible(text) {
-  return text
-    .replace(/[\x00-\x08\x0b-\x1f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
-    .replace(/\x7f/g, "\u2421")
-    .replace(/[\x80-\x9f\p{Cs}]/gu, "\ufffd");
-}
-
-function element(tag, className, ...children) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  for (const child of children) {
-    made.append(typeof child === "string" ? visible(child) : child);
-  }
-  return made;
-}
-
-/** The parts of the spans that lie between two places, counted from the first one. */
-function within(spans, start, end) {
-  return (spans ?? [])
-    .map(([from, to]) => [Math.max(from, start) - start, Math.min(to, end) - start])
-    .filter(([from, to]) => from < to);
-}
-
-/** A fragment of the text in which the spans are marked. */
-function marked(text, spans) {
-  const fragment = document.createDocumentFragment();
-  let end = 0;
-  for (const [from, to] of within(spans, 0, text.length)) {
-    fragment.append(visible(text.slice(end, from)), element("mark", "", text.slice(from, to)));
-    end = to;
-  }
-  fragment.append(visible(text.slice(end)));
-  return fragment;
-}
-
-/** A block of text; a long one is cut and can be shown whole. */
-function textBlock(text, spans = null) {
-  const block = element("p", "text");
-  block.dir = "auto";
-  if (text.length <= MOST_CHARACTERS) {
-    block.append(marked(text, spans));
-    return block;
-  }
-  block.append(marked(text.slice(0, MOST_CHARACTERS), spans), "…");
-  const more = element("button", "more", `Show all ${text.length.toLocaleString("en")} characters`);
-  more.type = "button";
-  more.addEventListener("click", () => {
-    block.replaceChildren(marked(text, spans));
-    more.remove();
-  });
-  const both = document.createDocumentFragment();
-  both.append(block, more);
-  return both;
-}
-
-function short(text) {
-  const line = text.slice(0, MOST_IN_LIST).replace(/\s+/g, " ");
-  return text.length > MOST_IN_LIST ? `${line}…` : line;
-}
-
-const joined = (answers) => answers.filter((answer) => answer !== null).join(" | ");
-
-class Predictions {
-  constructor(data) {
-    this.runs = data.runs;
-    this.metrics = data.metrics;
-    this.questions = data.questions;
-    this.rows = data.rows;
-    this.texts = data.rows.map((run) => new Array(run.q.length));
-    this.rowOf = data.rows.map((run) => {
-      const found = new Int32Array(data.questions.id.length).fill(-1);
-      run.q.forEach((q, row) => { found[q] = row; });
-      return found;
-    });
-  }
-
-  verdict(run, row) {
-    const columns = this.rows[run];
-    if (columns.error[row] !== null) return "error";
-    const recall = columns.token_recall[row];
-    if (recall === null) return "unscored";
-    return recall >= 1 ? "right" : recall > 0 ? "part" : "wrong";
-  }
-
-  retrieval(run, row) {
-    const hit = this.rows[run].hit[row];
-    return hit === null ? "none" : hit ? "hit" : "miss";
-  }
-
-  /** What the search looks through, in lower case. */
-  text(run, row) {
-    const columns = this.rows[run];
-    const q = columns.q[row];
-    return (this.texts[run][row] ??= [
-      this.questions.id[q], this.questions.text[q], joined(this.questions.answers[q]),
-      columns.prediction[row], columns.error[row],
-    ].map((part) => part ?? "").join("\n").toLowerCase());
-  }
-
-  /** How the second run's answer compares: better, worse or same; null where one is unscored. */
-  change(run, row, other, otherRow) {
-    const first = this.rows[run].token_recall[row];
-    const second = this.rows[other].token_recall[otherRow];
-    if (first === null || second === null) return null;
-    return second > first ? "better" : second < first ? "worse" : "same";
-  }
-
-  /** The entries that pass the filters: [run, row, row of the other run or -1]. */
-  select(filters) {
-    const words = filters.search.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = [];
-    let among = 0;
-    this.runs.forEach((about, run) => {
-      if (filters.run !== null ? run !== filters.run : filters.mode && about.mode !== filters.mode) {
-        return;
-      }
-      this.rows[run].q.forEach((q, row) => {
-        const beside = filters.other === null ? -1 : this.rowOf[filters.other][q];
-        if (filters.other !== null && beside < 0) return;
-        among++;
-        if (filters.verdict && this.verdict(run, row) !== filters.verdict) return;
-        if (filters.hit && this.retrieval(run, row) !== filters.hit) return;
-        if (filters.change && this.change(run, row, filters.other, beside) !== filters.change) return;
-        if (words.length) {
-          const own = this.text(run, row);
-          const also = beside < 0 ? "" : this.text(filters.other, beside);
-          if (!words.every((word) => own.includes(word) || also.includes(word))) return;
-        }
-        found.push([run, row, beside]);
-      });
-    });
-    return { found, among };
-  }
-}
 
 class List {
   constructor(predictions) {
@@ -174,19 +15,22 @@ class List {
     const form = $("filters");
     form.hidden = false;
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("reset", () => setTimeout(() => this.refresh()));
-    form.addEventListener("change", (event) => { if (event.target.id !== "search") this.refresh(event.target.id); });
+    form.addEventListener("reset", () => setTimeout(() => this.change()));
+    form.addEventListener("change", (event) => { if (event.target.id !== "search") this.change(event.target.id); });
     let timer = 0;
     $("search").addEventListener("input", () => {
       clearTimeout(timer);
-      timer = setTimeout(() => this.refresh(), 120);
+      timer = setTimeout(() => this.change(), 120);
     });
-    $("previous").addEventListener("click", () => this.show(this.page - 1));
-    $("next").addEventListener("click", () => this.show(this.page + 1));
-    $("page").addEventListener("change", () => this.show(Number($("page").value) - 1));
+    $("previous").addEventListener("click", () => this.turn(this.page - 1));
+    $("next").addEventListener("click", () => this.turn(this.page + 1));
+    $("page").addEventListener("change", () => this.turn(Number($("page").value) - 1));
     // "toggle" does not bubble.
     $("list").addEventListener("toggle", (event) => this.open(event.target), true);
-    this.refresh();
+    this.row = null;
+    this.listHarms();
+    addEventListener("hashchange", () => this.goTo(location.hash));
+    if (!this.goTo(location.hash)) this.refresh();
   }
 
   fillChoices() {
@@ -200,6 +44,12 @@ class List {
     for (const id of ["run", "other", "mode"]) {
       $(id).parentElement.hidden = $(id).options.length <= 2;
     }
+    const causes = new Map(this.predictions.harms.flatMap((harm) => harm.causes.map((c) => [c.name, c.label])));
+    if (causes.size) {
+      $("harm-cause").append(new Option("for any reason", "any"));
+      for (const [name, label] of causes) $("harm-cause").append(new Option(label, name));
+      $("harm-cause").parentElement.hidden = false;
+    }
     $("hit").parentElement.hidden = rows.every((run) => run.hit.every((hit) => hit === null));
   }
 
@@ -208,7 +58,101 @@ class List {
     return {
       search: $("search").value, mode: $("mode").value, run: chosen("run"), other: chosen("other"),
       verdict: $("verdict").value, hit: $("hit").value, change: $("change").value,
+      cause: $("harm-cause").value, row: this.row,
     };
+  }
+
+  /** Filters that a user chose; a single row that a link led to is left. */
+  change(changed = "") {
+    this.row = null;
+    this.refresh(changed);
+    this.remember();
+  }
+
+  turn(page) {
+    this.show(page);
+    this.remember();
+  }
+
+  /** What is chosen, as the part of the address behind "#"; names instead of positions of runs. */
+  address(chosen) {
+    const words = new URLSearchParams();
+    for (const id of FILTERS) {
+      const value = id in chosen ? chosen[id] : "";
+      if (value === "" || value === null) continue;
+      const isRun = id === "run" || id === "other";
+      words.set(id, isRun ? this.predictions.runs[Number(value)].name : value);
+    }
+    const said = words.toString();
+    return said ? `#${said}` : "#predictions";
+  }
+
+  remember() {
+    const chosen = Object.fromEntries(FILTERS.map((id) => [id, $(id)?.value ?? ""]));
+    chosen.row = this.row;
+    chosen.page = this.page ? this.page + 1 : "";
+    history.replaceState(null, "", this.address(chosen));
+  }
+
+  /** Shows what an address says; false where it says nothing of predictions. */
+  goTo(hash) {
+    if (!hash.includes("=")) return false;
+    const words = new URLSearchParams(hash.slice(1));
+    for (const id of FILTERS) {
+      if (id === "row" || id === "page") continue;
+      const value = words.get(id) ?? "";
+      const place = this.predictions.runs.findIndex((run) => run.name === value);
+      $(id).value = id === "run" || id === "other" ? (place < 0 ? "" : String(place)) : value;
+      if ($(id).value !== value && $(id).selectedIndex < 0) $(id).value = "";
+    }
+    const row = words.get("row");
+    this.row = row !== null && $("run").value !== "" && /^\d+$/.test(row) ? Number(row) : null;
+    this.refresh();
+    this.show(Number(words.get("page") ?? 1) - 1);
+    $("predictions").scrollIntoView();
+    if (this.row !== null) {
+      const first = document.querySelector("#list details");
+      if (first) {
+        first.open = true;
+        first.querySelector("summary").focus({ preventScroll: true });
+      }
+    }
+    return true;
+  }
+
+  /** The destroyed answers under their table, a list for each run and cause, filled when opened. */
+  listHarms() {
+    const { runs, harms } = this.predictions;
+    for (const harm of harms) {
+      for (const cause of harm.causes) {
+        const list = element("ol", "harms");
+        const details = element("details", "", element("summary", "",
+          `${runs[harm.run].label}: ${cause.label} (${cause.rows.length.toLocaleString("en")})`), list);
+        details.addEventListener("toggle", () => {
+          if (details.open && !list.children.length) {
+            list.append(...cause.rows.map((row) => this.harmLine(harm, row)));
+          }
+        });
+        $("harm-lists").append(details);
+      }
+    }
+  }
+
+  harmLine({ run, closedBook }, row) {
+    const { questions, rows, rowOf } = this.predictions;
+    const q = rows[run].q[row];
+    const before = rowOf[closedBook][q];
+    const link = element("a", "", short(questions.text[q] ?? "") || "(no text)");
+    link.href = this.address({ run: String(run), other: before < 0 ? "" : String(closedBook), row });
+    const said = (text) => short(text ?? "") || "(empty)";
+    const item = element("li", "", link,
+      element("span", "expected", ` expected ${short(joined(questions.answers[q]))}`));
+    const answers = element("span", "answers");
+    if (before >= 0) answers.append(visible(said(rows[closedBook].prediction[before])), " → ");
+    answers.append(visible(said(rows[run].error[row] ?? rows[run].prediction[row])));
+    item.append(answers);
+    item.dir = "auto";
+    return item;
   }
 
   /** Keeps the choices sensible: two runs side by side are two different ones. */
@@ -378,6 +322,7 @@ function passage([id, title, text], score, rank, spans) {
 
 (async () => {
   try {
+    for (const region of document.querySelectorAll("[data-tools]")) new Table(region);
     new List(new Predictions(await unpack("questions-data")));
     document.documentElement.dataset.ready = "yes";
   } catch (error) {

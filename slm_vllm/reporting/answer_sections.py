@@ -1,0 +1,156 @@
+"""The parts of the page that answer: verdicts, paired differences, destroyed answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from slm_vllm.reporting.context_effect import ContextEffect
+from slm_vllm.reporting.estimates import estimate_text
+from slm_vllm.reporting.harm import CAUSES, Harm
+from slm_vllm.reporting.html_table import table
+from slm_vllm.reporting.pairing import DatasetPairs, Pair
+from slm_vllm.reporting.plain_text import escaped
+from slm_vllm.reporting.verdicts import SIGNIFICANCE, Verdict, cautions, verdicts
+from slm_vllm.scoring.metrics import MAIN, METRICS
+
+# More than this does not fit the first screen.
+_MOST_VERDICTS = 6
+
+
+def verdict_section(datasets: Sequence[DatasetPairs]) -> str:
+    """The verdicts in words, and what cannot be said; empty for runs with nothing to compare."""
+    said, limits = verdicts(datasets), cautions(datasets)
+    parts = []
+    if said:
+        parts.append("<h2>What the runs say</h2>")
+        parts.append(f'<ul class="verdicts">{_listed(said[:_MOST_VERDICTS])}</ul>')
+        if more := said[_MOST_VERDICTS:]:
+            parts.append(
+                f"<details><summary>{len(more)} more</summary>"
+                f'<ul class="verdicts">{_listed(more)}</ul></details>'
+            )
+        parts.append(
+            f'<p class="fine">{escaped(METRICS[MAIN].label)} paired by question, 95 % bootstrap '
+            f"intervals. Clear: p below {SIGNIFICANCE} in a sign-flip permutation test, Holm-"
+            "corrected over all pairs of this page. Bound: an oracle run is given the right "
+            "passage, so it is a limit and no rival.</p>"
+        )
+    if limits:
+        listed = "".join(f"<li>{escaped(text)}</li>" for text in limits)
+        parts.append(
+            f'<details class="limits"{" open" if len(limits) <= 3 else ""}><summary>What cannot '
+            f'be said ({len(limits)})</summary><ul class="notes">{listed}</ul></details>'
+        )
+    return "".join(parts)
+
+
+def _listed(said: Iterable[Verdict]) -> str:
+    return "".join(
+        f'<li><b class="kind {one.kind}">{one.kind}</b> <span>{escaped(one.text)}</span></li>'
+        for one in said
+    )
+
+
+def differences_section(datasets: Sequence[DatasetPairs]) -> str:
+    """Paired differences, and what context did."""
+    parts = []
+    for dataset in datasets:
+        suffix = f" on {dataset.dataset}" if len(datasets) > 1 else ""
+        if dataset.pairs:
+            parts.append(_pairs_table(dataset.pairs, suffix))
+        if dataset.effects:
+            parts.append(_effects_table(dataset.effects, suffix))
+    return "".join(parts) or "<p>There is no second run on the same dataset.</p>"
+
+
+def _pairs_table(pairs: Sequence[Pair], suffix: str) -> str:
+    rows = []
+    for pair in pairs:
+        paired = pair.paired
+        rows.append(
+            [
+                pair.run.run.name,
+                pair.against.run.name,
+                estimate_text(paired.difference, signed=True),
+                _p(paired.p_value),
+                _p(pair.p_holm),
+                f"{paired.wins:,}",
+                f"{paired.ties:,}",
+                f"{paired.losses:,}",
+                f"{paired.difference.n:,}",
+            ]
+        )
+    return table(
+        ["run", "against", "difference", "p", "p (Holm)", "better", "equal", "worse", "n"],
+        rows,
+        caption=f"Paired differences in {METRICS[MAIN].label}{suffix}",
+        text_columns={"run", "against"},
+        tools="differences",
+    )
+
+
+def _effects_table(effects: Sequence[ContextEffect], suffix: str) -> str:
+    rows = []
+    for effect in effects:
+        gap = "-" if effect.oracle_gap is None else estimate_text(effect.oracle_gap, signed=True)
+        if not effect.changes:
+            rows.append([effect.run, "all", *["-"] * 5, gap])
+        for change in effect.changes:
+            rows.append(
+                [
+                    effect.run,
+                    change.questions,
+                    estimate_text(change.gain, signed=True),
+                    f"{change.right_closed_book:,}",
+                    f"{change.destroyed:,}",
+                    f"{change.gained:,}",
+                    f"{change.n:,}",
+                    gap if change.questions == "all" else "-",
+                ]
+            )
+    return table(
+        [
+            "run", "questions", "gain over closed book", "right closed book", "destroyed",
+            "gained", "n", "oracle gap",
+        ],
+        rows,
+        caption=f"What context did{suffix}; hit: a passage with an answer went into the prompt",
+        text_columns={"run", "questions"},
+        tools="context",
+    )  # fmt: skip
+
+
+def harm_section(harms: Sequence[Harm]) -> str:
+    """How many answers context destroyed, by cause; the script lists them under it."""
+    if not harms:
+        return "<p>There is no run with context beside a closed-book run of the same model.</p>"
+    shown = [cause for cause in CAUSES if any(harm.counts.get(cause) for harm in harms)]
+    rows = [
+        [
+            harm.run,
+            f"{harm.right_closed_book:,}",
+            f"{len(harm.rows):,}",
+            *(f"{harm.counts.get(cause, 0):,}" for cause in shown),
+            f"{harm.gained:,}",
+        ]
+        for harm in harms
+    ]
+    counted = table(
+        ["run", "right closed book", "destroyed", *(CAUSES[cause] for cause in shown), "gained"],
+        rows,
+        caption="Answers that were right closed book and are not with context, by cause",
+        text_columns={"run"},
+        tools="destroyed",
+    )
+    return (
+        f'{counted}<div id="harm-lists"></div><p class="fine">The first cause that applies: cut '
+        "off, where the answer ended at its limit and the closed-book one did not, or a passage "
+        "with the answer did not fit; then no passage of the prompt holds an expected answer; then "
+        "the prediction stands in a passage that holds none; else a passage held the answer and "
+        "it was not used. Whether a passage supports an answer is more than whether it holds its "
+        "words.</p>"
+    )
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,114 @@
+"""Which runs of a report are set against each other, and how they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from slm_vllm.errors import DataError
+from slm_vllm.reporting.alignment import AlignedRuns, align
+from slm_vllm.reporting.comparison import SEED
+from slm_vllm.reporting.config_diff import context_of
+from slm_vllm.reporting.context_effect import ContextEffect, context_effects
+from slm_vllm.reporting.run_view import RunView
+from slm_vllm.scoring.metrics import MAIN
+from slm_vllm.scoring.paired import PairedComparison, compare_pairs, holm
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two runs over one dataset; differences are `run` minus `against`."""
+
+    run: RunView
+    against: RunView
+    paired: PairedComparison
+    p_holm: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPairs:
+    """The runs of a report over one dataset, set against each other.
+
+    Attributes:
+        dataset: Its name.
+        views: The runs that could be compared.
+        aligned: The same, question by question; None where nothing could be compared.
+        pairs: Those that differ in one thing, and the best two.
+        effects: What context did, for each run that has some.
+        notes: What the reader should know.
+    """
+
+    dataset: str
+    views: tuple[RunView, ...]
+    aligned: AlignedRuns | None
+    pairs: tuple[Pair, ...]
+    effects: tuple[ContextEffect, ...]
+    notes: tuple[str, ...]
+
+
+def paired_datasets(views: Sequence[RunView]) -> list[DatasetPairs]:
+    """Sets the runs of each dataset against each other; p-values are Holm's, over all pairs."""
+    names = dict.fromkeys(view.dataset for view in views)
+    found = [_paired(name, tuple(view for view in views if view.dataset == name)) for name in names]
+    adjusted = iter(holm([pair.paired.p_value for one in found for pair in one.pairs]))
+    return [
+        replace(one, pairs=tuple(replace(pair, p_holm=next(adjusted)) for pair in one.pairs))
+        for one in found
+    ]
+
+
+def ranked(views: Sequence[RunView]) -> list[RunView]:
+    """The runs that may win, the highest mean first: an oracle run is a bound and none of them."""
+    rivals = [view for view in views if context_of(view.run) != "oracle"]
+    rivals = [view for view in rivals if mean_of(view) is not None]
+    return sorted(rivals, key=lambda view: -(mean_of(view) or 0.0))
+
+
+def mean_of(view: RunView) -> float | None:
+    """The run's main metric, None where nothing was scored."""
+    mean: float | None = view.run.results["metrics"][MAIN]["mean"]
+    return mean
+
+
+def _paired(dataset: str, views: tuple[RunView, ...]) -> DatasetPairs:
+    scored = tuple(view for view in views if mean_of(view) is not None)
+    notes = [f"{view.run.name}: no row is scored." for view in views if view not in scored]
+    if len(scored) < 2:
+        return DatasetPairs(dataset, scored, None, (), (), tuple(notes))
+    try:
+        aligned = align([view.run for view in scored], MAIN, intersect=True, allow_different=True)
+    except DataError as error:
+        return DatasetPairs(dataset, scored, None, (), (), (*notes, f"Not compared: {error}."))
+    effects, loosely = context_effects(aligned, seed=SEED)
+    return DatasetPairs(
+        dataset,
+        scored,
+        aligned,
+        tuple(_pairs(scored, aligned)),
+        tuple(effects),
+        (*notes, *aligned.notes, *loosely),
+    )
+
+
+def _pairs(views: Sequence[RunView], aligned: AlignedRuns) -> list[Pair]:
+    best = ranked(views)[:2]
+    pairs = []
+    for first, second in combinations(range(len(views)), 2):
+        run, against = views[second], views[first]
+        if not (_differ_in_one_thing(run, against) or (run in best and against in best)):
+            continue
+        paired = compare_pairs(aligned.values[second], aligned.values[first], seed=SEED)
+        if paired.difference.n:
+            pairs.append(Pair(run, against, paired))
+    return pairs
+
+
+def _differ_in_one_thing(run: RunView, other: RunView) -> bool:
+    """Context of one model without the bound, or models in one condition."""
+    if run.model == other.model:
+        return "oracle" not in (context_of(run.run), context_of(other.run)) or (
+            context_of(run.run) == context_of(other.run)
+        )
+    return run.mode == other.mode

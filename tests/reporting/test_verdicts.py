@@ -1,0 +1,96 @@
+"""What the report says in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slm_vllm.reporting.pairing import DatasetPairs, paired_datasets
+from slm_vllm.reporting.run_view import view_runs
+from slm_vllm.reporting.verdicts import cautions, verdicts
+from slm_vllm.rundir.reading import load_run
+from support.run_folders import make_run
+
+
+def rows(right: int, n: int = 100, *, first: int = 0) -> list[dict[str, Any]]:
+    """n questions, those from `first` to `first + right` answered right."""
+    return [{"token_recall": float(first <= i < first + right)} for i in range(n)]
+
+
+def paired(folder: Path) -> list[DatasetPairs]:
+    return paired_datasets(view_runs([load_run(path) for path in sorted(folder.iterdir())]))
+
+
+def test_a_clear_difference_with_what_it_cost(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", mode="no_context", rows=rows(30))
+    make_run(tmp_path / "b", mode="retriever", rows=rows(60, first=10))
+    (verdict,) = verdicts(paired(tmp_path))
+    assert verdict.kind == "clear"
+    assert verdict.text.startswith("retriever (bm25) beats closed book by 0.300 [0.")
+    assert verdict.text.endswith("; 10 of 30 right answers were lost, 40 gained.")
+
+
+def test_the_better_one_comes_first_whatever_its_place(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", mode="no_context", rows=rows(60))
+    make_run(tmp_path / "b", mode="retriever", rows=rows(10))
+    (verdict,) = verdicts(paired(tmp_path))
+    assert verdict.text.startswith("closed book beats retriever (bm25) by 0.500 [0.")
+
+
+def test_what_may_be_chance_is_no_win(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", mode="no_context", rows=rows(50))
+    make_run(tmp_path / "b", mode="retriever", rows=rows(51))
+    datasets = paired(tmp_path)
+    (verdict,) = verdicts(datasets)
+    assert verdict.kind == "open"
+    assert "cannot be told apart" in verdict.text and "+0.010" in verdict.text
+    assert any("100 questions of demo do not settle" in text for text in cautions(datasets))
+
+
+def test_the_oracle_is_a_bound_and_wins_nothing(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", mode="no_context", rows=rows(10))
+    make_run(tmp_path / "b", mode="retriever", rows=rows(50))
+    make_run(tmp_path / "c", mode="oracle", rows=rows(90))
+    best, context, bound = verdicts(paired(tmp_path))
+    assert best.text.startswith("Highest token recall: retriever (bm25), 0.500 [")
+    assert "oracle" not in best.text + context.text
+    assert bound.kind == "bound"
+    assert "reaches 0.900; retriever (bm25) leaves 0.400 [" in bound.text
+
+
+def test_models_are_compared_in_one_mode(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", model="small", mode="no_context", rows=rows(20))
+    make_run(tmp_path / "b", model="large", mode="no_context", rows=rows(70))
+    make_run(tmp_path / "c", model="large", mode="retriever", rows=rows(95))
+    (dataset,) = paired(tmp_path)
+    said = [verdict.text for verdict in verdicts([dataset])]
+    assert any(text.startswith("closed book: large beats small by 0.500") for text in said)
+    assert [(p.run.run.name, p.against.run.name) for p in dataset.pairs] == [("b", "a"), ("c", "b")]
+    lacking = [text for text in cautions([dataset]) if text.startswith("Without")]
+    assert lacking == [
+        "Without an oracle run of small, large it is not known how much better passages could gain."
+    ]
+
+
+def test_p_values_are_corrected_over_all_datasets(tmp_path: Path) -> None:
+    for dataset in ("nq", "trivia"):
+        make_run(tmp_path / f"{dataset}a", dataset=dataset, mode="no_context", rows=rows(40))
+        make_run(tmp_path / f"{dataset}b", dataset=dataset, mode="retriever", rows=rows(45))
+    first, second = paired(tmp_path)
+    for pair in (*first.pairs, *second.pairs):
+        assert pair.p_holm == min(1.0, 2 * pair.paired.p_value)
+
+
+def test_runs_that_cannot_be_paired_are_named(tmp_path: Path) -> None:
+    twice = [{"question_id": "q", "token_recall": 1.0}] * 2
+    make_run(tmp_path / "a", mode="no_context", rows=twice)
+    make_run(tmp_path / "b", mode="retriever", rows=rows(2, 2))
+    datasets = paired(tmp_path)
+    assert verdicts(datasets) == []
+    assert any("Not compared" in text and "occurs 2 times" in text for text in cautions(datasets))
+
+
+def test_one_run_has_nothing_beside_it(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", mode="no_context", rows=rows(4, 10))
+    assert verdicts(paired(tmp_path)) == []
+    assert "only run on demo" in " ".join(cautions(paired(tmp_path)))
