@@ -79,10 +79,16 @@ def command(
     """
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.experiment import experiment_words, split_modes
+    from slm_vllm.config.location import own_configs
 
     if queue is not None and (no_clearml or queued or config_dir is not None):
         raise ConfigError(
             "--queue goes with neither --no-clearml nor --config-dir: the agent has no such folder"
+        )
+    if queue is not None and (own := own_configs()) is not None:
+        raise ConfigError(
+            f"--queue: the agent does not have the configuration in {own}. Give the command in "
+            "another folder"
         )
     given = experiment_words(
         settings, split_modes(mode or ""), name=name, overrides=overrides, config_dir=config_dir

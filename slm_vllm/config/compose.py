@@ -16,7 +16,9 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from slm_vllm.config.location import configs_dir
+from slm_vllm.config.earlier import override_today, settings_today
+from slm_vllm.config.location import configs_dir, own_configs
+from slm_vllm.config.notice import say_once
 from slm_vllm.config.overrides import (
     Override,
     hydra_word,
@@ -24,6 +26,7 @@ from slm_vllm.config.overrides import (
     parse_override,
     quoted,
 )
+from slm_vllm.config.root import completed_root
 from slm_vllm.config.schema import Config
 from slm_vllm.config.section import Section
 from slm_vllm.errors import ConfigError, reason_of
@@ -35,11 +38,14 @@ from slm_vllm.plugins import FOLDER, use_folder
 def search_path(config_dir: str | Path | None = None) -> list[Path]:
     """The folders that hold configuration groups, the user's own first.
 
+    Without `config_dir` a user's own is `./configs`, see `own_configs`.
+
     Raises:
         ConfigError: `config_dir` is not a folder.
     """
     if config_dir is None:
-        return [configs_dir()]
+        found = own_configs()
+        return [configs_dir()] if found is None else [found, configs_dir()]
     try:
         own = Path(expanded(str(config_dir))).resolve()
     except ValueError as error:
@@ -88,14 +94,24 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
     Raises:
         ConfigError: Anything in it that is not valid, named with the nearest valid choice.
     """
-    if config_dir is not None:
-        use_folder(search_path(config_dir)[0] / FOLDER)
-    parsed = [parse_override(word) for word in overrides]
+    *own, _ = search_path(config_dir)
+    if own:
+        use_folder(own[0] / FOLDER)
+    if own and config_dir is None:
+        say_once(f"The configuration is yours in {own[0]} (--config-dir names another)")
+    words = [override_today(parse_override(word), is_known) for word in overrides]
+    parsed = [word for word in words if word is not None]
     for override in parsed:
         _check_override(override, config_dir)
     if not any(override.key == "hardware" for override in parsed):
         parsed.insert(0, Override("hardware", "auto"))
-    return validate(compose_raw([_with_device(o) for o in parsed], config_dir))
+    raw = compose_raw([_with_device(o) for o in parsed], config_dir)
+    if own:
+        raw, said = settings_today(raw, is_known, {override.key for override in parsed})
+        if said:
+            say_once(f"Settings of an earlier version in {own[0]}: {'; '.join(said)}")
+    _leave_run_folder(raw)
+    return validate(raw)
 
 
 def validate(raw: Mapping[str, Any]) -> Config:
@@ -126,7 +142,8 @@ def compose_raw(
     *own, shipped = search_path(config_dir)
     try:
         with (
-            _searched_first(own),
+            completed_root(own[0] if own else None, shipped) as first,
+            _searched_first(first),
             initialize_config_dir(config_dir=str(shipped), version_base="1.3"),
         ):
             composed = compose(config_name="config", overrides=words)
@@ -140,6 +157,26 @@ def compose_raw(
         raise ConfigError(f"The configuration cannot be composed: {said}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def is_known(key: str) -> bool:
+    """Whether there is such a key, or a section or group of that name."""
+    try:
+        _kind_of(key)
+    except ConfigError:
+        return False
+    return True
+
+
+def _leave_run_folder(raw: dict[str, Any]) -> None:
+    """Makes of an `output_dir` that ends in the run's name the folder around it."""
+    experiment = raw.get("experiment")
+    if not isinstance(experiment, dict):
+        return
+    folder, name = (Path(str(experiment.get(key) or "")) for key in ("output_dir", "name"))
+    # Earlier versions doubled the name; what they left there is still gone on with.
+    if name.name and folder.name == str(name) and not (folder / name).is_dir():
+        raw["experiment"] = {**experiment, "output_dir": str(folder.parent)}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from slm_vllm.errors import ConfigError
@@ -28,3 +29,20 @@ def configs_dir() -> Path:
         f"The configuration files are missing: neither {checkout / 'configs'} nor {packaged} "
         "exists. Install slm-vllm again."
     )
+
+
+def own_configs() -> Path | None:
+    """`./configs`, where its `config.yaml` is a user's own root of such runs.
+
+    That is one whose defaults choose an `experiment_mode`; other programs compose `configs/` too.
+    The folder of a checkout of this project is not a user's own.
+    """
+    folder = Path("configs")
+    try:
+        text = (folder / "config.yaml").read_text(encoding="utf-8")
+        if folder.resolve() == configs_dir().resolve() or Path("slm_vllm/__init__.py").is_file():
+            return None
+    except (OSError, UnicodeDecodeError):
+        return None
+    chooses_mode = re.search(r"^\s*-\s*/?experiment_mode\s*:", text, re.MULTILINE)
+    return folder.resolve() if chooses_mode else None

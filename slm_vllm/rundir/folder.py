@@ -94,6 +94,13 @@ class RunFolder:
                 answer is in nobody's way.
         """
         if not self.journal.exists() or self.journal.stat().st_size == 0:
+            if self._stored_hash() is None and (self.path / names.RESULTS).exists():
+                raise ConfigError(
+                    self._foreign(
+                        "results of another program or of an earlier one (slm-vllm adopt takes "
+                        "those over)"
+                    )
+                )
             return False
         found = self._stored_hash()
         if found is None:

@@ -88,6 +88,15 @@ def test_a_refusal_without_a_readable_configuration(begun: Callable[..., Path]) 
         RunFolder(path).open(config("generation.max_new_tokens=64"))
 
 
+def test_results_of_another_program_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    folder = RunFolder(tmp_path)
+    with pytest.raises(ConfigError, match=r"results of another program.*slm-vllm adopt"):
+        folder.open(config())
+    folder.close()
+    assert (tmp_path / "results.json").read_text() == "{}"
+
+
 def test_what_changes_no_answer_is_taken_up(begun: Callable[..., Path]) -> None:
     path = begun()
     assert RunFolder(path).open(config("tracking.project=other", "experiment.max_samples=2"))
