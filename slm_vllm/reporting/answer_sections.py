@@ -15,6 +15,7 @@ from slm_vllm.scoring.metrics import MAIN, METRICS
 
 # More than this does not fit the first screen.
 _MOST_VERDICTS = 6
+_MOST_LIMITS = 4
 
 
 def verdict_section(datasets: Sequence[DatasetPairs]) -> str:
@@ -37,9 +38,10 @@ def verdict_section(datasets: Sequence[DatasetPairs]) -> str:
         )
     if limits:
         listed = "".join(f"<li>{escaped(text)}</li>" for text in limits)
+        is_open = " open" if said and len(limits) <= _MOST_LIMITS else ""
         parts.append(
-            f'<details class="limits"{" open" if len(limits) <= 3 else ""}><summary>What cannot '
-            f'be said ({len(limits)})</summary><ul class="notes">{listed}</ul></details>'
+            f'<details class="limits"{is_open}><summary>What cannot be said ({len(limits)})'
+            f'</summary><ul class="notes">{listed}</ul></details>'
         )
     return "".join(parts)
 

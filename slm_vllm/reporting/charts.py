@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slm_vllm.reporting.axes import Axis, axis_for, number, share_axis
 from slm_vllm.reporting.breakdowns import Group
 from slm_vllm.reporting.drawing import (
-    Area,
     Drawing,
     Label,
     Line,
     Marker,
+    Point,
     Shape,
     shortened,
     text_width,
@@ -21,7 +20,7 @@ from slm_vllm.reporting.drawing import (
 
 WIDTH = 460.0
 _PLOT_HEIGHT = 250.0
-_SMALL = 11.0
+SMALL = 11.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A run as a point: `x` is what it costs or gives, `y` how good it is."""
+    """A run as a point: `x` is what it costs or gives, `y` how good it is.
 
+    Its colour stands for the condition, its shape for the model.
+    """
+
+    model: str
+    condition: str
     label: str
     x: float
     y: float
@@ -59,16 +63,6 @@ class Series:
     colour: str
     shape: int
     groups: Sequence[Group]
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """One value over time: (seconds, value)."""
-
-    label: str
-    colour: str
-    points: Sequence[tuple[float, float]]
-    dashed: bool = False
 
 
 def interval_chart(title: str, intervals: Sequence[Interval]) -> Drawing:
@@ -105,7 +99,7 @@ def _vertical_grid(axis: Axis, top: float, bottom: float) -> list[Shape]:
     for tick in axis.ticks(5):
         x = axis.at(tick)
         shapes.append(Line(((x, top), (x, bottom)), "grid"))
-        shapes.append(Label(x, bottom + 12, number(tick), "middle", size=_SMALL))
+        shapes.append(Label(x, bottom + 12, number(tick), "middle", size=SMALL))
     return shapes
 
 
@@ -130,74 +124,77 @@ def pareto_front(spots: Sequence[Spot], *, less_is_better: bool) -> list[Spot]:
 
 def pareto_chart(title: str, spots: Sequence[Spot], unit: str, *, less_is_better: bool) -> Drawing:
     """Token recall against what a run costs or gives, with the line of those nobody beats."""
+    legend, begin = _legend(_spot_names(spots), 44.0)
     x_axis = axis_for([spot.x for spot in spots], 44.0, WIDTH - 14.0)
     top = max(min(1.0, max(spot.high for spot in spots) * 1.15), 0.1)
-    y_axis = Axis(0.0, top, _PLOT_HEIGHT, 10.0)
-    shapes = _frame(x_axis, y_axis, unit)
+    y_axis = Axis(0.0, top, begin + _PLOT_HEIGHT, begin + 16.0)
+    shapes = [*legend, *_frame(x_axis, y_axis, unit)]
     front = pareto_front(spots, less_is_better=less_is_better)
-    points = tuple((x_axis.at(spot.x), y_axis.at(spot.y)) for spot in front)
-    shapes.append(Line(points, "muted", 1.5, dashed=True, title="not beaten in both by any run"))
+    shapes.append(
+        Line(
+            _stairs([(x_axis.at(spot.x), y_axis.at(spot.y)) for spot in front]),
+            "muted",
+            1.5,
+            dashed=True,
+            title="not beaten in both by any run",
+        )
+    )
     for spot in spots:
         x = x_axis.at(spot.x)
         ends = ((x, y_axis.at(spot.low)), (x, y_axis.at(spot.high)))
         said = f"{spot.label}: token recall {spot.y:.3f}, {number(spot.x)} {unit}"
         shapes.append(Line(ends, spot.colour, 1.5, title=said))
         shapes.append(Marker(x, y_axis.at(spot.y), spot.colour, spot.shape, said, 5.5))
-    shapes += _spot_labels(spots, x_axis, y_axis)
     best = ", ".join(spot.label for spot in front)
-    return Drawing(
-        WIDTH, _PLOT_HEIGHT + 46, tuple(shapes), title, f"Not beaten in both by any run: {best}"
-    )
+    spoken = f"Not beaten in both by any run: {best}"
+    return Drawing(WIDTH, y_axis.begin + 46, tuple(shapes), title, spoken)
 
 
-def _spot_labels(spots: Sequence[Spot], x_axis: Axis, y_axis: Axis) -> list[Shape]:
-    """Names beside the spots, on the side where there is room and no other name."""
-    labels: list[Shape] = []
-    taken: list[tuple[float, float, float, float]] = [
-        (x_axis.at(spot.x) - 6, y_axis.at(spot.y) - 6, x_axis.at(spot.x) + 6, y_axis.at(spot.y) + 6)
-        for spot in spots
+def _stairs(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Steps through the points, each as good as the run that it belongs to and no better."""
+    steps = list(points[:1])
+    for (_, before), (x, y) in zip(points, points[1:], strict=False):
+        steps += [(x, before), (x, y)]
+    return tuple(steps)
+
+
+def _spot_names(spots: Sequence[Spot]) -> list[tuple[str, str, int | None]]:
+    """The legend: a colour for each condition and, where there are several, models' shapes."""
+    models = {spot.model: spot.shape for spot in spots}
+    sign = None if len(models) > 1 else spots[0].shape
+    entries: list[tuple[str, str, int | None]] = [
+        (condition, colour, sign)
+        for condition, colour in {spot.condition: spot.colour for spot in spots}.items()
     ]
-    for spot in sorted(spots, key=lambda spot: -spot.y):
-        text = shortened(spot.label, 190, _SMALL)
-        width = text_width(text, _SMALL)
-        x, y = x_axis.at(spot.x), y_axis.at(spot.y)
-        places = [
-            (left, y + dy)
-            for dy in (0, -13, 13, -26, 26)
-            for left in (x + 10, x - 10 - width)
-            if left >= x_axis.begin + 2 and left + width <= WIDTH
-        ]
-        for left, middle in places:
-            box = (left, middle - 6, left + width, middle + 6)
-            if not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                labels.append(Label(left, middle, text, colour="ink", size=_SMALL))
-                break
-    return labels
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    if len(models) > 1:
+        entries += [(model, "ink", shape) for model, shape in models.items()]
+    return entries
 
 
 def _frame(x_axis: Axis, y_axis: Axis, x_label: str) -> list[Shape]:
     """Grid, numbers and the name of the x axis; y is token recall."""
-    shapes = _horizontal_grid(x_axis.begin, x_axis.end, y_axis)
+    shapes = horizontal_grid(x_axis.begin, x_axis.end, y_axis)
     for tick in x_axis.ticks():
         x = x_axis.at(tick)
         shapes.append(Line(((x, y_axis.begin), (x, y_axis.begin + 4)), "muted"))
-        shapes.append(Label(x, y_axis.begin + 14, number(tick), "middle", size=_SMALL))
+        shapes.append(Label(x, y_axis.begin + 14, number(tick), "middle", size=SMALL))
     middle = (x_axis.begin + x_axis.end) / 2
     shapes.append(Label(middle, y_axis.begin + 34, x_label, "middle"))
+    shapes.append(_y_name(y_axis))
     return shapes
 
 
-def _horizontal_grid(left: float, right: float, y_axis: Axis) -> list[Shape]:
+def _y_name(y_axis: Axis) -> Label:
+    return Label(0, y_axis.end - 12, "token recall", size=SMALL)
+
+
+def horizontal_grid(left: float, right: float, y_axis: Axis, most: int = 5) -> list[Shape]:
+    """Lines and numbers of the y axis."""
     shapes: list[Shape] = []
-    for tick in y_axis.ticks(5):
+    for tick in y_axis.ticks(most):
         y = y_axis.at(tick)
         shapes.append(Line(((left, y), (right, y)), "muted" if tick == 0 else "grid"))
-        shapes.append(Label(left - 7, y, number(tick), "end", size=_SMALL))
+        shapes.append(Label(left - 7, y, number(tick), "end", size=SMALL))
     return shapes
 
 
@@ -213,13 +210,13 @@ def group_chart(title: str, series: Sequence[Series], order: Sequence[str], unit
     present = [name for name in order if any(g.label == name for s in series for g in s.groups)]
     left = 40.0
     legend, begin = _legend([(s.label, s.colour, s.shape) for s in series], left)
-    y_axis = share_axis(begin + _PLOT_HEIGHT - 30, begin + 6)
-    shapes = [*legend, *_horizontal_grid(left, WIDTH, y_axis)]
+    y_axis = share_axis(begin + _PLOT_HEIGHT - 14, begin + 22)
+    shapes = [*legend, *horizontal_grid(left, WIDTH, y_axis), _y_name(y_axis)]
     room = (WIDTH - left) / len(present)
     step = min(16.0, room * 0.8 / len(series))
     for i, name in enumerate(present):
         middle = left + room * (i + 0.5)
-        shapes.append(Label(middle, y_axis.begin + 14, name, "middle", size=_SMALL))
+        shapes.append(Label(middle, y_axis.begin + 14, name, "middle", size=SMALL))
         counts = [g.estimate.n for s in series for g in s.groups if g.label == name]
         said = str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)}-{max(counts)}"
         shapes.append(Label(middle, y_axis.begin + 28, f"n={said}", "middle", size=9.5))
@@ -244,8 +241,12 @@ def _group_mark(series: Series, name: str, x: float, y_axis: Axis) -> list[Shape
             f"{series.label}, {name}: {found.mean:.3f} "
             f"[{found.low:.3f}, {found.high:.3f}], n = {found.n}"
         )
+        middle = y_axis.at(found.mean)
+        if found.n == 1:
+            said = f"{series.label}, {name}: {found.mean:.3f}, one question"
+            return [Marker(x, middle, series.colour, series.shape, said, hollow=True)]
         ends = ((x, y_axis.at(found.low)), (x, y_axis.at(found.high)))
-        mark = Marker(x, y_axis.at(found.mean), series.colour, series.shape, said)
+        mark = Marker(x, middle, series.colour, series.shape, said)
         return [Line(ends, series.colour, 2.0, title=said), mark]
     return []
 
@@ -269,45 +270,3 @@ def _legend(
         shapes += [sign, Label(x + 17, y, text, colour="ink")]
         x += width
     return shapes, y + 14.0
-
-
-def time_chart(
-    title: str, tracks: Sequence[Track], unit: str, phases: Mapping[str, tuple[float, float]]
-) -> Drawing:
-    """Values over the seconds of a run.
-
-    Args:
-        title: Spoken title.
-        tracks: The lines.
-        unit: Of the values.
-        phases: First and last second of each phase; drawn as bands.
-    """
-    left = 52.0
-    legend, begin = _legend([(t.label, t.colour, None) for t in tracks], left)
-    if phases:
-        begin += 14.0
-    seconds = [second for track in tracks for second, _ in track.points]
-    highest = max(value for track in tracks for _, value in track.points)
-    x_axis = Axis(0.0, max(max(seconds), 1e-3), left, WIDTH - 10)
-    y_axis = Axis(0.0, highest * 1.08 or 1.0, begin + _PLOT_HEIGHT - 60, begin + 6)
-    frame = _frame(x_axis, y_axis, f"{unit} over seconds")
-    shapes = [*legend, *_bands(phases, x_axis, y_axis), *frame]
-    for track in tracks:
-        points = tuple((x_axis.at(x), y_axis.at(y)) for x, y in track.points)
-        shapes.append(Line(points, track.colour, 2.0, track.dashed, track.label))
-    peaks = "; ".join(f"{t.label} at most {number(max(y for _, y in t.points))}" for t in tracks)
-    return Drawing(WIDTH, y_axis.begin + 46, tuple(shapes), title, f"{peaks} {unit}")
-
-
-def _bands(phases: Mapping[str, tuple[float, float]], x_axis: Axis, y_axis: Axis) -> list[Shape]:
-    shapes: list[Shape] = []
-    free = -math.inf
-    for i, (name, (first, last)) in enumerate(phases.items()):
-        left, right = x_axis.at(first), x_axis.at(last)
-        box = ((left, y_axis.begin), (left, y_axis.end), (right, y_axis.end), (right, y_axis.begin))
-        if i % 2 == 0:
-            shapes.append(Area(box, "muted", 0.1))
-        if left >= free and right - left > 14:
-            shapes.append(Label(left + 2, y_axis.end - 8, name, size=10))
-            free = left + 8 + text_width(name, 10)
-    return shapes

@@ -59,7 +59,10 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A value. `shape` counts through circle, square, diamond, triangle, and so on."""
+    """A value. `shape` counts through circle, square, diamond, triangle, and so on.
+
+    A hollow one stands for a value that says little.
+    """
 
     x: float
     y: float
@@ -67,6 +70,7 @@ class Marker:
     shape: int = 0
     title: str = ""
     radius: float = 4.5
+    hollow: bool = False
 
     def outline(self) -> tuple[Point, ...]:
         """Corners of the shape; none for a circle."""
@@ -167,7 +171,9 @@ def _svg_shape(shape: Shape, colours: Mapping[str, str]) -> str:
             f'font-size="{_n(shape.size)}" text-anchor="{shape.anchor}"{bold}>'
             f"{_text(shape.text)}</text>"
         )
-    edge = f'fill="{colour}" stroke="{colours["paper"]}" stroke-width="1"'
+    paper = colours["paper"]
+    inside, border, width = (paper, colour, "1.5") if shape.hollow else (colour, paper, "1")
+    edge = f'fill="{inside}" stroke="{border}" stroke-width="{width}"'
     if outline := shape.outline():
         return _titled(f'<polygon points="{_points(outline)}" {edge}', "polygon", shape.title)
     circle = f'<circle cx="{_n(shape.x)}" cy="{_n(shape.y)}" r="{_n(shape.radius)}" {edge}'
@@ -252,9 +258,9 @@ def _paint(axes: object, shape: Shape, layer: int) -> None:
         )
     else:
         look: dict[str, Any] = {
-            "facecolor": colour,
-            "edgecolor": PAPER["paper"],
-            "linewidth": 1,
+            "facecolor": PAPER["paper"] if shape.hollow else colour,
+            "edgecolor": colour if shape.hollow else PAPER["paper"],
+            "linewidth": 1.5 if shape.hollow else 1,
             "zorder": layer,
         }
         outline = shape.outline()

@@ -17,15 +17,14 @@ from slm_vllm.reporting.charts import (
     Interval,
     Series,
     Spot,
-    Track,
     group_chart,
     interval_chart,
     pareto_chart,
     pareto_front,
-    time_chart,
 )
 from slm_vllm.reporting.drawing import Drawing, require_matplotlib, to_svg, write_png
 from slm_vllm.reporting.run_view import RunView
+from slm_vllm.reporting.time_chart import Strip, Track, time_chart
 from slm_vllm.scoring.answer_length import ANSWER_LENGTHS, Bins
 
 # More runs than this in one chart of groups cannot be told apart.
@@ -130,17 +129,23 @@ def _recall_figure(views: Sequence[RunView]) -> Figure:
 def _pareto_figures(views: Sequence[RunView]) -> Iterator[Figure]:
     rates = {view.label: view.run.results["throughput"]["questions_per_second"] for view in views}
     memory, what = _peak_memory(views)
-    note = "Dashed: the runs that no other run beats in both."
+    note = "Dashed steps: what no run beats in both. Colour: mode; shape: model."
     for key, title, unit, values, less in (
         ("throughput", "Token recall against throughput", "questions/s", rates, False),
-        ("memory", f"Token recall against {what}", "GiB", memory, True),
+        ("memory", f"Token recall against {what}", f"{what}, GiB", memory, True),
     ):
         known = [view for view in views if values[view.label]]
         if len(known) < 2:
             continue
         spots = [
             Spot(
-                view.label, float(values[view.label] or 0.0), *_ends(view), view.colour, view.shape
+                view.model,
+                view.condition,
+                view.label,
+                float(values[view.label] or 0.0),
+                *_ends(view),
+                view.colour,
+                view.shape,
             )
             for view in known
         ]
@@ -180,6 +185,8 @@ def _group_figure(
     series = [Series(view.label, view.colour, view.shape, groups) for view, groups in chunk]
     # Where nothing was found has no rank: it stands behind the ranks.
     order = sorted((label for label, _ in bins), key=lambda label: label == "none")
+    if any(group.estimate.n == 1 for one in series for group in one.groups):
+        note += " Hollow: one question, which has no interval."
     return Figure(
         key,
         title,
@@ -203,34 +210,31 @@ def _group_figure(
 
 def _time_figures(views: Sequence[RunView]) -> Iterator[Figure]:
     title = "Memory over time"
-    known = [(view, tracks) for view in views if (tracks := _memory_tracks(view, len(views) == 1))]
+    known = [(view, tracks) for view in views if (tracks := _memory_tracks(view))]
     chunks = list(_chunked(known))
     for i, chunk in enumerate(chunks):
-        tracks = [track for _, found in chunk for track in found]
-        phases = _phases(chunk[0][0]) if len(chunk) == 1 else {}
+        strips = [Strip(view.label, tracks, _phases(view)) for view, tracks in chunk]
         figure = Figure(
             "memory-over-time",
             title,
-            "From the start of the process; modes of one command share it.",
-            time_chart(title, tracks, "GiB", phases),
-            ("line", "samples", "highest (GiB)"),
+            "From the start of the process, shaded by phase; modes of one command share it.",
+            time_chart(title, strips, "GiB"),
+            ("run", "memory of", "samples", "highest (GiB)"),
             tuple(
-                (t.label, str(len(t.points)), number(max(value for _, value in t.points)))
-                for t in tracks
+                (strip.label, t.label, str(len(t.points)), f"{max(y for _, y in t.points):.2f}")
+                for strip in strips
+                for t in strip.tracks
             ),
         )
         yield _counted(figure, i, len(chunks))
 
 
-def _memory_tracks(view: RunView, alone: bool) -> list[Track]:
-    samples = _samples(view)
-    tracks = []
-    for key, name, colour in (("gpu", "GPU", "series-1"), ("rss", "processes", "series-0")):
-        points = [(s["seconds"], s[key] / 1024) for s in samples if s.get(key) is not None]
-        if points and not alone:
-            return [Track(view.label, view.colour, points, dashed=view.shape % 2 == 1)]
+def _memory_tracks(view: RunView) -> list[Track]:
+    tracks: list[Track] = []
+    for key, name in (("gpu", "GPU"), ("rss", "processes")):
+        points = [(s["seconds"], s[key] / 1024) for s in _samples(view) if s.get(key) is not None]
         if points:
-            tracks.append(Track(name, colour, points))
+            tracks.append(Track(name, view.colour, points, dashed=bool(tracks)))
     return tracks
 
 

@@ -158,7 +158,9 @@ def _figure(figure: Figure) -> str:
         figure.columns,
         figure.rows,
         caption=figure.title,
-        text_columns={column for column in figure.columns if column in ("model", "mode", "run")},
+        text_columns={
+            column for column in figure.columns if column in ("model", "mode", "run", "memory of")
+        },
     )
     return (
         f'<figure id="{escaped(figure.key)}"><figcaption><h3>{escaped(figure.title)}</h3>'

@@ -160,7 +160,7 @@ class _Words:
             mean = oracle.run.results["metrics"][MAIN]["mean"]
             yield Verdict(
                 "bound",
-                f"{self._of_model(view.model)}with the right passage at hand (oracle) the model "
+                f"{self._of_model(view.model)}an oracle run, with the right passage at hand, "
                 f"reaches {mean:.3f}; {_condition(view)} leaves {_amount(effect.oracle_gap)} of "
                 "that to better passages.",
             )
