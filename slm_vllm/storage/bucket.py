@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import close_names
 from slm_vllm.storage.client import make_client
-from slm_vllm.storage.faults import Fault, S3Error, explained
+from slm_vllm.storage.faults import Fault, S3Error, error_code, explained
 from slm_vllm.storage.settings import S3Settings
+
+logger = logging.getLogger(__name__)
 
 SHA256_KEY = "sha256"
 """Name of the checksum in the metadata of objects this project wrote."""
+
+_MISSING = ("404", "NoSuchKey", "NotFound")
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,8 @@ class RemoteObject:
         last_modified: With time zone.
         sha256: From the metadata; None where the writer left none, and in listings.
         encrypted: Encrypted in a way that makes the ETag something else than an MD5.
+        clock_ahead: Seconds by which the server's clock is ahead of this machine's at most; 0 where
+            it is not.
     """
 
     key: str
@@ -37,6 +48,7 @@ class RemoteObject:
     last_modified: datetime
     sha256: str | None = None
     encrypted: bool = False
+    clock_ahead: float = field(default=0.0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Gives the object as plain values."""
@@ -56,11 +68,13 @@ class Bucket:
         client: boto3's.
         settings: What the client was made from.
         name: The bucket.
+        unconditional: Buckets of this client whose server knows no conditional writes.
     """
 
     client: Any
     settings: S3Settings
     name: str
+    unconditional: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
     def open(cls, settings: S3Settings, name: str | None = None, **client: Any) -> Bucket:
@@ -94,15 +108,73 @@ class Bucket:
             try:
                 head = self.client.head_object(Bucket=self.name, Key=key)
             except ClientError as error:
-                # An answer to HEAD has no body, so its reason has to be asked for again.
-                code = error.response["Error"]["Code"]
-                if code in ("404", "NoSuchKey", "NotFound"):
+                code: str | None = error_code(error)
+                if code in ("403", "400"):
+                    code = self._reason(key)
+                if code in _MISSING:
                     self.check()
                     return None
-                if code in ("403", "400"):
-                    self.client.get_object(Bucket=self.name, Key=key, Range="bytes=0-0")
-                raise
+                if code is not None:
+                    raise
+                head = self.client.head_object(Bucket=self.name, Key=key)
         return _from_head(key, head)
+
+    def _reason(self, key: str) -> str | None:
+        """Asks for the reason behind an answer to HEAD, which has no body to tell it.
+
+        The answer to GET also tells boto3 the region in which to sign from here on.
+
+        Returns:
+            The code for a missing object, or None where HEAD may succeed now.
+        """
+        from botocore.exceptions import ClientError
+
+        try:
+            answer = self.client.get_object(Bucket=self.name, Key=key, Range="bytes=0-0")
+        except ClientError as error:
+            code = error_code(error)
+            if code in _MISSING:
+                return code
+            if code in ("InvalidRange", "416"):
+                return None  # the object is there, and empty
+            raise
+        answer["Body"].close()
+        return None
+
+    def write_new(self, key: str, write: Callable[..., Any]) -> Any:
+        """Writes a key that nobody else may have written meanwhile.
+
+        Args:
+            key: Looked at once more where the server cannot do it itself.
+            write: Takes the condition as keyword arguments; none where the server knows none.
+
+        Raises:
+            S3Error: The key is there.
+        """
+        from botocore.exceptions import ClientError
+
+        if self.name not in self.unconditional:
+            try:
+                return write(IfNoneMatch="*")
+            except ClientError as error:
+                if error_code(error) not in ("NotImplemented", "501"):
+                    raise
+            self.unconditional.add(self.name)
+            logger.warning(
+                "%s knows no conditional writes: two uploads of one key at the same moment are "
+                "not told apart",
+                self.settings.where,
+            )
+        self.check_free(key)
+        return write()
+
+    def check_free(self, key: str) -> None:
+        """Raises `S3Error` where somebody has written a key that was not there before."""
+        if self.find(key) is not None:
+            raise S3Error(
+                Fault.CHANGED,
+                f"somebody else wrote {self.url(key)} meanwhile. Look at it, then try again",
+            )
 
     def get(self, key: str) -> RemoteObject:
         """Like `find`.
@@ -127,7 +199,8 @@ class Bucket:
             try:
                 answer = self.client.head_bucket(Bucket=self.name)
             except ClientError as error:
-                if error.response["Error"]["Code"] in ("403", "400"):
+                # Without a body 404 may be that of any web server.
+                if error_code(error) in ("400", "403", "404", "405"):
                     answer = self.client.list_objects_v2(Bucket=self.name, MaxKeys=1)
                 else:
                     raise
@@ -161,6 +234,22 @@ class Bucket:
             data: bytes = answer["Body"].read()
         return data
 
+    def sha256_of(self, remote: RemoteObject) -> str:
+        """Reads a whole object and gives the SHA-256 of its bytes.
+
+        Raises:
+            S3Error: It cannot be read, or another wrote it meanwhile.
+        """
+        digest = hashlib.sha256()
+        with self.explained("reading back", remote.key):
+            answer = self.client.get_object(
+                Bucket=self.name, Key=remote.key, IfMatch=f'"{remote.etag}"'
+            )
+            with closing(answer["Body"]) as body:
+                while block := body.read(_BLOCK):
+                    digest.update(block)
+        return digest.hexdigest()
+
     def _similar(self, key: str) -> str:
         from itertools import islice
 
@@ -191,7 +280,22 @@ def _from_head(key: str, head: Mapping[str, Any]) -> RemoteObject:
         size=int(head["ContentLength"]),
         etag=str(head.get("ETag", "")).strip('"'),
         last_modified=head.get("LastModified") or datetime.now(timezone.utc),
-        sha256=head.get("Metadata", {}).get(SHA256_KEY),
+        clock_ahead=_clock_ahead(head),
+        sha256=_sha256(head.get("Metadata", {}).get(SHA256_KEY)),
         encrypted="SSECustomerAlgorithm" in head
         or str(head.get("ServerSideEncryption", "")).startswith("aws:kms"),
     )
+
+
+def _sha256(value: str | None) -> str | None:
+    """What the metadata say, unless another tool means something else by that name."""
+    return value if value is not None and re.fullmatch("[0-9a-f]{64}", value) else None
+
+
+def _clock_ahead(head: Mapping[str, Any]) -> float:
+    date = head.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    if date is None:
+        return 0.0
+    ahead = (parsedate_to_datetime(date) - datetime.now(timezone.utc)).total_seconds()
+    # The date is cut to whole seconds.
+    return ahead + 1 if ahead > 0 else 0.0

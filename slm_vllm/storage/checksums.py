@@ -7,12 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from slm_vllm.durable import blocks
+from slm_vllm.durable import blocks, sha256_of
 from slm_vllm.storage.bucket import Bucket, RemoteObject
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _PARTS = re.compile(r"[0-9a-f]{32}-(\d+)")
 _DATE_SECONDS = 2.0
+_MIB = 1 << 20
+_USUAL_MIB = (5, 8, 10, 15, 16, 32, 50, 64, 100, 128, 256, 512)
+"""Part sizes of boto3, the AWS command line, s3cmd, mc, rclone and their like."""
+_MOST_TRIED = 8
 
 
 def compare(path: Path, remote: RemoteObject, bucket: Bucket) -> tuple[bool, str]:
@@ -29,7 +33,21 @@ def compare(path: Path, remote: RemoteObject, bucket: Bucket) -> tuple[bool, str
         return True, "size"
     for block in blocks(path):
         checksum.update(block)
-    return checksum.matches(), checksum.name
+    return verdict(checksum, path, remote)
+
+
+def verdict(checksum: Checksum, path: Path, remote: RemoteObject) -> tuple[bool, str]:
+    """Whether a file is an object, once its checksum has seen all of the file's bytes.
+
+    Returns:
+        As `compare`.
+    """
+    if checksum.matches():
+        return True, checksum.name
+    if remote.sha256 is not None and checksum.name != "SHA-256":
+        # Nothing says that an ETag has to be an MD5, whatever it looks like.
+        return sha256_of(path) == remote.sha256, "SHA-256"
+    return (False, checksum.name) if checksum.certain else (True, "size")
 
 
 def checksum_of(remote: RemoteObject, bucket: Bucket) -> Checksum | None:
@@ -39,10 +57,24 @@ def checksum_of(remote: RemoteObject, bucket: Bucket) -> Checksum | None:
     if remote.sha256:
         return Checksum("SHA-256", remote.sha256)
     parts = _PARTS.fullmatch(remote.etag)
-    part_size = _part_size(remote, bucket, int(parts[1])) if parts else None
-    if part_size is not None and not remote.encrypted:
+    if parts is None or remote.encrypted:
+        return None
+    part_size = _part_size(remote, bucket, int(parts[1]))
+    if part_size is not None:
         return Checksum("MD5 of parts", remote.etag, part_size)
-    return None
+    sizes = likely_part_sizes(remote.size, int(parts[1]))
+    return Guess([Checksum("MD5 of parts", remote.etag, size) for size in sizes]) if sizes else None
+
+
+def likely_part_sizes(size: int, n_parts: int) -> list[int]:
+    """The part sizes that common tools may have used for an object, a handful at most."""
+    if n_parts == 1:
+        return [size] if size else []
+    smallest = -(-size // n_parts)
+    usual = [mib * _MIB for mib in _USUAL_MIB]
+    whole = range(-(-smallest // _MIB) * _MIB, -(-size // (n_parts - 1)), _MIB)
+    candidates = whole if len(whole) <= _MOST_TRIED else usual
+    return [part for part in candidates if -(-size // part) == n_parts]
 
 
 class Checksum:
@@ -52,7 +84,12 @@ class Checksum:
         name: "MD5", "SHA-256" or "MD5 of parts".
         expected: What the object says.
         part_size: Of the object, where its checksum is one of parts.
+
+    Attributes:
+        certain: Whether another value means other bytes.
     """
+
+    certain = True
 
     def __init__(self, name: str, expected: str, part_size: int = 0) -> None:
         self.name = name
@@ -73,16 +110,39 @@ class Checksum:
 
     def matches(self) -> bool:
         """Whether the bytes so far are those of the object."""
+        return self.value() == self._expected
+
+    def value(self) -> str:
+        """The checksum of the bytes so far."""
         if not self._part_size:
-            return str(self._digest.hexdigest()) == self._expected
+            return str(self._digest.hexdigest())
         if self._in_part:
             self._end_part()
-        return parts_etag(self._md5s) == self._expected
+        return parts_etag(self._md5s)
 
     def _end_part(self) -> None:
         self._md5s.append(self._digest.digest())
         self._digest = _new("md5")
         self._in_part = 0
+
+
+class Guess(Checksum):
+    """Several checksums of parts, one for each size that the parts may have, in one reading."""
+
+    certain = False
+
+    def __init__(self, checksums: list[Checksum]) -> None:
+        self.name = checksums[0].name
+        self._checksums = checksums
+
+    def update(self, block: memoryview) -> None:
+        """Takes the next bytes of the file."""
+        for checksum in self._checksums:
+            checksum.update(block)
+
+    def matches(self) -> bool:
+        """Whether the bytes so far are those of the object for one of the sizes."""
+        return any([checksum.matches() for checksum in self._checksums])
 
 
 def same_file(path: Path, remote: RemoteObject, bucket: Bucket) -> str | None:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from slm_vllm.amounts import format_size
 from slm_vllm.errors import StorageError
 from slm_vllm.finding import Finding
 from slm_vllm.storage.bucket import Bucket
 from slm_vllm.storage.download import download
 from slm_vllm.storage.faults import Fault, S3Error
+from slm_vllm.storage.partial_files import read_state, upload_state
 from slm_vllm.storage.parts import TransferOptions
+from slm_vllm.storage.settings import DEFAULT_REGION
 from slm_vllm.storage.upload import upload
 
 MULTIPART_SIZE = 5 << 20
 """The smallest part that the protocol allows, but for the last."""
 
+_PARTS_FILE = "parts"
+_SMALL = 1 << 20
 _SKEW_SECONDS = 60.0
 
 # In the order in which a request meets them: what comes before the fault is in order.
@@ -40,37 +46,96 @@ _BLAMED = {
 def check_connection(bucket: Bucket) -> list[Finding]:
     """Asks for the bucket and lists it, and says which part is at fault if that fails."""
     try:
-        headers = bucket.check()
-        first = next(bucket.objects(), None)
+        with _noting_region(bucket) as regions:
+            headers = bucket.check()
+            first = next(bucket.objects(), None)
     except S3Error as error:
         return _blame(bucket, error)
+    regions.append(headers.get("x-amz-bucket-region"))
     return [
         Finding("endpoint", "ok", bucket.settings.where),
         _tls(bucket),
         _clock(headers.get("date")),
         Finding("credentials", "ok", _credentials(bucket)),
         Finding("bucket", "ok", f"{bucket.name}, {'holds objects' if first else 'empty'}"),
-        _region(headers.get("x-amz-bucket-region"), bucket.settings.region),
+        _region(regions[0], bucket.settings.region),
         Finding("permission", "ok", "may list the bucket"),
     ]
 
 
 def check_operations(bucket: Bucket) -> Iterator[Finding]:
-    """Writes, reads, lists and deletes a key of its own; nothing is left behind."""
-    key = f"slm-vllm-test/{uuid.uuid4().hex}/scratch file \u00e9"
+    """Writes, reads, lists and deletes keys of its own, and says what it could not take away."""
+    folder = f"slm-vllm-test/{uuid.uuid4().hex}/"
+    key = folder + "scratch file \u00e9"
     content = uuid.uuid4().bytes * 64
     with TemporaryDirectory() as name:
-        folder = Path(name)
+        here = Path(name)
         try:
-            yield _tried("put", lambda: _put(bucket, folder, key, content))
-            yield _tried("get", lambda: _get(bucket, folder, key, content))
-            yield _tried("range", lambda: _range(bucket, key, content))
-            yield _tried("list", lambda: _list(bucket, key))
-            yield _tried("multipart", lambda: _multipart(bucket, folder, key + " parts"))
-            yield _tried("delete", lambda: _delete(bucket, key, key + " parts"))
+            put = _tried("put", lambda: _put(bucket, here, key, content))
+            yield put
+            if put.status == "ok":
+                yield _tried("get", lambda: _get(bucket, here, key, content))
+                yield _tried("range", lambda: _range(bucket, key, content))
+                yield _tried("list", lambda: _list(bucket, key))
+            else:
+                yield from _reading_only(bucket, here)
+            yield _tried("multipart", lambda: _multipart(bucket, here, key + " parts"))
+            yield _cleaned(bucket, folder, here)
         finally:
             with suppress(StorageError):
-                _delete(bucket, key, key + " parts")
+                remove_scratch(bucket, folder, here)
+
+
+def _reading_only(bucket: Bucket, here: Path) -> Iterator[Finding]:
+    """What can be tried where nothing was written."""
+    some = next((o for o in islice(bucket.objects(), 1000) if 0 < o.size <= _SMALL), None)
+    if some is None:
+        yield from (Finding(what, "skipped", "nothing was written") for what in ("get", "range"))
+    else:
+        yield _tried("get", lambda: download(bucket, some.key, here / "get"))
+        yield _tried("range", lambda: bucket.read_range(some.key, 0, 1))
+    yield Finding("list", "skipped", "nothing was written")
+
+
+def _cleaned(bucket: Bucket, folder: str, here: Path) -> Finding:
+    begin = time.monotonic()
+    removed, left = 0, ""
+    try:
+        removed = remove_scratch(bucket, folder, here)
+    except StorageError as error:
+        left = str(error)
+    if left:
+        return Finding("delete", "fail", left)
+    if not removed:
+        return Finding("delete", "skipped", "nothing was written")
+    return Finding("delete", "ok", f"{(time.monotonic() - begin) * 1000:,.0f} ms")
+
+
+def remove_scratch(bucket: Bucket, folder: str, here: Path) -> int:
+    """Takes away what the test wrote: objects with their versions, and unfinished uploads.
+
+    Returns:
+        How many objects there were.
+
+    Raises:
+        StorageError: Something stays; the message names it.
+    """
+    _abort(bucket, here)
+    removed, kept, reason = 0, [], None
+    for item in bucket.objects(folder):
+        try:
+            removed += _delete(bucket, item.key)
+        except S3Error as error:
+            kept.append(item)
+            reason = error
+    if reason is not None:
+        size = format_size(sum(item.size for item in kept))
+        raise S3Error(
+            reason.fault,
+            f"{reason}. {len(kept)} objects stay below {bucket.url(folder)} ({size}): have them "
+            "removed",
+        )
+    return removed
 
 
 def masked(access_key: str | None) -> str:
@@ -122,10 +187,30 @@ def _clock(date: str | None) -> Finding:
     return Finding("clock", "ok", f"{abs(skew):.0f} s apart")
 
 
+@contextmanager
+def _noting_region(bucket: Bucket) -> Iterator[list[str | None]]:
+    """Gathers the regions that the server names in errors which boto3 follows without a word."""
+    found: list[str | None] = []
+
+    def note(response: Any, **_: Any) -> None:
+        region = response and response[1].get("Error", {}).get("Region")
+        if region:
+            found.append(region)
+
+    events = bucket.client.meta.events
+    events.register("needs-retry.s3", note)
+    try:
+        yield found
+    finally:
+        events.unregister("needs-retry.s3", note)
+
+
 def _region(found: str | None, said: str) -> Finding:
     if found in (None, said):
         return Finding("region", "ok", said)
-    text = f"the bucket is in {found}, CLEARML_S3_REGION is {said}"
+    text = f"the server is in {found}, CLEARML_S3_REGION is {said}"
+    if said == DEFAULT_REGION:
+        text += " (also where it is not set)"
     return Finding("region", "fail", text, f"Set CLEARML_S3_REGION={found}")
 
 
@@ -159,15 +244,30 @@ def _list(bucket: Bucket, key: str) -> None:
 
 
 def _multipart(bucket: Bucket, folder: Path, key: str) -> None:
-    source = folder / "parts"
+    source = folder / _PARTS_FILE
     source.write_bytes(bytes(MULTIPART_SIZE + 1))
     upload(bucket, source, key, TransferOptions(part_size=MULTIPART_SIZE))
 
 
-def _delete(bucket: Bucket, *keys: str) -> None:
-    for key in keys:
-        with bucket.explained("deleting", key):
-            bucket.client.delete_object(Bucket=bucket.name, Key=key)
+def _delete(bucket: Bucket, key: str) -> int:
+    """Deletes an object; in a bucket with versions the version, so that no trace stays."""
+    with bucket.explained("deleting", key):
+        version = bucket.client.head_object(Bucket=bucket.name, Key=key).get("VersionId")
+        given = {"VersionId": version} if version else {}
+        bucket.client.delete_object(Bucket=bucket.name, Key=key, **given)
+    return 1
+
+
+def _abort(bucket: Bucket, here: Path) -> None:
+    """Takes away the parts of an upload that did not end."""
+    state = read_state(upload_state(here / _PARTS_FILE))
+    if "upload_id" not in state:
+        return
+    key = state["url"].removeprefix(bucket.url())
+    with bucket.explained("removing the unfinished upload of", key):
+        bucket.client.abort_multipart_upload(
+            Bucket=bucket.name, Key=key, UploadId=state["upload_id"]
+        )
 
 
 def _same(bucket: Bucket, key: str, found: bytes, expected: bytes) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from slm_vllm.durable import publish
 from slm_vllm.errors import StorageError
 from slm_vllm.storage.bucket import Bucket, RemoteObject
-from slm_vllm.storage.checksums import checksum_of, same_file
+from slm_vllm.storage.checksums import checksum_of, same_file, verdict
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.partial_files import (
     check_room,
@@ -88,13 +88,16 @@ def download(
         same = _check_target(bucket, remote, target, options)
         if same is not None:
             return Transferred("same", bucket.url(key), target, remote.size, verified=same)
+        arrived = None
         for last in (False, True):
+            attempt = _Download(bucket, remote, target, options, arrived)
             try:
-                moved, verified = _Download(bucket, remote, target, options).run()
+                moved, verified = attempt.run()
                 break
             except S3Error as error:
                 if last or error.fault not in (Fault.CHECKSUM, Fault.CHANGED):
                     raise
+                arrived = attempt.arrived
                 logger.warning("%s; downloading it anew", error)
                 remote = bucket.get(key)
     return Transferred(
@@ -123,8 +126,9 @@ def _check_target(
     if not target.exists():
         return None
     same = same_file(target, remote, bucket)
-    # The time of a downloaded file is that of its object, so a later one means work done here.
-    newer = target.stat().st_mtime > remote.last_modified.timestamp() + 1
+    # The time of a downloaded file is that of its object, so a later one means work done here;
+    # where the server's clock is ahead, work done here looks older than it is.
+    newer = target.stat().st_mtime + remote.clock_ahead > remote.last_modified.timestamp()
     if same is None and newer and not options.force:
         raise StorageError(
             f"{target} differs from {bucket.url(remote.key)} and is newer: it may hold changes "
@@ -134,12 +138,23 @@ def _check_target(
 
 
 class _Download:
-    """One attempt at an object of a known version."""
+    """One attempt at an object of a known version.
+
+    Attributes:
+        arrived: The checksum of what came, where it was not the one expected.
+    """
 
     def __init__(
-        self, bucket: Bucket, remote: RemoteObject, target: Path, options: TransferOptions
+        self,
+        bucket: Bucket,
+        remote: RemoteObject,
+        target: Path,
+        options: TransferOptions,
+        arrived_before: str | None,
     ) -> None:
         self._bucket, self._remote, self._target = bucket, remote, target
+        self._force, self._arrived_before = options.force, arrived_before
+        self.arrived: str | None = None
         self._part, self._state = part_file(target), part_state(target)
         self._part_size = options.part_size_for(remote.size)
         self._version = {"url": bucket.url(remote.key), "etag": remote.etag, "size": remote.size}
@@ -163,13 +178,13 @@ class _Download:
         self._file = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             os.ftruncate(self._file, self._remote.size)
-            same = self._gather(missing)
+            self._gather(missing)
         finally:
             os.close(self._file)
-        return self._moved, self._finish(same)
+        return self._moved, self._finish()
 
-    def _gather(self, missing: list[int]) -> bool:
-        """Fetches what is missing, and says whether all of it is the object."""
+    def _gather(self, missing: list[int]) -> None:
+        """Fetches what is missing; the checksum has seen all of it in the end."""
         follower = None
         if self._checksum is not None:
             sizes = self._remote.size, self._part_size
@@ -188,7 +203,8 @@ class _Download:
             raise
         finally:
             self._note()
-        return follower is None or follower.matches()
+        if follower is not None:
+            follower.wait()
 
     def _taken_up(self) -> set[int]:
         state = read_state(self._state)
@@ -253,8 +269,12 @@ class _Download:
                     self._runner.check()
                     yield chunk
 
-    def _finish(self, same: bool) -> str:
-        how = self._checksum.name if self._checksum is not None else "size"
+    def _finish(self) -> str:
+        same, how = True, "size"
+        if self._checksum is not None:
+            same, how = verdict(self._checksum, self._part, self._remote)
+        if not same and self._came_twice():
+            same, how = True, "reading it twice"
         if not same:
             self._discard()
             raise S3Error(
@@ -272,6 +292,26 @@ class _Download:
         publish(self._part, self._target)
         self._state.unlink(missing_ok=True)
         return how
+
+    def _came_twice(self) -> bool:
+        """Whether the same bytes came twice and are wanted, though the ETag is not their MD5.
+
+        Raises:
+            S3Error: They are not wanted.
+        """
+        assert self._checksum is not None
+        self.arrived = self._checksum.value()
+        if self.arrived != self._arrived_before or self._remote.sha256 is not None:
+            return False
+        if not self._force:
+            self._discard()
+            raise S3Error(
+                Fault.CHECKSUM,
+                f"{self._bucket.url(self._remote.key)} arrived twice with the same bytes, and its "
+                "ETag is not their MD5: it is damaged in the bucket, or the ETags of this server "
+                "are something else. Take it all the same with: slm-vllm s3 pull --force",
+            )
+        return True
 
     def _discard(self) -> None:
         self._part.unlink(missing_ok=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from typing import Any
 
 from slm_vllm.errors import StorageError
 from slm_vllm.storage.settings import S3Settings
@@ -58,16 +59,24 @@ _CREDENTIALS = {
     "ExpiredTokenException": "the credentials have expired",
     "TokenRefreshRequired": "the credentials have expired",
     "AccountProblem": "the account cannot be used",
+    "UserSuspended": "the user of these keys is suspended",
 }
 _DENIED = ("AccessDenied", "403", "Forbidden", "AllAccessDisabled", "UnauthorizedAccess")
 _BUSY = ("SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "InternalError")
 _BUSY_TOO = ("RequestTimeout", "OperationAborted", "Throttling", "RequestLimitExceeded")
-_FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "StorageFull")
+_FULL = ("XMinioStorageFull", "StorageFull", "507")
+_QUOTA = ("QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
+_WRITES = ("PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
 _BAD_KEY = ("KeyTooLongError", "XMinioInvalidObjectName", "InvalidURI")
 _NO_S3 = (
     "{where} does not speak S3. Is CLEARML_S3_ENDPOINT the port of the API (MinIO's console has "
     "another)?"
 )
+_OR_MISSING = (
+    ". Or the object is missing: servers answer so too where the keys may not list the bucket "
+    "(s3:ListBucket), and then a new key cannot be told from one that is there"
+)
+_BAD_BUCKET = "'{bucket}' cannot be the name of a bucket. Correct CLEARML_S3_BUCKET or --bucket"
 _NEW_KEYS = "Set CLEARML_S3_ACCESS_KEY and CLEARML_S3_SECRET_KEY anew"
 
 
@@ -108,8 +117,13 @@ def explain(
     if isinstance(error, ClientError):
         fault, text = _answered(error, settings, bucket, key)
     else:
-        fault, text = _unanswered(error, settings)
+        fault, text = _unanswered(error, settings, bucket)
     return S3Error(fault, _redacted(f"{doing} failed: {text}", settings))
+
+
+def error_code(error: Exception) -> str:
+    """The server's word for what is wrong; the status of the answer where it gave none."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code") or "")
 
 
 def _answered(
@@ -117,8 +131,9 @@ def _answered(
 ) -> tuple[Fault, str]:
     """What the server said."""
     response = getattr(error, "response", {})
-    code = str(response.get("Error", {}).get("Code", ""))
-    said = str(response.get("Error", {}).get("Message", "")).strip()
+    operation = str(getattr(error, "operation_name", ""))
+    code = error_code(error)
+    said = str(response.get("Error", {}).get("Message") or "").strip()
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     words = f"{code}: {said}" if said and said != code else code or str(status)
     if code in _CREDENTIALS:
@@ -127,10 +142,18 @@ def _answered(
         )
     if code in ("RequestTimeTooSkewed", "RequestExpired"):
         return Fault.CLOCK, f"this machine's clock differs from the server's ({words}). Set it"
+    if operation.startswith("ListObjects") and code in ("", "404", "405", "501"):
+        # An S3 server names its own errors; a bare status is that of a page boto3 cannot read.
+        return Fault.ENDPOINT, _NO_S3.format(where=settings.where)
     if code == "NoSuchBucket" or (code in ("404", "NotFound") and key is None):
         return Fault.BUCKET, (
             f"{settings.where} has no bucket '{bucket}'. Correct CLEARML_S3_BUCKET or --bucket, "
             "or have it made"
+        )
+    if code in ("NoSuchKey", "404", "NotFound") and operation in _WRITES:
+        return Fault.KEY, (
+            f"the server does not take the key '{key}' ({words}). Use another, without a leading "
+            "/ and without //"
         )
     if code in ("NoSuchKey", "404", "NotFound"):
         return Fault.KEY, f"there is no object '{key}' in bucket '{bucket}'. See: slm-vllm s3 ls"
@@ -138,15 +161,17 @@ def _answered(
         return Fault.PERMISSION, (
             f"access denied ({words}). The keys from {settings.credentials_from} may not do "
             f"this in bucket '{bucket}': have the policy changed, or use other keys"
+            + (_OR_MISSING if operation in ("HeadObject", "GetObject") else "")
         )
-    if code in ("InvalidBucketName",):
-        return Fault.BUCKET, f"'{bucket}' cannot be the name of a bucket. Correct --bucket"
+    if code == "InvalidBucketName":
+        return Fault.BUCKET, _BAD_BUCKET.format(bucket=bucket)
     if code in _BAD_KEY:
         return Fault.KEY, f"the server refuses the key '{key}' ({words}). Use another"
     if code in ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "307"):
         return Fault.ENDPOINT, (
             f"the bucket belongs to another region or endpoint ({words}). Correct "
-            f"CLEARML_S3_REGION (now {settings.region}) or CLEARML_S3_ENDPOINT"
+            f"CLEARML_S3_REGION (now {settings.region}{_named_region(response)}) or "
+            "CLEARML_S3_ENDPOINT"
         )
     if code in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
         return Fault.CHANGED, "somebody else wrote the object meanwhile. Look at it, then try again"
@@ -154,15 +179,31 @@ def _answered(
         return Fault.CHECKSUM, f"the bytes arrived damaged at the server ({code}). Try again"
     if code in _FULL:
         return Fault.REQUEST, f"the server has no room left ({words}). Free some, then try again"
-    if code == "500" and not str(getattr(error, "operation_name", "")).startswith("Head"):
-        # An S3 server names its own errors; this is boto3's word for a page it cannot read.
+    if code in _QUOTA:
+        return Fault.REQUEST, (
+            f"a quota of the bucket or of its user is used up ({words}). Delete some objects, or "
+            "have it raised"
+        )
+    if code == "InvalidArgument" and operation == "UploadPart" and "part number" in said.lower():
+        return Fault.REQUEST, (
+            f"the server allows fewer parts of one upload than the usual 1,000 ({words}). Have "
+            "its limit raised"
+        )
+    if code == "500" and not operation.startswith("Head"):
         return Fault.ENDPOINT, _NO_S3.format(where=settings.where)
+    if code in ("NotImplemented", "MethodNotAllowed") or status in (405, 501):
+        return Fault.REQUEST, f"the server does not know this operation ({operation}, {words})"
     if code in _BUSY or code in _BUSY_TOO or status >= 500:
         return Fault.SERVER, f"the server is overloaded or broken ({words}). Try again later"
     return Fault.REQUEST, f"the server refused the request ({words})"
 
 
-def _unanswered(error: Exception, settings: S3Settings) -> tuple[Fault, str]:
+def _named_region(response: Mapping[str, Any]) -> str:
+    region = response.get("Error", {}).get("Region")
+    return f"; the server says {region}" if region else ""
+
+
+def _unanswered(error: Exception, settings: S3Settings, bucket: str | None) -> tuple[Fault, str]:
     """What kept an answer from coming."""
     from botocore import exceptions as boto
 
@@ -189,10 +230,15 @@ def _unanswered(error: Exception, settings: S3Settings) -> tuple[Fault, str]:
         )
     if isinstance(error, boto.ReadTimeoutError):
         return Fault.NETWORK, f"{where} stopped sending. Check the network, then try again"
+    if isinstance(error, boto.ParamValidationError) and "Invalid bucket name" in str(error):
+        return Fault.BUCKET, _BAD_BUCKET.format(bucket=bucket)
     if isinstance(error, boto.ParamValidationError):
         return Fault.REQUEST, " ".join(str(error).split())
     if isinstance(error, boto.HTTPClientError) or type(error).__name__ in _CUT:
-        return Fault.NETWORK, f"the connection to {where} broke ({_cause(error)}). Try again"
+        tls = where.startswith("http://") and isinstance(error, boto.ConnectionClosedError)
+        hint = ", or write https:// in CLEARML_S3_ENDPOINT if this is a port with TLS"
+        text = f"the connection to {where} broke ({_cause(error)}). Try again"
+        return Fault.NETWORK, text + hint * tls
     if "ResponseParserError" in {base.__name__ for base in type(error).__mro__}:
         return Fault.ENDPOINT, _NO_S3.format(where=where)
     return Fault.REQUEST, str(error)

@@ -14,8 +14,8 @@ from slm_vllm.storage.progress import ByteProgress
 
 Item = TypeVar("Item")
 
-MAX_PARTS = 10_000
-"""Of one object; the limit of the protocol."""
+MAX_PARTS = 1000
+"""Of one object. Amazon takes 10,000; Swift, unless told otherwise, only these."""
 
 _MIB = 1 << 20
 _TICK_SECONDS = 0.25

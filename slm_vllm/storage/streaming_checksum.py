@@ -41,12 +41,11 @@ class StreamingChecksum:
             self._done.add(number)
             self._changed.notify()
 
-    def matches(self) -> bool:
-        """Whether the file is the one expected; waits for the rest. All parts have arrived."""
+    def wait(self) -> None:
+        """Waits until the checksum has seen the whole file. All parts have arrived."""
         self._thread.join()
         if self._error is not None:
             raise self._error
-        return self._checksum.matches()
 
     def stop(self) -> None:
         """Ends without a result, where parts will not arrive."""

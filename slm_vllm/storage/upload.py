@@ -11,14 +11,14 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from slm_vllm.durable import sha256_of
 from slm_vllm.errors import StorageError
 from slm_vllm.storage.bucket import SHA256_KEY, Bucket, RemoteObject
-from slm_vllm.storage.checksums import md5_of, parts_etag
+from slm_vllm.storage.checksums import compare, md5_of, parts_etag
 from slm_vllm.storage.download import Transferred
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.partial_files import read_state, upload_state, write_state
@@ -47,16 +47,16 @@ def upload(
     # Its hash goes into the metadata: the ETag of an object in parts says little to others.
     sha256 = sha256_of(source)
     if remote is not None:
-        same = _same(source, size, sha256, remote, bucket)
-        if same is not None:
-            return Transferred("same", bucket.url(key), source, size, verified=same)
+        same, how = _compared(source, sha256, remote, bucket)
+        if same and how != "size":
+            return Transferred("same", bucket.url(key), source, size, verified=how)
         if not options.force:
-            raise StorageError(_refusal(source, remote, bucket))
+            raise StorageError(_refusal(source, remote, bucket, may_be_same=same))
     if options.dry_run:
         return Transferred("planned", bucket.url(key), source, size)
     work = _Upload(bucket, source, key, size, sha256, options, may_replace=remote is not None)
     moved, etag = work.run()
-    verified = _verify(bucket, key, size, sha256, etag)
+    verified = _verify(bucket, source, key, sha256, etag)
     seconds = time.monotonic() - begin
     return Transferred("uploaded", bucket.url(key), source, size, moved, seconds, verified)
 
@@ -72,18 +72,24 @@ def _size_of(source: Path) -> int:
         raise StorageError(f"{source} cannot be read: {error.strerror or error}") from error
 
 
-def _same(source: Path, size: int, sha256: str, remote: RemoteObject, bucket: Bucket) -> str | None:
-    from slm_vllm.storage.checksums import compare
+def _compared(source: Path, sha256: str, remote: RemoteObject, bucket: Bucket) -> tuple[bool, str]:
+    """As `compare`, for a file whose hash is known."""
+    if remote.size != source.stat().st_size:
+        return False, "size"
+    if remote.sha256 is None:
+        return compare(source, remote, bucket)
+    state = read_state(upload_state(source))
+    damaged = state.get("damaged") == remote.etag and state.get("url") == bucket.url(remote.key)
+    return remote.sha256 == sha256 and not damaged, "SHA-256"
 
-    if remote.size != size:
-        return None
-    if remote.sha256 is not None:
-        return "SHA-256" if remote.sha256 == sha256 else None
-    same, how = compare(source, remote, bucket)
-    return how if same and how != "size" else None
 
-
-def _refusal(source: Path, remote: RemoteObject, bucket: Bucket) -> str:
+def _refusal(source: Path, remote: RemoteObject, bucket: Bucket, may_be_same: bool) -> str:
+    if may_be_same:
+        return (
+            f"{bucket.url(remote.key)} may be the same file: it has the same size and no checksum "
+            f"that can be compared with {source}. Nothing was uploaded. Overwrite it with --force, "
+            "or choose another key"
+        )
     newer = remote.last_modified.timestamp() > source.stat().st_mtime
     return (
         f"{bucket.url(remote.key)} is another file{' and newer' if newer else ''} "
@@ -93,10 +99,10 @@ def _refusal(source: Path, remote: RemoteObject, bucket: Bucket) -> str:
     )
 
 
-def _verify(bucket: Bucket, key: str, size: int, sha256: str, etag: str) -> str:
+def _verify(bucket: Bucket, source: Path, key: str, sha256: str, etag: str) -> str:
     """Looks at what the bucket now has; the server checked the MD5 of every part itself."""
     stored = bucket.get(key)
-    if stored.size != size or stored.sha256 not in (sha256, None):
+    if stored.size != source.stat().st_size or stored.sha256 not in (sha256, None):
         raise S3Error(
             Fault.CHANGED, f"{bucket.url(key)} is not what was uploaded: another wrote it meanwhile"
         )
@@ -104,10 +110,16 @@ def _verify(bucket: Bucket, key: str, size: int, sha256: str, etag: str) -> str:
         return "MD5 of parts" if "-" in etag else "MD5"
     if stored.encrypted:
         return "MD5 at the server"
+    if stored.etag == md5_of(source, 0, stored.size).hex():
+        return "MD5"
+    # The ETags of this server are something of its own.
+    if bucket.sha256_of(stored) == sha256:
+        return "reading it back"
+    write_state(upload_state(source), {"url": bucket.url(key), "damaged": stored.etag})
     raise S3Error(
         Fault.CHECKSUM,
-        f"{bucket.url(key)} was stored damaged: its ETag is {stored.etag}, not {etag}. "
-        "Upload it again with --force",
+        f"{bucket.url(key)} was stored damaged: other bytes came back than were sent. Upload it "
+        "again with --force",
     )
 
 
@@ -127,8 +139,7 @@ class _Upload:
         self._bucket, self._source, self._key, self._size = bucket, source, key, size
         self._part_size = options.part_size_for(size)
         self._metadata = {SHA256_KEY: sha256}
-        # Between the look at the bucket and the end of the upload another may write the key.
-        self._condition = {} if may_replace else {"IfNoneMatch": "*"}
+        self._may_replace = may_replace
         self._state = upload_state(source)
         self._about = {"endpoint": bucket.settings.where, "url": bucket.url(key)}
         self._about |= {"sha256": sha256, "part_size": str(self._part_size)}
@@ -161,7 +172,7 @@ class _Upload:
         self._begin(0)
         md5 = md5_of(self._source, 0, self._size)
 
-        def send(number: int) -> None:
+        def put(**condition: str) -> None:
             with self._body(0, self._size) as body:
                 self._bucket.client.put_object(
                     Bucket=self._bucket.name,
@@ -169,11 +180,22 @@ class _Upload:
                     Body=body,
                     ContentMD5=base64.b64encode(md5).decode(),
                     Metadata=self._metadata,
-                    **self._condition,
+                    **condition,
                 )
 
+        def send(number: int) -> None:
+            self._write(put)
+
         self._runner.run(lambda number: self._try(send, number), [1])
+        self._state.unlink(missing_ok=True)
         return self._size, md5.hex()
+
+    def _write(self, write: Callable[..., Any]) -> None:
+        """Between the look at the bucket and the end of the upload another may write the key."""
+        if self._may_replace:
+            write()
+        else:
+            self._bucket.write_new(self._key, write)
 
     def _taken_up(self) -> tuple[str, dict[int, bytes]]:
         """An upload begun earlier, with the parts that are there and right; else a new one."""
@@ -182,9 +204,10 @@ class _Upload:
         if upload_id and state == self._about:
             with contextlib.suppress(S3Error):
                 stored = self._stored(upload_id)
-                logger.info(
-                    "%s: %d parts are there already", self._bucket.url(self._key), len(stored)
-                )
+                if stored:
+                    logger.info(
+                        "%s: %d parts are there already", self._bucket.url(self._key), len(stored)
+                    )
                 return upload_id, stored
         with self._bucket.explained("writing", self._key):
             answer = self._bucket.client.create_multipart_upload(
@@ -264,15 +287,22 @@ class _Upload:
             {"PartNumber": number, "ETag": f'"{md5.hex()}"'}
             for number, md5 in enumerate(md5s, start=1)
         ]
+
+        def complete(**condition: str) -> None:
+            self._bucket.client.complete_multipart_upload(
+                Bucket=self._bucket.name,
+                Key=self._key,
+                UploadId=upload_id,
+                MultipartUpload={"Parts": parts},
+                **condition,
+            )
+
+        if not self._may_replace:
+            # Ceph, for one, ignores the condition here, and the upload may have taken hours.
+            self._bucket.check_free(self._key)
         try:
             with self._bucket.explained("finishing", self._key):
-                self._bucket.client.complete_multipart_upload(
-                    Bucket=self._bucket.name,
-                    Key=self._key,
-                    UploadId=upload_id,
-                    MultipartUpload={"Parts": parts},
-                    **self._condition,
-                )
+                self._write(complete)
         except S3Error:
             # The answer to a first try may have been lost on its way.
             stored = self._bucket.find(self._key)

@@ -64,7 +64,8 @@ def test_parts_may_arrive_in_any_order(
             if number not in there:
                 write(number)
                 following.arrived(number)
-    assert following.matches()
+    following.wait()
+    assert checksum.matches()
 
 
 def test_what_has_arrived_is_hashed_before_the_rest_is_there(tmp_path: Path) -> None:
@@ -89,4 +90,4 @@ def test_what_has_arrived_is_hashed_before_the_rest_is_there(tmp_path: Path) -> 
 def test_a_file_that_vanishes_is_told(tmp_path: Path) -> None:
     following = StreamingChecksum(tmp_path / "none", 4, 4, Checksum("MD5", "none"), [0])
     with pytest.raises(FileNotFoundError):
-        following.matches()
+        following.wait()

@@ -6,12 +6,14 @@ on, unless a fault is planned for it.
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 Sink = Callable[[bytes], None]
@@ -21,7 +23,9 @@ Sink = Callable[[bytes], None]
 class Fault:
     """What happens to the answers of matching requests.
 
-    `after` counts bytes of the body. A fault hits `times` requests, then passes them on.
+    `after` counts bytes of the body. A fault hits `times` requests, then passes them on. It is for
+    requests whose head holds `contains` and not `lacks`. Lines of that head which match `forget`
+    are kept from the server; `words` are a pattern in the head of the answer and its replacement.
     """
 
     method: str
@@ -32,6 +36,11 @@ class Fault:
     status: str = "503 Service Unavailable"
     code: str = "SlowDown"
     contains: bytes = b""
+    lacks: bytes = b""
+    forget: bytes = b""
+    words: tuple[bytes, Any] = (b"", b"")
+    message: str | None = "as planned"
+    details: str = ""
     page: str = ""
     hits: int = field(default=0)
 
@@ -94,10 +103,15 @@ class FaultyProxy:
                 client.recv(1)
             _reset(client)
             return
+        if fault and fault.kind == "truncate at once":
+            return
         if fault and fault.kind == "answer":
             _drain(client, length - len(rest))
             client.sendall(_error(fault))
             return
+        if fault and fault.forget:
+            lines = [re.sub(fault.forget, b"", line) for line in lines]
+            lines = [line for line in lines if line]
         kept = [line for line in lines if not line.lower().startswith((b"expect:", b"connection:"))]
         with socket.create_connection(self._upstream) as server:
             server.sendall(b"\r\n".join([*kept, b"Connection: close"]) + b"\r\n\r\n" + rest)
@@ -115,7 +129,8 @@ class FaultyProxy:
         with self._lock:
             self.requests.append(line)
             for fault in self.faults:
-                if line.startswith(fault.method.encode() + b" ") and fault.contains in head:
+                asked = line.startswith(fault.method.encode() + b" ") and fault.contains in head
+                if asked and not (fault.lacks and fault.lacks in head):
                     if fault.skip:
                         fault.skip -= 1
                     elif fault.hits < fault.times:
@@ -125,6 +140,9 @@ class FaultyProxy:
 
     def _answer(self, client: socket.socket, server: socket.socket, fault: Fault | None) -> None:
         head, body = _until_blank_line(server)
+        if fault and fault.kind == "rewrite":
+            head = re.sub(*fault.words, head)
+            fault = None
         client.sendall(head + b"\r\n\r\n")
         sent = 0
         while True:
@@ -181,7 +199,8 @@ def _error(fault: Fault) -> bytes:
     body = b""
     if fault.method != "HEAD":
         body = (
-            f"<?xml version='1.0'?><Error><Code>{fault.code}</Code><Message>as planned</Message>"
+            f"<?xml version='1.0'?><Error><Code>{fault.code}</Code>"
+            f"{f'<Message>{fault.message}</Message>' if fault.message else ''}{fault.details}"
             "</Error>"
         ).encode()
     if fault.page:
