@@ -28,6 +28,8 @@ COMMANDS = {
     "report": ("slm_vllm.cli.report:command", "Write runs as one HTML page with plots."),
     "bench": ("slm_vllm.cli.bench:command", "Measure how fast models answer here."),
     "doctor": ("slm_vllm.cli.doctor:command", "Check this machine and say what to mend."),
+    "adopt": ("slm_vllm.cli.adopt:command", "Take over a checkout of the earlier scripts."),
+    "explain": ("slm_vllm.cli.adopt:explain_command", "Say what replaces an earlier command."),
     "runs": ("slm_vllm.cli.runs:command", "List, show, follow and stop runs."),
 }
 

@@ -102,7 +102,7 @@ _CONTEXTS = {
     "oracle": "oracle oracle_context gold gold_context",
     "retriever": "retriever retriever_context retrieved rag",
 }
-_CONTEXT_OF = {old: now for now, names in _CONTEXTS.items() for old in names.split()}
+CONTEXT_OF = {old: now for now, names in _CONTEXTS.items() for old in names.split()}
 _DTYPES = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
@@ -189,7 +189,7 @@ def _value(now: str, value: Any) -> Any:
         plain = str(value).removeprefix("torch.")
         return _DTYPES.get(plain, plain)
     if now == "experiment_mode.context":
-        return _CONTEXT_OF.get(str(value), value)
+        return CONTEXT_OF.get(str(value), value)
     if now == "tracking.tracker":
         return "auto" if str(value).lower() in ("true", "1", "yes") else "none"
     return value
@@ -198,8 +198,8 @@ def _value(now: str, value: Any) -> Any:
 def _name_context(today: dict[str, Any]) -> None:
     """Gives a mode of an earlier file the context that its name says."""
     mode = today.get("experiment_mode")
-    if isinstance(mode, dict) and "context" not in mode and mode.get("name") in _CONTEXT_OF:
-        mode["context"] = _CONTEXT_OF[mode["name"]]
+    if isinstance(mode, dict) and "context" not in mode and mode.get("name") in CONTEXT_OF:
+        mode["context"] = CONTEXT_OF[mode["name"]]
 
 
 def _at(settings: Mapping[str, Any], key: str) -> Any:

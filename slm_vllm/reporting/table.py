@@ -48,7 +48,7 @@ def _note(result: Mapping[str, Any]) -> str:
         "truncated": "prompts cut to fit",
         "unterminated_thinking": "ended while thinking (raise generation.max_new_tokens)",
     }
-    said = [f"{counts[name]} {text}" for name, text in worth_saying.items() if counts[name]]
+    said = [f"{counts[name]} {text}" for name, text in worth_saying.items() if counts.get(name)]
     if counts["total"] and not counts["scored"]:
         said.append("no answer of the dataset has a word, so no metric can judge it")
     if (version := result.get("scoring_version", 1)) != SCORING_VERSION:

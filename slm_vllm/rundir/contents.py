@@ -85,6 +85,7 @@ class Manifest(TypedDict, total=False):
 
     Attributes:
         prompt_date: The day that stands in the prompts, where one does.
+        adopted: Of a run of earlier scripts: where it was, and what of it is unknown.
     """
 
     slm_vllm: str
@@ -103,3 +104,4 @@ class Manifest(TypedDict, total=False):
     platform: str
     cpus: int | None
     packages: dict[str, str]
+    adopted: dict[str, Any]

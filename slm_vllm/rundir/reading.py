@@ -102,8 +102,22 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
         results=results,
         memory=read_memory(path),
         predictions=predictions,
-        note=note,
+        note="; ".join(filter(None, [_adopted(manifest), note])),
     )
+
+
+def _adopted(manifest: Manifest) -> str:
+    """What the reader should know of a run of earlier scripts."""
+    about = manifest.get("adopted")
+    if about is None:
+        return ""
+    said = (
+        f"taken over from {about['from']} and scored anew (token recall "
+        f"{_rounded(about['token_recall'])} there)"
+    )
+    if (own := about["rows"] - about["rows_of_dataset"]) > 0:
+        said += f"; {own} of its questions are not in the dataset and keep their own ids"
+    return f"{said}; unknown: {', '.join(about['unknown'])}"
 
 
 def _is_scored_today(results: Results, present: Collection[str]) -> bool:
