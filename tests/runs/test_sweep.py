@@ -134,8 +134,9 @@ def test_a_signal_is_handed_on_and_stops_the_sweep(
 
 def test_a_group_is_told_to_stop_when_its_sweep_is_killed() -> None:
     group = (
-        "import signal; from slm_vllm.runs.sweep import die_with_parent\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); die_with_parent()\n"
+        # Blocked before the import, whose libraries start threads: one of them would be ended.
+        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
+        "from slm_vllm.runs.sweep import die_with_parent; die_with_parent()\n"
         "print('ready', flush=True); print(signal.sigtimedwait({signal.SIGTERM}, 60), flush=True)"
     )
     code = f"import subprocess, sys; subprocess.call([sys.executable, '-c', {group!r}])"
