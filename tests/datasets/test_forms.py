@@ -164,7 +164,12 @@ def test_a_file_of_another_kind_is_named_for_what_it_is(what: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"]
+    "pack",
+    [
+        pytest.param(gzip.compress, id="gzip"),
+        pytest.param(bz2.compress, id="bzip2"),
+        pytest.param(lzma.compress, id="xz", marks=pytest.mark.slow),
+    ],
 )
 def test_a_torn_archive_gives_the_rows_before_the_damage(
     pack: Callable[[bytes], bytes], tmp_path: Path

@@ -26,6 +26,8 @@ from slm_vllm.proxies import goes_direct, proxy_advice
 from slm_vllm.types import Completion, GenerationRequest
 from support.fake_server import CARD, FakeServer, Reply, answer_to, usual
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = EngineSettings(
     model_path=Path("/m"),
     device=Device("cpu", "CPU"),

@@ -25,6 +25,8 @@ from slm_vllm.types import Completion, GenerationRequest
 from support.child import run_python
 from support.fake_server import CARD, FakeServer, Reply, answer_to, usual
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = EngineSettings(
     model_path=Path("/m"),
     device=Device("cpu", "CPU"),

@@ -8,6 +8,8 @@ import pytest
 from slm_vllm.errors import EngineError
 from slm_vllm.models.tokenizer import load_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "content"),

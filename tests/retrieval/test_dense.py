@@ -16,7 +16,7 @@ from support.child import read_until, start_python
 from support.corpora import WORDS, Opener, documents, make_encoder
 from support.extras import needs
 
-pytestmark = needs("faiss", "sentence_transformers")
+pytestmark = [needs("faiss", "sentence_transformers"), pytest.mark.slow]
 
 TEXTS = [f"{a} {b} {c}" for a in WORDS for b in WORDS[:5] for c in WORDS[5:7]]
 

@@ -16,6 +16,8 @@ from slm_vllm.retrieval.registry import retriever_class, retriever_kinds, valida
 from support.child import run_python
 from support.corpora import WORDS, Opener
 
+pytestmark = pytest.mark.slow
+
 RANKING = st.lists(st.integers(0, 15), unique=True, max_size=8)
 
 

@@ -25,6 +25,8 @@ from slm_vllm.storage.bucket import Bucket
 from support.fake_engine import FakeEngine
 from support.s3_servers import ACCESS, SECRET
 
+pytestmark = pytest.mark.slow
+
 
 class Answer(NamedTuple):
     code: int

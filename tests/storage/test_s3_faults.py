@@ -21,6 +21,8 @@ from slm_vllm.storage.upload import upload
 from support.faulty_proxy import FaultyProxy
 from support.s3_servers import PART, SECRET, settings_for
 
+pytestmark = pytest.mark.slow
+
 MakeFile = Callable[..., Path]
 
 
