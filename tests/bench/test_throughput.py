@@ -289,7 +289,7 @@ def test_files_that_hold_no_results(content: str | None, tmp_path: Path) -> None
         (["--models", " , "], "--models is empty"),
         (["--models", "demo", "--baseline", "tgi"], "--baseline tgi"),
         (["--models", "demo", "--dataset", "demo", "--output-len", "3"], "exclude one another"),
-        (["--models", "demo", "generation.max_tokens=3"], "max_new_tokens"),
+        (["--models", "demo", "generation.max_new_token=3"], "max_new_tokens"),
     ],
 )
 def test_mistakes_end_before_anything_is_measured(
