@@ -148,6 +148,17 @@ def test_another_folder_takes_the_place_of_the_first(plugin: Write, tmp_path: Pa
     assert str(tmp_path / "configs" / "plugins") not in sys.path
 
 
+def test_the_folder_of_an_own_configuration_wins(
+    plugin: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One without plug-ins has none, whatever lies beside the working folder."""
+    plugin("my", DATASET)
+    (tmp_path / "bare").mkdir()
+    monkeypatch.chdir(tmp_path)
+    compose_config([], tmp_path / "bare")
+    assert "no module 'my'" in refusal("dataset", "my:Mine")
+
+
 def test_processes_that_are_started_find_them(plugin: Write) -> None:
     plugin("my", DATASET)
     done = run_python(

@@ -20,10 +20,12 @@ from slm_vllm.config.compose import compose_config
 from slm_vllm.config.engine import RayConfig
 from slm_vllm.config.schema import GenerationConfig
 from slm_vllm.engines import ray_engine
+from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.ray_engine import RayEngine
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.monitoring.device import Device
+from slm_vllm.plugins import load
 from slm_vllm.types import GenerationRequest
 from support.counting_engine import KILLED_BY, CountingEngine
 from support.extras import needs
@@ -44,7 +46,12 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def engine_for(cluster: Any, tmp_path: Path) -> Callable[..., RayEngine]:
-    def make(*, fake: dict[str, Any] | None = None, **section: Any) -> RayEngine:
+    def make(
+        *,
+        fake: dict[str, Any] | None = None,
+        engine_class: type[BaseEngine] = CountingEngine,
+        **section: Any,
+    ) -> RayEngine:
         config = compose_config(["hardware=cpu"])
         hardware = config.hardware.model_copy(update={"engine_args": {"max_num_seqs": 4}})
         settings = EngineSettings(
@@ -56,7 +63,7 @@ def engine_for(cluster: Any, tmp_path: Path) -> Callable[..., RayEngine]:
             max_model_len=128,
         )
         section.setdefault("ray_address", cluster.address)
-        engine = partial(CountingEngine, folder=tmp_path, **(fake or {}))
+        engine = partial(engine_class, folder=tmp_path, **(fake or {}))
         return RayEngine(settings, RayConfig(**section), engine)
 
     return make
@@ -94,6 +101,18 @@ def test_replicas_share_the_work_in_bounded_flight(engine_for: Any, tmp_path: Pa
     # Two windows of 8 in flight, as much again read ahead, and what is between.
     assert most <= 2 * 8 + 2 * 8 + 2
     assert len(memory) == 2 and all(found["peak_rss"] > 10 for found in memory.values())
+
+
+def test_an_engine_of_a_file_goes_to_nodes_that_do_not_have_it(
+    engine_for: Any, plugin: Callable[[str, str], Path]
+) -> None:
+    text = "from support.counting_engine import CountingEngine\nclass Mine(CountingEngine): pass\n"
+    path = plugin("my_engine", text)
+    found = load("my_engine:Mine")
+    path.unlink()
+    with engine_for(engine_class=found, replicas=1) as engine:
+        engine.start()
+        assert len(list(engine.stream(asked(3)))) == 3
 
 
 def test_a_replica_that_is_killed_loses_nothing(engine_for: Any, tmp_path: Path) -> None:
