@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module, invalidate_caches
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -198,16 +199,18 @@ def load_module(name: str) -> ModuleType:
     folder = _ready_folder()
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(f"'{name}' is no name of a module")
+    top = name.split(".")[0]
+    where = f"in {folder}" if folder else "beside the configuration (plugins/)"
+    absent = ConfigError(f"there is no module '{name}' {where} or among the installed packages")
+    if top not in sys.modules and _lies_in_working_folder(top, folder):
+        raise absent
     try:
         return import_module(name)
     except SlmVllmError as error:
         raise ConfigError(str(error)) from error
     except (Exception, SystemExit) as error:  # whatever stands in the file
-        if isinstance(error, ModuleNotFoundError) and error.name in (name, name.split(".")[0]):
-            where = f"in {folder}" if folder else "beside the configuration (plugins/)"
-            raise ConfigError(
-                f"there is no module '{name}' {where} or among the installed packages"
-            ) from error
+        if isinstance(error, ModuleNotFoundError) and error.name in (name, top):
+            raise absent from error
         raise ConfigError(fault(error) or f"the module '{name}': {_said(error)}") from error
 
 
@@ -274,6 +277,17 @@ def _modules_in(folder: Path) -> list[ModuleType]:
         for module in list(sys.modules.values())
         if folder in Path(getattr(module, "__file__", None) or "/").parents
     ]
+
+
+def _lies_in_working_folder(name: str, folder: Path | None) -> bool:
+    """Whether Python would import what merely lies where a command was started.
+
+    `python -m`, of which the processes of a sweep are, puts that place in front of all others.
+    """
+    spec = find_spec(name)
+    places = [] if spec is None else [*(spec.submodule_search_locations or [spec.origin or ""])]
+    homes = {Path(place).resolve().parent for place in places if place}
+    return folder not in homes and Path.cwd() in homes
 
 
 def _check_names(folder: Path) -> None:

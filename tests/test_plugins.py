@@ -127,6 +127,7 @@ def test_files_beside_the_data_are_not_run(
     rows = place / "rows.jsonl"
     rows.write_text('{"question": "q", "answer": "a"}\n')
     monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))  # as `python -m` does
     assert "no module 'evil'" in refusal("dataset", "evil:Mine")
     assert next(open_dataset("my:Mine", rows).scan())["question"].to_list() == ["q"]
 

@@ -69,8 +69,8 @@ class NumberedFrame:
 class FileDataset(BaseDataset):
     """A dataset read from a file of any form, row by row.
 
-    A class of its own says in `row` what its records mean, and may override `check_columns` and
-    `records`.
+    A class of its own says in `row` what its records mean, and may override `is_row`,
+    `check_columns` and `records`.
 
     Args:
         path: See `BaseDataset`.
@@ -101,6 +101,10 @@ class FileDataset(BaseDataset):
                 no use. It is rejected with the message as the reason.
         """
 
+    def is_row(self, value: Mapping[str, Any]) -> bool:
+        """Whether an object of a JSON document is a row, and not something around rows."""
+        return self.names.is_row(value)
+
     def check_columns(self, path: str, form: Form) -> None:
         """Raises `DataError` where the columns of a file are not those of this class."""
         self.names.require(path, form.columns, str(form))
@@ -111,11 +115,11 @@ class FileDataset(BaseDataset):
 
     def open_form(self, path: str) -> Form:
         """Opens one of the files."""
-        return find_form(path, self.names.is_row)
+        return find_form(path, self.is_row)
 
     def records(self, path: str, form: Form, with_documents: bool) -> Iterator[Record]:
         """The records of one of the files."""
-        return read_records(path, form, self.names.is_row, self.reject)
+        return read_records(path, form, self.is_row, self.reject)
 
     def lose(self, line: int, reason: str) -> None:
         """Takes note of a field that is left out of a row which is kept."""

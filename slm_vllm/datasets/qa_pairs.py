@@ -59,7 +59,7 @@ class QaPairsDataset(FileDataset):
             if not with_documents:
                 columns -= {_DOCUMENTS}
         self._plain_numbers = form.name == "csv"
-        return read_records(path, form, self.names.is_row, self.reject, columns)
+        return read_records(path, form, self.is_row, self.reject, columns)
 
     def row(self, record: Record, with_documents: bool) -> SourceRow:
         """See `FileDataset.row`."""
