@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from slm_vllm.config.earlier import override_today, settings_today
 from slm_vllm.config.location import configs_dir, own_configs
-from slm_vllm.config.notice import say_once
+from slm_vllm.config.notice import say_new, say_once
 from slm_vllm.config.overrides import (
     Override,
     hydra_word,
@@ -108,8 +108,7 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
     raw = compose_raw([_with_device(o) for o in parsed], config_dir)
     if own:
         raw, said = settings_today(raw, is_known, {override.key for override in parsed})
-        if said:
-            say_once(f"Settings of an earlier version in {own[0]}: {'; '.join(said)}")
+        say_new(f"Settings of an earlier version in {own[0]}", said)
     _leave_run_folder(raw)
     return validate(raw)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from slm_vllm.config.compose import group_choices
+from slm_vllm.config.compose import group_choices, is_known
+from slm_vllm.config.earlier import settings_today
 from slm_vllm.datasets.places import found_file
 from slm_vllm.datasets.registry import local_path
 from slm_vllm.errors import ConfigError, DataError, StorageError
@@ -116,6 +117,7 @@ def _read_entry(file: Path) -> DatasetEntry:
         raise ConfigError(f"{file}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} is not a YAML mapping")
+    values = settings_today({"dataset": values}, is_known)[0]["dataset"]
     path = values.get("path")
     path = None if path in (None, "???") else local_path(str(path))
     if path is not None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from slm_vllm.cli.main import cli
 from slm_vllm.config.compose import compose_config
-from slm_vllm.config.notice import say_once
+from slm_vllm.config.notice import SAID
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.plugins import use_folder
 from slm_vllm.rundir.reading import load_run
@@ -28,7 +28,7 @@ TAKEN = Path("outputs") / "earlier" / OLD_RUN
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An old checkout, seen from an empty folder beside it."""
-    say_once.cache_clear()
+    SAID.clear()
     here = tmp_path / "new"
     here.mkdir()
     monkeypatch.chdir(here)

@@ -9,8 +9,9 @@ import pytest
 
 from slm_vllm.config import location
 from slm_vllm.config.compose import compose_config
-from slm_vllm.config.notice import say_once
+from slm_vllm.config.notice import SAID
 from slm_vllm.config.schema import Config
+from slm_vllm.datasets.catalog import read_catalog
 from slm_vllm.errors import ConfigError
 from slm_vllm.plugins import use_folder
 from support.old_checkout import make_old_checkout
@@ -18,7 +19,7 @@ from support.old_checkout import make_old_checkout
 
 @pytest.fixture(autouse=True)
 def nothing_said() -> Iterator[None]:
-    say_once.cache_clear()
+    SAID.clear()
     yield
     use_folder(None)
 
@@ -45,7 +46,8 @@ def test_their_configuration_is_found_and_said(old: Path, caplog: pytest.LogCapt
     assert config.dataset.path == "data/nq/nq_full_dataset.json"
     (place, keys) = (record.message for record in caplog.records)
     assert f"yours in {old / 'configs'}" in place
-    assert "model.batch_size=8 is now hardware.engine_args.max_num_seqs=8" in keys
+    assert keys.splitlines()[0] == f"Settings of an earlier version in {old / 'configs'}:"
+    assert "  model.batch_size=8 is now hardware.engine_args.max_num_seqs=8" in keys.splitlines()
     assert "model.use_flash_attention is not used: vLLM takes" in keys
     compose_config(["hardware=v100"])
     assert len(caplog.records) == 2
@@ -127,3 +129,9 @@ def test_configs_of_a_checkout_of_this_project_are_left_alone(
     (old / "slm_vllm").mkdir()
     (old / "slm_vllm" / "__init__.py").touch()
     assert location.own_configs() is None
+
+
+def test_data_commands_see_what_runs_see(old: Path) -> None:
+    entries = {entry.name: entry.path for entry in read_catalog()}
+    assert entries["local_nq"] == "data/nq/nq_full_dataset.json"
+    assert entries["simple_qa"] == "data/simple_qa_test_set_with_documents.csv"
