@@ -85,6 +85,8 @@ class Manifest(TypedDict, total=False):
 
     Attributes:
         prompt_date: The day that stands in the prompts, where one does.
+        answers: What the answers depend on beside the configuration and their rows; missing in
+            runs of earlier versions.
         adopted: Of a run of earlier scripts: where it was, and what of it is unknown.
     """
 
@@ -104,4 +106,5 @@ class Manifest(TypedDict, total=False):
     platform: str
     cpus: int | None
     packages: dict[str, str]
+    answers: dict[str, Any]
     adopted: dict[str, Any]

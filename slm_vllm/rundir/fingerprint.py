@@ -100,11 +100,23 @@ def answer_fingerprint(
         index: Fingerprint of the retrieval index, if there is one.
         prompt_state: See `PromptTemplate.state`.
     """
-    limit = context_limit if config.experiment_mode.context != _CLOSED_BOOK else None
-    if not config.engine.weights_are_known:
-        dtype = "served"
-    content = [config_hash(config), model_revision, dtype, limit, index]
-    return digest([*content, *prompt_state])
+    facts = answer_facts(config, model_revision, dtype, context_limit, index)
+    return digest([config_hash(config), *facts.values(), *prompt_state])
+
+
+def answer_facts(
+    config: Config, model_revision: str, dtype: str, context_limit: int, index: str | None
+) -> dict[str, Any]:
+    """What an answer depends on beside its row, its configuration and the prompt's template.
+
+    See `answer_fingerprint`; what the configuration rules out is None.
+    """
+    return {
+        "model": model_revision,
+        "dtype": dtype if config.engine.weights_are_known else "served",
+        "context_limit": context_limit if config.experiment_mode.context != _CLOSED_BOOK else None,
+        "index": index,
+    }
 
 
 def row_keys(

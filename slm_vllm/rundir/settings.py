@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slm_vllm.config.schema import Config
+from slm_vllm.rundir.contents import Manifest
 from slm_vllm.rundir.fingerprint import answer_settings
 
 NOT_SET = "(not set)"
@@ -17,6 +18,20 @@ _PLACES = {
     "endpoint": "engine.endpoint",
     "seed": "experiment.seed",
 }
+
+# What of a manifest may leave the answers of an earlier run without use.
+_FACTS = (
+    "dataset.sha256",
+    "dataset.sha256_of_ends",
+    "dataset.files",
+    "answers.model",
+    "answers.dtype",
+    "answers.context_limit",
+    "answers.index",
+    "prompt_date",
+)
+
+_HASH_SHOWN = 12
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -41,4 +56,14 @@ def changed_settings(before: Config, now: Config) -> dict[str, tuple[str, str]]:
         key: (old.get(key, NOT_SET), new.get(key, NOT_SET))
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key)
+    }
+
+
+def changed_facts(before: Manifest | None, now: Manifest) -> dict[str, tuple[str, str]]:
+    """What answers depend on beside their configuration, where it changed: before and now."""
+    old, new = flat(before or {}), flat(now)
+    return {
+        key: (old[key][:_HASH_SHOWN], new[key][:_HASH_SHOWN])
+        for key in _FACTS
+        if key in old and key in new and old[key] != new[key]
     }

@@ -30,6 +30,7 @@ class Cell:
         questions: Its dataset; cells that ask the same rows share one.
         journal: Set when the model is resolved, as is `template`.
         template: How its prompts are made.
+        facts: What its answers depend on beside its configuration and its rows.
         progress: How far its questions are, once it asks them.
         error: Why it failed, or None.
         result: The content of its `results.json`, set at its end.
@@ -44,6 +45,7 @@ class Cell:
     journal: Journal = field(init=False)
     template: PromptTemplate = field(init=False)
     result: dict[str, Any] = field(init=False)
+    facts: dict[str, Any] = field(default_factory=dict)
     progress: Progress | None = None
     error: SlmVllmError | None = None
     recorder: NullRecorder = field(default_factory=NullRecorder)

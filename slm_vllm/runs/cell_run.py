@@ -11,7 +11,9 @@ from slm_vllm.errors import EngineDiedError, EngineError
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.rundir import names
-from slm_vllm.rundir.contents import Results, Throughput
+from slm_vllm.rundir.contents import Manifest, Results, Throughput
+from slm_vllm.rundir.files import if_readable, read_manifest
+from slm_vllm.rundir.settings import changed_facts
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
@@ -81,6 +83,9 @@ class CellRun:
             self._host.details,
             cell.template.day,
         )
+        manifest["answers"] = cell.facts
+        if plan.pending:
+            self._say_what_changed(manifest, plan.pending, total)
         cell.folder.write_json(names.MANIFEST, manifest)
         cell.recorder.started(cell.config, manifest, total)
         cell.state.update("generating", total=total, done=total - plan.pending)
@@ -104,6 +109,17 @@ class CellRun:
         cell.state.update("finished", done=result["counts"]["total"], eta_seconds=None)
         log_results(result)
         return {**result}
+
+    def _say_what_changed(self, manifest: Manifest, pending: int, total: int) -> None:
+        """Says why questions are asked that the run in this folder may have answered."""
+        folder = self._cell.folder
+        changes = changed_facts(if_readable(read_manifest, folder.path), manifest)
+        if changes:
+            said = ", ".join(f"{key} is {now} and was {old}" for key, (old, now) in changes.items())
+            self._services.console.say(
+                f"{self._cell.name}: {pending:,} of {total:,} questions are asked. Since the "
+                f"earlier run there was a change: {said}"
+            )
 
     def _generate(self, plan: Plan, progress: Progress) -> float:
         """Asks what is open and returns the seconds it took."""

@@ -17,7 +17,7 @@ from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.plugins import PluginError, fault
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
-from slm_vllm.rundir.fingerprint import answer_fingerprint
+from slm_vllm.rundir.fingerprint import answer_facts, answer_fingerprint
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import Journal
 from slm_vllm.rundir.state import RunState
@@ -253,14 +253,10 @@ class _Session:
         if config.experiment.answer_cache:
             path = Path(config.cache_dir) / "answers.sqlite"
             cache = self._stack.enter_context(AnswerCache(path, config, revision, settings.dtype))
-        fingerprint = answer_fingerprint(
-            config,
-            revision,
-            settings.dtype,
-            settings.context_limit,
-            retriever.fingerprint if retriever is not None else None,
-            cell.template.state,
-        )
+        index = retriever.fingerprint if retriever is not None else None
+        depends_on = (revision, settings.dtype, settings.context_limit, index)
+        fingerprint = answer_fingerprint(config, *depends_on, cell.template.state)
+        cell.facts = answer_facts(config, *depends_on)
         run = ModeRun(
             config,
             cell.questions,

@@ -46,6 +46,11 @@ def predictions(config: Config) -> pl.DataFrame:
     return pl.read_parquet(folder(config) / "predictions.parquet")
 
 
+def manifest(config: Config) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder(config) / "manifest.json").read_bytes())
+    return content
+
+
 def token_recall(prediction: str, answers: list[str]) -> float:
     def words(text: str) -> set[str]:
         return set(re.findall(r"\w+", text.lower()))
@@ -202,15 +207,19 @@ def test_a_signal_that_compiled_code_makes_an_error_of_is_still_a_signal(
 
 
 def test_extended_and_reordered_data_reuses_what_is_valid(
-    make_config: MakeConfig, rows: list[dict[str, object]]
+    make_config: MakeConfig, rows: list[dict[str, object]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = make_config()
     run(config, FakeEngine())
     changed = dict(rows[0], question="another question")
     write_rows(Path(config.dataset.path), [dict(rows[1], question_id="new"), *rows[:0:-1], changed])
     engine = FakeEngine()
+    before = manifest(config)["dataset"]["sha256"]
     run(config, engine)
     assert len(engine.asked) == 2
+    now = manifest(config)["dataset"]["sha256"]
+    said = "2 of 11 questions are asked. Since the earlier run there was a change: dataset.sha256 "
+    assert f"{said}is {now[:12]} and was {before[:12]}\n" in capfd.readouterr().err
     assert predictions(config)["question_id"].to_list() == [
         "new",
         *[f"q{i}" for i in range(9, 0, -1)],
