@@ -8,6 +8,7 @@ from that folder alone: nothing is ever imported from where a dataset, a model o
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
 import traceback
@@ -22,6 +23,8 @@ from typing import Any, Generic, TypeVar
 
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.nearest import nearest
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -246,6 +249,23 @@ def fault(error: BaseException) -> str | None:
     last = frames[-1]
     inside = "" if last.name == "<module>" else f", in {last.name}"
     return f"{last.filename}, line {last.lineno}{inside}: {_said(error)}"
+
+
+def mendable(error: Exception) -> SlmVllmError:
+    """An error as its user is told it; of one that a plug-in raised, the log gets the whole.
+
+    Raises:
+        Exception: That very error: it is a defect of the program.
+    """
+    if isinstance(error, SlmVllmError):
+        return error
+    said = fault(error)
+    if said is None:
+        raise error
+    log.error("a plug-in failed", exc_info=error)
+    problem = PluginError(said)
+    problem.__cause__ = error
+    return problem
 
 
 def _ready_folder() -> Path | None:

@@ -14,7 +14,7 @@ from slm_vllm.engines.settings import context_limit, engine_settings, read_model
 from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
-from slm_vllm.plugins import PluginError, fault
+from slm_vllm.plugins import mendable
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import answer_facts, answer_fingerprint
@@ -71,16 +71,16 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
             if (stop := session.interruption()) is not None:
                 session.mark_unfinished("interrupted")
                 raise stop from error
-            if isinstance(error, SlmVllmError):
-                log.error("%s", error)
-                session.repeat_engine_errors(error)
+            try:
+                problem = mendable(error)
+            except Exception:
+                log.exception("the run ended with a defect of the program")
                 session.mark_unfinished("failed", error)
                 raise
-            said = fault(error)
-            log.exception("%s", said or "the run ended with a defect of the program")
-            problem = error if said is None else PluginError(said)
+            log.error("%s", problem)
+            session.repeat_engine_errors(problem)
             session.mark_unfinished("failed", problem)
-            raise problem from (None if said is None else error)
+            raise problem from problem.__cause__
 
 
 class _Session:
@@ -176,8 +176,8 @@ class _Session:
             if cell.error is None:
                 try:
                     cell.result = self._run_cell(cell, model, tokenizer, host)
-                except SlmVllmError as error:
-                    self._fail([cell], error)
+                except Exception as error:
+                    self._fail([cell], mendable(error))
             self._indexes.keep(self._cells[position + 1 :])
         return [cell.failure() if cell.error else cell.result for cell in self._cells]
 

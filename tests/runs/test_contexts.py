@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError
+from slm_vllm.plugins import PluginError
+from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.runs.choices import check_choices
 from slm_vllm.runs.options import RunOptions
@@ -91,6 +94,25 @@ def test_a_new_mode_is_one_class_and_one_file(
     shown = [row[0]["text"] for row in frame["contexts"].to_list()]
     assert shown == [f"context {i}" for i in range(10)]
     assert set(frame["context_type"]) == {"first_document"}
+
+
+def test_a_mode_that_fails_is_told_in_a_line_and_ends_its_cell_alone(
+    make_config: MakeConfig, tmp_path: Path, plugin: Callable[[str, str], Path]
+) -> None:
+    path = plugin("first", FIRST.replace("contexts[0]", "contexts[5]"))
+    failing = make_config("experiment_mode.context=first:FirstDocument", "experiment.name=failing")
+    configs = [failing, make_config()]
+    options = RunOptions(keep_going=True, make_engine=FakeEngine().factory())
+    failed, finished = evaluate(configs, options)
+    assert re.fullmatch(
+        rf"{re.escape(str(path))}, line \d+, in \S+: IndexError: list index out of range",
+        failed["error"],
+    )
+    assert failed["exit_code"] == 2 and finished["num_examples"] == 10
+    log = (tmp_path / "outputs" / "failing" / names.LOG).read_text()
+    assert "Traceback" in log and "contexts[5]" in log
+    with pytest.raises(PluginError, match="list index out of range"):
+        evaluate(configs[:1], RunOptions(make_engine=FakeEngine().factory()))
 
 
 def test_a_mode_that_searches_nothing_keeps_its_answers_when_the_retriever_changes(
