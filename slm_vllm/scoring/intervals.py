@@ -12,6 +12,8 @@ import numpy.typing as npt
 import polars as pl
 
 CONFIDENCE = 0.95
+# Draws held at a time: as many as fit a core's cache.
+_BLOCK_NUMBERS = 32_000
 
 
 class Mean(TypedDict):
@@ -121,7 +123,7 @@ def _bootstrap_means(
     values instead of over the rows.
     """
     n = int(counts.sum())
-    step = max(1, 10_000_000 // len(distinct))
+    step = max(1, _BLOCK_NUMBERS // len(distinct))
     means = np.empty(resamples)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)

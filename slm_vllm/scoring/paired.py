@@ -7,7 +7,7 @@ few distinct values, so most draws are made over distinct values instead of over
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,8 +21,11 @@ Values = npt.NDArray[np.float64]
 RESAMPLES = 10_000
 # Differences of equal scores may differ in their last bits; none of ours differ by less than this.
 _DECIMALS = 12
-# Numbers held at a time while resampling: 64 MB of them.
-_BLOCK_NUMBERS = 8_000_000
+# Numbers held at a time while resampling: they fit a core's cache, and their memory is small enough
+# to be used again instead of being asked of the system each time. Twice as fast as 8,000,000.
+_BLOCK_NUMBERS = 32_000
+# Signs drawn at a time. Unlike all other draws, those of bytes depend on how many are made at once.
+_SIGNS = 8_000_000
 # Draws over n rows cost as much as draws over n / 8 distinct values, as measured.
 _ROWS_PER_VALUE = 8
 
@@ -164,9 +167,8 @@ def sign_flip_p_value(differences: Values, *, seed: int = 0, resamples: int = RE
             plus = generator.binomial(counts, 0.5, size=(size, len(distinct)))
             extreme += int((np.abs((2 * plus - counts) @ distinct) >= least).sum())
     else:
-        for size in _blocks(resamples, len(sizes)):
-            signs = _random_signs(generator, size, len(sizes))
-            extreme += int((np.abs(signs @ sizes) >= least).sum())
+        for sums in _random_sums(sizes, generator, resamples):
+            extreme += int((np.abs(sums) >= least).sum())
     return (1 + extreme) / (1 + resamples)
 
 
@@ -229,19 +231,23 @@ def _resampled_means(differences: Values, generator: np.random.Generator, resamp
     else:
         for size in _blocks(resamples, n):
             rows = generator.integers(0, n, size=(size, n), dtype=np.int32)
-            parts.append(differences[rows].mean(axis=1))
+            parts.append(differences.take(rows, mode="clip").mean(axis=1))
     return np.concatenate(parts)
 
 
-def _random_signs(generator: np.random.Generator, rows: int, columns: int) -> Values:
-    """Random -1.0 and 1.0, one bit drawn for each."""
-    data = np.frombuffer(generator.bytes(rows * -(-columns // 8)), dtype=np.uint8)
-    bits = np.unpackbits(data.reshape(rows, -1), axis=1, count=columns)
-    signs: Values = bits.astype(np.float64) * 2.0 - 1.0
-    return signs
+def _random_sums(sizes: Values, generator: np.random.Generator, resamples: int) -> Iterator[Values]:
+    """Sums of the sizes with random signs, one bit drawn for each sign."""
+    n = len(sizes)
+    for rows in _blocks(resamples, n, _SIGNS):
+        data = np.frombuffer(generator.bytes(rows * -(-n // 8)), dtype=np.uint8).reshape(rows, -1)
+        start = 0
+        for size in _blocks(rows, n):
+            bits = np.unpackbits(data[start : start + size], axis=1, count=n)
+            yield (bits.astype(np.float64) * 2.0 - 1.0) @ sizes
+            start += size
 
 
-def _blocks(resamples: int, width: int) -> list[int]:
-    """Parts of `resamples` that are small enough to hold at a time."""
-    step = max(1, _BLOCK_NUMBERS // max(1, width))
+def _blocks(resamples: int, width: int, numbers: int | None = None) -> list[int]:
+    """Parts of `resamples` with about so many numbers."""
+    step = max(1, (numbers or _BLOCK_NUMBERS) // max(1, width))
     return [min(step, resamples - start) for start in range(0, resamples, step)]

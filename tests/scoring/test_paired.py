@@ -244,7 +244,8 @@ def test_both_ways_to_draw_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_blocks_do_not_change_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, base = many_values(50, 8)
     whole = compare_pairs(ours, base)
-    monkeypatch.setattr(paired, "_BLOCK_NUMBERS", 50 * 77)
+    monkeypatch.setattr(paired, "_SIGNS", 50 * 77)
+    monkeypatch.setattr(paired, "_BLOCK_NUMBERS", 50 * 7)
     parts = compare_pairs(ours, base)
     assert parts.p_value == pytest.approx(whole.p_value, abs=0.02)
     assert parts.difference.low == pytest.approx(whole.difference.low, abs=0.03)
