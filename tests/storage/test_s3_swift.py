@@ -20,6 +20,7 @@ from support.s3_servers import settings_for
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("swift"),
     pytest.mark.skipif(not swift_server.installed(), reason="Swift is not installed"),
 ]
 MIB = 1 << 20

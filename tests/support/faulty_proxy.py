@@ -200,7 +200,7 @@ def _error(fault: Fault) -> bytes:
     if fault.method != "HEAD":
         body = (
             f"<?xml version='1.0'?><Error><Code>{fault.code}</Code>"
-            f"{f'<Message>{fault.message}</Message>' if fault.message else ''}{fault.details}"
+            f"<Message>{fault.message or ''}</Message>{fault.details}"
             "</Error>"
         ).encode()
     if fault.page:

@@ -112,6 +112,8 @@ def _configure(folder: Path, ports: dict[str, int], max_parts: int) -> None:
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     while process.poll() is None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.1):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
     raise RuntimeError(f"{process.args} did not start: {log.read_text(errors='replace')[-3000:]}")
