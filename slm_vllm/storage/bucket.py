@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
@@ -294,8 +295,9 @@ def _sha256(value: str | None) -> str | None:
 
 def _clock_ahead(head: Mapping[str, Any]) -> float:
     date = head.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    if date is None:
+    try:
+        ahead = parsedate_to_datetime(date).timestamp() - time.time()
+    except (TypeError, ValueError):
         return 0.0
-    ahead = (parsedate_to_datetime(date) - datetime.now(timezone.utc)).total_seconds()
     # The date is cut to whole seconds.
     return ahead + 1 if ahead > 0 else 0.0

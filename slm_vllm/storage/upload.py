@@ -115,7 +115,8 @@ def _verify(bucket: Bucket, source: Path, key: str, sha256: str, etag: str) -> s
     # The ETags of this server are something of its own.
     if bucket.sha256_of(stored) == sha256:
         return "reading it back"
-    write_state(upload_state(source), {"url": bucket.url(key), "damaged": stored.etag})
+    with contextlib.suppress(OSError):
+        write_state(upload_state(source), {"url": bucket.url(key), "damaged": stored.etag})
     raise S3Error(
         Fault.CHECKSUM,
         f"{bucket.url(key)} was stored damaged: other bytes came back than were sent. Upload it "

@@ -413,6 +413,13 @@ def test_an_edit_just_after_the_push_is_kept(
     assert source.read_bytes() == b"my own work"
 
 
+@pytest.mark.parametrize("date", [b"", b"Date: yesterday\r\n"])
+def test_a_server_need_not_tell_its_time(proxied: Bucket, proxy: FaultyProxy, date: bytes) -> None:
+    put(proxied, "k", b"x")
+    proxy.plan("HEAD", "rewrite", times=99, words=(rb"(?im)^date: [^\r]*\r\n", date))
+    assert proxied.get("k").clock_ahead == 0
+
+
 # Messages.
 
 
