@@ -214,10 +214,15 @@ def origin_section(views: Sequence[RunView]) -> str:
     same = [name for name in names if len({one[name] for one in facts}) == 1]
     if len(same) == len(names):
         rows = [[name, facts[0][name]] for name in names]
-        return table(["fact", "all runs"], rows, caption="Origin", text_columns=None)
+        return table(
+            ["fact", "all runs"],
+            rows,
+            caption="Models, data, machines and versions",
+            text_columns=None,
+        )
     rows = [[name, *(one[name] for one in facts)] for name in names]
     head = ["fact", *(view.run.name for view in views)]
-    return table(head, rows, caption="Origin", text_columns=None)
+    return table(head, rows, caption="Models, data, machines and versions", text_columns=None)
 
 
 def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:

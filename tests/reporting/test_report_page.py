@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -245,6 +246,20 @@ def test_the_address_holds_what_was_chosen(browser: Browser) -> None:
     browser.wait_for(f"document.getElementById('status').textContent === {status!r}")
     browser.run("location.hash = 'run=nobody&verdict=nothing&page=-7&row=x'")
     browser.wait_for("document.getElementById('status').textContent === '120 predictions'")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_core_finds_nothing(browser: Browser, dark: bool) -> None:
+    browser.size(1400, 900, dark=dark)
+    browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    browser.wait_for("document.querySelector('#list .sides') !== null")
+    axe = files("axe_core_python") / "axe.min.js"
+    browser.run(f"{axe.read_text('utf-8')}; undefined")
+    found = browser.run(
+        "axe.run(document, {resultTypes: ['violations']}).then((done) => done.violations"
+        ".map((one) => `${one.impact} ${one.id}: ${one.nodes[0].html.slice(0, 200)}`))"
+    )
+    assert found == []
 
 
 def test_every_field_and_head_has_a_name(browser: Browser) -> None:

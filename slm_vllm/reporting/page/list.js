@@ -251,8 +251,8 @@ class List {
     const other = this.active.other;
     const q = rows[run].q[row];
     const body = element("div", "body",
-      element("h4", "", "Question"), textBlock(questions.text[q] ?? ""),
-      element("h4", "", "Expected"), textBlock(joined(questions.answers[q]) || "(no answer given)"),
+      element("h3", "name", "Question"), textBlock(questions.text[q] ?? ""),
+      element("h3", "name", "Expected"), textBlock(joined(questions.answers[q]) || "(no answer given)"),
     );
     details.append(body);
     const stored = await passages();
@@ -267,7 +267,7 @@ class List {
     const { rows, runs } = this.predictions;
     const columns = rows[run];
     const side = element("div", "side");
-    if (this.several) side.append(element("h3", "", runs[run].name));
+    side.append(element("h3", "", runs[run].name));
     const heading = element("h4", "", "Prediction ");
     heading.append(this.badge(run, row));
     side.append(heading);
