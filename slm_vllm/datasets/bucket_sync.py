@@ -16,6 +16,12 @@ from slm_vllm.storage.upload import upload
 Report = Callable[[Transferred], None]
 
 
+def place_of(file: KnownFile, folder: Path) -> Path:
+    """Where a file lies here: below a folder of its kind where teams have one, as in `data/nq/`."""
+    below = folder / file.kind / file.name
+    return below if below.is_file() else folder / file.name
+
+
 def pull_known(
     bucket: Bucket,
     files: Iterable[KnownFile],
@@ -35,7 +41,7 @@ def pull_known(
             missing += [prefix + file.name] if file.required else []
             continue
         some = True
-        report(download(bucket, prefix + file.name, folder / file.name, options))
+        report(download(bucket, prefix + file.name, place_of(file, folder), options))
     if missing:
         others = "The others are done. " if some else ""
         raise StorageError(
@@ -60,12 +66,13 @@ def push_known(
     """
     missing, refused, some = [], [], False
     for file in files:
-        if not (folder / file.name).is_file():
-            missing += [str(folder / file.name)] if file.required else []
+        place = place_of(file, folder)
+        if not place.is_file():
+            missing += [str(place)] if file.required else []
             continue
         some = True
         try:
-            report(upload(bucket, folder / file.name, prefix + file.name, options))
+            report(upload(bucket, place, prefix + file.name, options))
         except StorageError as error:
             if type(error) is not StorageError:
                 raise
@@ -105,10 +112,11 @@ def process(
     from slm_vllm.datasets.convert import convert
 
     raw = raw_file(kind)
-    report(download(bucket, prefix + raw.name, folder / raw.name, options))
+    place = place_of(raw, folder)
+    report(download(bucket, prefix + raw.name, place, options))
     if options.dry_run:
         return None
-    done = convert(kind, folder / raw.name, folder)
+    done = convert(kind, place, place.parent)
     if send:
         made = {path.name for path in done.files}
         files = [file for file in KNOWN_FILES if file.name in made]

@@ -197,6 +197,27 @@ def test_both_datasets_and_what_is_missing(slm: Slm, bucket: Bucket, tmp_path: P
     assert refused.code == 2 and "one of the two" in refused.err
 
 
+def test_a_bucket_without_parquet_serves_every_name(
+    slm: Slm, bucket: Bucket, tmp_path: Path
+) -> None:
+    """As teams filled them before this project; their own folders are pushed, pulled, kept."""
+    (tmp_path / "data").mkdir()
+    raw = write_raw_nq(tmp_path / "data" / "nq")
+    assert slm("data", "prepare", "nq", "--input", str(raw), "--output-dir", "data/nq").code == 0
+    (tmp_path / "data" / "nq" / "nq_full_dataset.parquet").unlink()
+    assert slm("s3", "push", "nq").code == 0
+    again = json.loads(slm("s3", "pull", "nq", "--json").out)
+    assert {transfer["status"] for transfer in again["transfers"]} == {"same"}
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["nq"]
+
+    (tmp_path / "data" / "nq").rename(tmp_path / "elsewhere")
+    assert slm("s3", "pull", "nq", "--processed").code == 0
+    for name in ("nq", "local_nq", "rag_nq"):
+        checked = slm("data", "check", name, "--json")
+        assert checked.code == 0, checked.err
+        assert json.loads(checked.out)["path"] == "data/nq_full_dataset.json"
+
+
 def test_connection_report(slm: Slm, bucket: Bucket, tmp_path: Path) -> None:
     write_raw_nq(tmp_path / "data")
     assert slm("s3", "push", "nq", "--raw").code == 0
