@@ -13,6 +13,7 @@ from slm_vllm.config.earlier import settings_today
 from slm_vllm.datasets.known_files import KINDS, WHOLE_DATASET
 from slm_vllm.datasets.places import found_file
 from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.rundir import names
 
 _VARIABLE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*=", re.MULTILINE)
 
@@ -57,8 +58,9 @@ class OldCheckout:
 
     @cached_property
     def run_folders(self) -> list[Path]:
-        """Folders of finished runs."""
-        return sorted(path.parent for path in self.path.glob("outputs/*/predictions.json"))
+        """Folders of finished runs; runs of this package may lie among them."""
+        found = sorted(path.parent for path in self.path.glob("outputs/*/predictions.json"))
+        return [folder for folder in found if not (folder / names.CONFIG_HASH).exists()]
 
     @cached_property
     def data(self) -> dict[str, str]:

@@ -151,6 +151,28 @@ def test_what_a_run_does_not_tell_is_unknown(old: Path) -> None:
     assert run.results["duration_seconds"] == 12.5  # of the statistics
 
 
+def test_runs_with_passages(old: Path) -> None:
+    name = "smollm2_135m_local_nq_retriever_context"
+    path = make_old_run(old / "outputs" / name, rows=6) / "predictions.json"
+    content = json.loads(path.read_bytes())
+    for row in content["predictions"]:
+        row |= {"context_type": "retriever_context", "contexts": ["it lies east", "or west"]}
+    path.write_text(json.dumps(content).replace("0.5", "NaN"))
+    assert slm_vllm("adopt", old).exit_code == 0
+    run = load_run(TAKEN.parent / name)
+    assert (run.results["mode"], run.results["retriever"]) == ("retriever_context", "unknown")
+    (first, second) = run.predictions["contexts"][0].to_list()
+    assert (first["text"], first["rank"], second["rank"]) == ("it lies east", 1, 2)
+    reported = slm_vllm("report", TAKEN.parent, "--output", "report.html")
+    assert reported.exit_code == 0, reported.output
+    assert slm_vllm("compare", TAKEN.parent).exit_code == 0
+
+
+def test_runs_of_today_among_the_old_ones_are_left_alone(old: Path) -> None:
+    (make_old_run(old / "outputs" / "ours", rows=1) / "config.hash").write_text("1\n")
+    assert "ours" not in slm_vllm("adopt", old).output
+
+
 def test_memory_is_read_where_a_unit_says_what_it_is(old: Path) -> None:
     path = old / "outputs" / OLD_RUN / "memory_usage.json"
     path.write_text(json.dumps({"cpu": {"peak_rss_gb": 2}, "gpu_max": 7, "gpu_peak_mb": 300.5}))
