@@ -63,10 +63,10 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Questions per second of the last minute, without the wait for the first answer."""
+        """Questions per second of the last minute, from the first answer on; at the end, of all."""
         now = time.monotonic()
         then, done = self._moments[0] if self._moments else (self._started, 0)
-        if self.done - done < _ETA_ANSWERS:
+        if self.total_done == self._total or self.done - done < _ETA_ANSWERS:
             then, done = self._started, 0
         return (self.done - done) / max(now - then, 1e-9)
 

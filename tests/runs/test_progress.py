@@ -88,3 +88,10 @@ def test_on_a_terminal_the_log_gets_a_line_now_and_then(
     progress = Progress(console, "run", 1_000)
     answer(progress, clock, 250, 0.1)  # 25 seconds, some 50 redraws
     assert len(caplog.records) == 2
+
+
+def test_the_last_line_has_the_rate_of_the_whole(clock: Clock) -> None:
+    progress = Progress(Console(io.StringIO()), "run", 60)
+    answer(progress, clock, 1, 40.0)
+    answer(progress, clock, 59, 0.1)
+    assert "60/60  1.3 questions/s" in progress.line()
