@@ -1,6 +1,5 @@
 """`slm-vllm data`: convert, check, list and measure datasets."""
 
-# ruff: noqa: D301 (click reads the backspace itself)
 from __future__ import annotations
 
 import json

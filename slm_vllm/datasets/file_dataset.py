@@ -165,10 +165,10 @@ class FileDataset(BaseDataset):
 
     def _frames(self, path: str, batch_size: int, with_documents: bool) -> Iterator[NumberedFrame]:
         form = self.open_form(path)
-        if form.table is not None and not self._mapped:
-            if is_canonical(form.table.collect_schema()):
-                yield from _canonical_frames(path, form.table, batch_size, with_documents)
-                return
+        table = None if self._mapped else form.table
+        if table is not None and is_canonical(table.collect_schema()):
+            yield from _canonical_frames(path, table, batch_size, with_documents)
+            return
         self.check_columns(path, form)
         rows = self._rows(path, form, with_documents)
         yield from in_frames(rows, batch_size, MAX_BATCH_BYTES)

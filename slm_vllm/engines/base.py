@@ -35,7 +35,7 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
     def __init__(self, settings: EngineSettings, config: EngineConfig | None = None) -> None:
         self._settings = settings
 
-    @classmethod  # noqa: B027 - most engines have nothing to import
+    @classmethod
     def import_ahead(cls) -> None:
         """Imports what `start` needs and takes long; called in another thread, raises nothing."""
 
@@ -59,7 +59,7 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
             EngineError: The engine itself died.
         """
 
-    def wind_down(self) -> None:  # noqa: B027 - an engine that is fast needs none
+    def wind_down(self) -> None:
         """Ends the stream soon: sends nothing more, drops what is not answered in seconds.
 
         May be called from a signal handler.

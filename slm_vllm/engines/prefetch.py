@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterable
@@ -53,10 +54,8 @@ class Prefetcher(Generic[T]):
         self._stop.set()
         while self._thread.is_alive():
             # The thread may be waiting for room in the queue.
-            try:
+            with contextlib.suppress(queue.Empty):
                 self._queue.get(timeout=0.05)
-            except queue.Empty:
-                pass
         self._thread.join()
         self._exhausted = True
 

@@ -119,10 +119,10 @@ def _check_method(
 
 def _unsupported(rule: Method, device: Device, release: Release | None) -> str | None:
     """Why a method does not work here, or None."""
-    if rule.gone is not None and release is not None and release >= rule.gone:
-        if rule.plugin is None or not is_installed(rule.plugin):
-            gone, here = (".".join(map(str, number)) for number in (rule.gone, release))
-            return f"vLLM {gone} and later need the package {rule.plugin} for it (here: {here})"
+    has_gone = rule.gone is not None and release is not None and release >= rule.gone
+    if has_gone and (rule.plugin is None or not is_installed(rule.plugin)):
+        gone, here = (".".join(map(str, number or ())) for number in (rule.gone, release))
+        return f"vLLM {gone} and later need the package {rule.plugin} for it (here: {here})"
     if device.compute_capability is None:
         return None if rule.cpu else f"vLLM has no such kernels for a CPU ({device.name})"
     old = release is not None and release < (0, 19, 0)

@@ -7,6 +7,7 @@ actor or node loses only what it had in flight, which the others are asked again
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -85,10 +86,8 @@ class RayEngine(BaseEngine):
     @classmethod
     def import_ahead(cls) -> None:
         """Imports Ray; a missing package is reported by `start`."""
-        try:
+        with contextlib.suppress(MissingExtraError):
             import_ray()
-        except MissingExtraError:
-            pass
 
     def start(self) -> EngineInfo:
         """Connects and loads the model in every replica at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -153,7 +154,7 @@ def pareto_chart(title: str, spots: Sequence[Spot], unit: str, *, less_is_better
 def _stairs(points: Sequence[Point]) -> tuple[Point, ...]:
     """Steps through the points, each as good as the run that it belongs to and no better."""
     steps = list(points[:1])
-    for (_, before), (x, y) in zip(points, points[1:], strict=False):
+    for (_, before), (x, y) in itertools.pairwise(points):
         steps += [(x, before), (x, y)]
     return tuple(steps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -63,7 +64,7 @@ class RerankingRetriever(BaseRetriever):
         return pad_result(
             [
                 best_first(flat[low:high], scores[low:high], top_k)
-                for low, high in zip(bounds[:-1], bounds[1:], strict=True)
+                for low, high in itertools.pairwise(bounds)
             ],
             top_k,
         )

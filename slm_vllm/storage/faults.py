@@ -126,7 +126,7 @@ def error_code(error: Exception) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code") or "")
 
 
-def _answered(
+def _answered(  # noqa: C901 - one case after the other
     error: Exception, settings: S3Settings, bucket: str | None, key: str | None
 ) -> tuple[Fault, str]:
     """What the server said."""
@@ -203,7 +203,9 @@ def _named_region(response: Mapping[str, Any]) -> str:
     return f"; the server says {region}" if region else ""
 
 
-def _unanswered(error: Exception, settings: S3Settings, bucket: str | None) -> tuple[Fault, str]:
+def _unanswered(  # noqa: C901 - likewise
+    error: Exception, settings: S3Settings, bucket: str | None
+) -> tuple[Fault, str]:
     """What kept an answer from coming."""
     from botocore import exceptions as boto
 

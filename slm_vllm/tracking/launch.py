@@ -174,10 +174,8 @@ def wait_for(process: subprocess.Popen[str], bound: float) -> bool:
     """
     try:
         assert process.stdin is not None
-        try:
+        with suppress(OSError):  # it has ended already
             process.stdin.close()
-        except OSError:
-            pass  # it has ended already
         return process.wait(bound) == 0
     except subprocess.TimeoutExpired:
         return False

@@ -10,6 +10,7 @@ with 0 when everything is delivered.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import queue
 import signal
@@ -185,10 +186,8 @@ def give_way() -> None:
     os.nice(19)
     # A session of its own is scheduled as a group of its own where the kernel groups by session;
     # the niceness of a process counts within its group only (sched(7), "The autogroup feature").
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text("19")
-    except OSError:
-        pass
 
 
 def _read(lines: queue.Queue[str | None]) -> None:

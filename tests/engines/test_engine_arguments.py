@@ -167,8 +167,7 @@ def test_lists_agree_with_the_installed_release() -> None:
             inside = line.startswith("class EngineArgs")
         name, colon, _ = line.strip().partition(":")
         if inside and colon and line.startswith("    ") and not line.startswith("     "):
-            if name.isidentifier() and not name.startswith("_"):
-                names.add(name)
+            names |= {name} if name.isidentifier() and not name.startswith("_") else set()
     assert set(RELEASES[release]["engine_args"]) == names
 
 

@@ -57,7 +57,7 @@ class Vllm(types.SimpleNamespace):
         self.messages = list(messages)
         self.asked: list[dict[str, Any]] = []
 
-    def LLM(self, **arguments: Any) -> Any:  # noqa: N802
+    def LLM(self, **arguments: Any) -> Any:
         self.asked.append(arguments)
         if self.messages:
             raise ValueError(self.messages.pop(0))
@@ -156,7 +156,7 @@ def test_what_an_engine_process_prints(start: Any, capfd: pytest.CaptureFixture[
     tail = "Engine core initialization failed. See root cause above."
 
     class Prints(Vllm):
-        def LLM(self, **arguments: Any) -> Any:  # noqa: N802
+        def LLM(self, **arguments: Any) -> Any:
             if self.messages:
                 os.write(2, b"INFO If you are running out of memory, lower this\n")
                 os.write(2, f"(EngineCore pid=7) ERROR ValueError: {self.cause}\n".encode())

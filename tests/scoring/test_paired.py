@@ -125,7 +125,7 @@ def test_p_value_agrees_with_all_flips(pairs: list[tuple[float, float]]) -> None
 
 @pytest.mark.parametrize("make", [few_values, many_values])
 @pytest.mark.parametrize("shift", [0.0, 0.15])
-def test_p_value_agrees_with_scipy(make, shift: float) -> None:  # noqa: ANN001
+def test_p_value_agrees_with_scipy(make, shift: float) -> None:
     ours, base = make(300, 5, shift)
     theirs = stats.permutation_test(
         (ours - base,),
@@ -138,7 +138,7 @@ def test_p_value_agrees_with_scipy(make, shift: float) -> None:  # noqa: ANN001
 
 
 @pytest.mark.parametrize("make", [few_values, many_values])
-def test_interval_agrees_with_scipy(make) -> None:  # noqa: ANN001
+def test_interval_agrees_with_scipy(make) -> None:
     ours, base = make(300, 3, 0.2)
     found = estimate_difference(ours, base, seed=1)
     theirs = stats.bootstrap(
@@ -159,7 +159,7 @@ def test_interval_agrees_with_scipy(make) -> None:  # noqa: ANN001
 # -- long-run behaviour ---------------------------------------------------------------------------
 
 
-def type_one_error(make, n: int, trials: int, resamples: int) -> float:  # noqa: ANN001
+def type_one_error(make, n: int, trials: int, resamples: int) -> float:
     rejected = 0
     for trial in range(trials):
         ours, base = make(n, trial)
@@ -168,7 +168,7 @@ def type_one_error(make, n: int, trials: int, resamples: int) -> float:  # noqa:
     return rejected / trials
 
 
-def coverage(make, truth: float, n: int, trials: int, resamples: int) -> float:  # noqa: ANN001
+def coverage(make, truth: float, n: int, trials: int, resamples: int) -> float:
     covered = 0
     for trial in range(trials):
         ours, base = make(n, trial, 0.3)

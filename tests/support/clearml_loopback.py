@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -100,10 +101,8 @@ class Loopback:
         self._server = None
         while self._connections:
             connection = self._connections.pop()
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(2)
-            except OSError:
-                pass
             connection.close()
 
     def stall(self) -> None:

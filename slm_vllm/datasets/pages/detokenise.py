@@ -49,10 +49,7 @@ def detokenise(text: str) -> str:
 
 def odd_blanks(codes: _Codes) -> bool:
     """Says whether there is white space other than blanks and line breaks."""
-    if codes.itemsize == 1:
-        found = codes[codes < 32]
-    else:
-        found = codes[(codes < 32) | (codes > 127)]
+    found = codes[codes < 32] if codes.itemsize == 1 else codes[(codes < 32) | (codes > 127)]
     return bool(len(found)) and bool((_class_of(found) & _ODD).any())
 
 

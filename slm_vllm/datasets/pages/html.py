@@ -76,9 +76,9 @@ def _effect(tag: str) -> int:
     return _EFFECTS.get(match[2].lower(), (_INLINE, _INLINE))[match[1] == "/"]
 
 
-def _lay_out(text: str) -> str:
+def _lay_out(text: str) -> str:  # noqa: C901
     """Replaces every tag by the line breaks, dash or bar it stands for."""
-    # One loop without calls, because a page has thousands of tags.
+    # One long loop without calls, because a page has thousands of tags.
     known: dict[str, int] = {}  # a page has few different tags
     out: list[str] = []
     due = 0  # line breaks due before the next word
@@ -132,7 +132,7 @@ def _lay_out(text: str) -> str:
                 row[-1] += " "
             elif not row and effect == _INLINE:
                 row.append("")
-        elif effect == _ITEM or effect == _ITEM_END:
+        elif effect in (_ITEM, _ITEM_END):
             due, item = due or 1, effect == _ITEM
         elif effect != _INLINE:
             breaks = 2 if effect == _PARAGRAPH else 1

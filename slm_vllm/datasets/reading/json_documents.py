@@ -109,9 +109,7 @@ def _rows_ahead(cursor: JsonCursor, is_row: IsRow, rest: dict[str, Any]) -> Iter
             continue
         opening = cursor.peek()
         ahead = cursor.ahead() if opening in ("[", "{") else None
-        if ahead is None or not is_row(ahead):
-            rest[key] = cursor.value()
-        elif opening == "{" and _is_columnar(ahead, is_row):
+        if ahead is None or not is_row(ahead) or (opening == "{" and _is_columnar(ahead, is_row)):
             rest[key] = cursor.value()
         else:
             yield key

@@ -163,7 +163,7 @@ _PACKINGS: dict[bytes, Callable[[BinaryIO, str | Path], BinaryIO]] = {
     b"\x1f\x8b": lambda raw, _: cast(BinaryIO, gzip.GzipFile(fileobj=raw)),
     b"\x28\xb5\x2f\xfd": _zstd,
     b"BZh": lambda raw, _: cast(BinaryIO, bz2.BZ2File(raw)),
-    b"\xfd7zXZ\x00": lambda raw, _: cast(BinaryIO, lzma.LZMAFile(raw)),
+    b"\xfd7zXZ\x00": lambda raw, _: cast(BinaryIO, lzma.LZMAFile(raw)),  # noqa: SIM115
     b"PK\x03\x04": _only_member,
 }
 

@@ -67,17 +67,10 @@ def find_clearml(
     by_environment = all(merged.get(name) for name in _KEYS)
     found = ClearMLSettings(None, None, merged)
     if named:
-        try:
-            path = Path(expanded(named))
-        except ValueError as error:
-            return ClearMLSettings(None, f"CLEARML_CONFIG_FILE={error}", merged)
-        if not path.is_file():
-            return ClearMLSettings(None, f"CLEARML_CONFIG_FILE={named}: no such file", merged)
-        merged["CLEARML_CONFIG_FILE"] = str(path.resolve())
-        found = _file_settings(path, merged)
+        found = _named_file_settings(named, merged)
     elif not by_environment and (home := home or home_folder()) is not None:
-        if (own := home / "clearml.conf").is_file():
-            found = _file_settings(own, merged)
+        own = home / "clearml.conf"
+        found = _file_settings(own, merged) if own.is_file() else found
     if found.source is not None or found.problem is not None:
         return found
     if by_environment:
@@ -90,6 +83,18 @@ def find_clearml(
         problem = f"CLEARML_CONFIG_FILE={named}: it has no section 'api', so it names no server"
         return ClearMLSettings(None, problem, merged)
     return ClearMLSettings(None, None, merged)
+
+
+def _named_file_settings(named: str, environment: dict[str, str]) -> ClearMLSettings:
+    """What the file of `CLEARML_CONFIG_FILE` says; the variable becomes an absolute path."""
+    try:
+        path = Path(expanded(named))
+    except ValueError as error:
+        return ClearMLSettings(None, f"CLEARML_CONFIG_FILE={error}", environment)
+    if not path.is_file():
+        return ClearMLSettings(None, f"CLEARML_CONFIG_FILE={named}: no such file", environment)
+    environment["CLEARML_CONFIG_FILE"] = str(path.resolve())
+    return _file_settings(path, environment)
 
 
 def _file_settings(path: Path, environment: dict[str, str]) -> ClearMLSettings:
