@@ -38,7 +38,8 @@ def verdict_section(datasets: Sequence[DatasetPairs]) -> str:
         )
     if limits:
         listed = "".join(f"<li>{escaped(text)}</li>" for text in limits)
-        is_open = " open" if said and len(limits) <= _MOST_LIMITS else ""
+        noted = any(dataset.notes for dataset in datasets)
+        is_open = " open" if noted or (said and len(limits) <= _MOST_LIMITS) else ""
         parts.append(
             f'<details class="limits"{is_open}><summary>What cannot be said ({len(limits)})'
             f'</summary><ul class="notes">{listed}</ul></details>'

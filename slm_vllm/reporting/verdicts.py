@@ -45,7 +45,7 @@ def verdicts(datasets: Sequence[DatasetPairs]) -> list[Verdict]:
 
 def cautions(datasets: Sequence[DatasetPairs]) -> list[str]:
     """What the figures do not tell."""
-    found = []
+    found = [note for dataset in datasets for note in dataset.notes]
     for dataset in datasets:
         if len(dataset.views) == 1:
             found.append(
@@ -53,7 +53,6 @@ def cautions(datasets: Sequence[DatasetPairs]) -> list[str]:
                 "good for that dataset is not seen here."
             )
         found += _limits(dataset)
-        found += dataset.notes
     if any(dataset.pairs for dataset in datasets):
         found.append("Speeds and memory are of one pass each and have no interval.")
     return found

@@ -30,6 +30,7 @@ LOST: list[tuple[str, dict[str, Any]]] = [
     ("absent", {"prediction": "Bergen", "contexts": [WITHOUT]}),
     ("unused", {"prediction": "Paris", "contexts": [WITH_ANSWER, WITHOUT]}),
     ("copied", {"prediction": "Bergen", "contexts": [WITH_ANSWER, WITHOUT]}),
+    ("unused", {"prediction": "capital", "contexts": [WITH_ANSWER, WITHOUT]}),
     ("cut", {"prediction": "Let me", "contexts": [WITH_ANSWER], "finish_reason": "length"}),
     (
         "cut",

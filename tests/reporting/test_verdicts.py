@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.reporting.answer_sections import verdict_section
 from slm_vllm.reporting.pairing import DatasetPairs, paired_datasets
+from slm_vllm.reporting.report import build_report
 from slm_vllm.reporting.run_view import view_runs
 from slm_vllm.reporting.verdicts import cautions, verdicts
 from slm_vllm.rundir.reading import load_run
@@ -94,3 +96,22 @@ def test_one_run_has_nothing_beside_it(tmp_path: Path) -> None:
     make_run(tmp_path / "a", mode="no_context", rows=rows(4, 10))
     assert verdicts(paired(tmp_path)) == []
     assert "only run on demo" in " ".join(cautions(paired(tmp_path)))
+
+
+def test_runs_with_other_answers_under_the_same_ids_are_said_first(tmp_path: Path) -> None:
+    other = [row | {"answers": ["another"]} for row in rows(60)]
+    make_run(tmp_path / "a", mode="no_context", rows=rows(30))
+    make_run(tmp_path / "b", mode="retriever", rows=other)
+    datasets = paired(tmp_path)
+    assert cautions(datasets)[0].startswith("100 of 100 questions have another text")
+    assert '<details class="limits" open>' in verdict_section(datasets)
+
+
+def test_names_are_text(tmp_path: Path) -> None:
+    for n, model in enumerate(("<img src=x onerror=alert(1)>", "b")):
+        for mode, right in (("no_context", 30), ("retriever", 60)):
+            made = rows(right + n)
+            make_run(tmp_path / f"{n}{mode}<i>", model=model, mode=mode, rows=made)
+    html = build_report([load_run(path) for path in sorted(tmp_path.iterdir())]).html
+    assert "&lt;img src=x onerror" in html
+    assert "<img" not in html and "<i>" not in html
