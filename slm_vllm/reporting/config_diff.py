@@ -48,7 +48,9 @@ def config_differences(runs: Sequence[RunData]) -> list[Difference]:
         for key in dict.fromkeys(key for column in columns for key in column):
             values: dict[str, list[int]] = {}
             for number, (run, column) in enumerate(zip(runs, columns, strict=True)):
-                if applies(key, run):
+                # Of a run that was taken over, what is not there is unknown, not different.
+                is_unknown = key not in column and "adopted" in run.manifest
+                if applies(key, run) and not is_unknown:
                     values.setdefault(column.get(key, NOT_SET), []).append(number)
             if len(values) > 1:
                 found.append(Difference(key, tuple((v, tuple(n)) for v, n in values.items())))

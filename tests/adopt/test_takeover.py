@@ -61,6 +61,7 @@ def test_an_old_run_is_compared_with_a_new_one(old: Path, tiny_model: Path) -> N
         compared.output.split()
     )
     assert "-0.500" in compared.output  # the fake engine never says "east"
+    assert "(not set)" not in compared.output
     reported = slm_vllm("report", TAKEN, f"outputs/{OLD_RUN}", "--output", "report.html")
     assert reported.exit_code == 0, reported.output
     shown = slm_vllm("runs", "show", TAKEN)
