@@ -11,10 +11,7 @@ import logging
 import os
 import queue
 import threading
-import time
-from collections import deque
 from collections.abc import Coroutine, Generator, Iterable
-from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 from slm_vllm.config.engine import EngineConfig, OpenAIConfig
@@ -23,6 +20,7 @@ from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.openai_answers import Failed
 from slm_vllm.engines.openai_models import Served, Unusable
 from slm_vllm.engines.openai_request import contrary_defaults, neutral_fields, request_body
+from slm_vllm.engines.openai_sending import END, Sending
 from slm_vllm.engines.openai_server import Server, api_url, make_client
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.server_pool import RetryPolicy, ServerPool
@@ -33,12 +31,9 @@ from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_END = object()
 _FIRST_LIMIT = 16
 _MOST_IN_FLIGHT = 512  # of one server; vLLM batches 256 by default and 1024 on large GPUs
 _KEY_VARIABLE = "OPENAI_API_KEY"
-_IDLE_SECONDS = 0.005
-_WIND_DOWN_SECONDS = 2.0
 
 
 class OpenAIEngine(BaseEngine):
@@ -69,7 +64,7 @@ class OpenAIEngine(BaseEngine):
         self._thread: threading.Thread | None = None
         self._servers: list[Server] = []
         self._pool: ServerPool | None = None
-        self._sending: _Sending | None = None
+        self._sending: Sending | None = None
         self._text: _PromptText | None = None
 
     def start(self) -> EngineInfo:
@@ -114,11 +109,18 @@ class OpenAIEngine(BaseEngine):
         most = self._config.max_in_flight or _MOST_IN_FLIGHT
         source = Prefetcher(requests, most)
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        sending = _Sending(self, self._pool, source, answers, bound=2 * most * len(self._servers))
+        sending = Sending(
+            self._ask,
+            self._policy.attempts,
+            self._pool,
+            source,
+            answers,
+            bound=2 * most * len(self._servers),
+        )
         self._sending = sending
         done = asyncio.run_coroutine_threadsafe(sending.run(), self._loop)
         try:
-            while (item := answers.get()) is not _END:
+            while (item := answers.get()) is not END:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -152,7 +154,7 @@ class OpenAIEngine(BaseEngine):
         self._loop.close()
         self._loop = self._thread = self._pool = None
 
-    async def ask(self, server: Server, request: GenerationRequest) -> Completion:
+    async def _ask(self, server: Server, request: GenerationRequest) -> Completion:
         """One request to one server; raises `Failed`."""
         served = server.served
         assert served is not None
@@ -174,12 +176,7 @@ class OpenAIEngine(BaseEngine):
             if not refused <= server.refused_fields:
                 server.refused_fields |= refused
                 self._say_what_is_refused(server, refused)
-            return await self.ask(server, request)
-
-    @property
-    def policy(self) -> RetryPolicy:
-        """How long the engine keeps trying."""
-        return self._policy
+            return await self._ask(server, request)
 
     def _say_what_may_leak(self, served: dict[str, Served]) -> None:
         contrary = contrary_defaults(self._settings)
@@ -248,160 +245,6 @@ class OpenAIEngine(BaseEngine):
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """A request to be sent, and what is known of its failures.
-
-    Attributes:
-        request: The request.
-        failures: How often it failed at a server that has answered another since.
-        open_failures: How often it failed since then: whose fault that is is not known yet.
-        failed_at: The server of the last failure.
-        failed_time: When that was.
-        message: What it said.
-    """
-
-    request: GenerationRequest
-    failures: int = 0
-    open_failures: int = 0
-    failed_at: Server | None = None
-    failed_time: float = 0.0
-    message: str = ""
-
-    def failed(self, server: Server, message: str) -> _Attempt:
-        """The same request after one more failure."""
-        return replace(
-            self,
-            open_failures=self.open_failures + 1,
-            failed_at=server,
-            failed_time=time.monotonic(),
-            message=message,
-        )
-
-    def judged(self) -> _Attempt:
-        """The same with its failures counted if their server has proved to be well since.
-
-        They are forgotten if it has proved not to be.
-        """
-        if self.failed_at is None:
-            return self
-        if self.failed_at.dead_at >= self.failed_time:
-            return replace(self, open_failures=0)
-        if self.failed_at.alive_at <= self.failed_time:
-            return self
-        return replace(self, failures=self.failures + self.open_failures, open_failures=0)
-
-
-class _Sending:
-    """The requests of one stream, inside the event loop."""
-
-    def __init__(
-        self,
-        engine: OpenAIEngine,
-        pool: ServerPool,
-        source: Prefetcher[GenerationRequest],
-        answers: queue.SimpleQueue[Any],
-        bound: int,
-    ) -> None:
-        self._engine, self._pool, self._source = engine, pool, source
-        self._answers, self._bound = answers, bound
-        self._again: deque[_Attempt] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._main: asyncio.Task[Any] | None = None
-        self._stopped = False
-        self._defect: Exception | None = None
-
-    def stop(self) -> None:
-        """Asks no more and drops what is under way."""
-        self._stopped = True
-        if self._main is not None:
-            self._main.cancel()
-
-    def wind_down(self) -> None:
-        """Asks no more; what is not answered in seconds is dropped."""
-        self._stopped = True
-        self._pool.wake()
-
-    async def run(self) -> None:
-        """Sends until everything is answered; the last item put is the end mark or an error."""
-        last: object = _END
-        self._main = asyncio.current_task()
-        try:
-            while not self._stopped:
-                if self._defect is not None:
-                    raise self._defect
-                following = self._next()
-                if following is not None:
-                    await self._send(following)
-                elif self._source.exhausted and not self._tasks and self._defect is None:
-                    break
-                else:
-                    await asyncio.sleep(_IDLE_SECONDS)
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=_WIND_DOWN_SECONDS)
-        except BaseException as error:  # raised again in the thread that reads the answers
-            last = error
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._answers.put(last)
-
-    def _next(self) -> _Attempt | None:
-        if self._again:
-            return self._again.popleft()
-        if self._answers.qsize() >= self._bound:  # whoever reads them is slow
-            return None
-        request = self._source.take(wait=False)
-        return None if request is None else _Attempt(request)
-
-    async def _send(self, attempt: _Attempt) -> None:
-        server = await self._pool.free_server(attempt.failed_at, lambda: self._stopped)
-        if server is None:
-            return
-        attempt = attempt.judged()
-        if attempt.failures >= self._engine.policy.attempts:
-            self._answers.put(Completion.failed(attempt.request, attempt.message))
-            return
-        task = asyncio.get_running_loop().create_task(self._ask(server, attempt))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await asyncio.sleep(0)  # it is under way when the next server is chosen
-
-    async def _ask(self, server: Server, attempt: _Attempt) -> None:
-        number, request = server.limit.send(), attempt.request
-        try:
-            completion = await self._engine.ask(server, request)
-        except Failed as failure:
-            message = f"{server.url}: {failure}"
-            if failure.trouble == "refused" and not server.alive_at:
-                await self._explain(server, failure)
-            wait = self._pool.failed(server, number, failure)
-            if failure.trouble == "request":
-                self._answers.put(Completion.failed(request, message))
-                return
-            await asyncio.sleep(wait)
-            self._again.append(attempt.failed(server, message))
-        except asyncio.CancelledError:
-            server.limit.failed()
-            raise
-        except Exception as error:
-            server.limit.failed()
-            self._defect = error
-        else:
-            self._pool.answered(server)
-            self._answers.put(completion)
-
-    async def _explain(self, server: Server, failure: Failed) -> None:
-        """Gives up a server that refuses its first requests, once for all of them."""
-        if server.explanation is None:
-            loop = asyncio.get_running_loop()
-            server.explanation = loop.create_task(server.why_refused(failure))
-        reason = await asyncio.shield(server.explanation)
-        if reason is not None:
-            self._pool.give_up(server, reason)
 
 
 class _PromptText:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
@@ -23,6 +24,8 @@ from slm_vllm.proxies import goes_direct, proxy_advice
 from slm_vllm.types import Completion, GenerationRequest
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _LIST_SECONDS = 10.0
 _ALIVE_SECONDS = 60.0  # of a probe of one token, which may have to queue
@@ -82,7 +85,7 @@ class Server:
         """
         cards: list[dict[str, Any]] | None = None
         try:
-            cards = cards_in(await self._sent(self.client.models, "list", timeout=_LIST_SECONDS))
+            cards = await self._sent(self.client.models, "list", cards_in, timeout=_LIST_SECONDS)
         except Failed as failure:
             absent = failure.trouble not in ("connection", "timeout")
             if wanted is None or not absent or failure.status in (400, 401, 403):
@@ -131,12 +134,18 @@ class Server:
         Raises:
             Failed: There is no answer; says what kind of trouble it was.
         """
-        return read_completion(request, await self._complete(prompt, body))
+        completions = self.client.completions
+        read = partial(read_completion, request)
+        return await self._sent(
+            completions, "create", read, model=self._name, prompt=prompt, **body
+        )
 
     async def ask_chat(self, request: GenerationRequest, body: dict[str, Any]) -> Completion:
         """Sends the turns of a chat; see `ask`."""
         turns = [dict(turn) for turn in request.turns]
-        return read_completion(request, await self._chat(turns, body))
+        chats = self.client.chat.completions
+        read = partial(read_completion, request)
+        return await self._sent(chats, "create", read, model=self._name, messages=turns, **body)
 
     async def why_refused(self, failure: Failed) -> str | None:
         """The reason of a server that refuses its first request; None if it takes others."""
@@ -158,27 +167,24 @@ class Server:
                 )
         return self._problem(failure, _NOT_SERVED)
 
-    async def _complete(self, prompt: Any, body: dict[str, Any]) -> Any:
-        completions = self.client.completions
-        return await self._sent(completions, "create", model=self._name, prompt=prompt, **body)
-
-    async def _chat(self, turns: list[dict[str, str]], body: dict[str, Any]) -> Any:
-        chats = self.client.chat.completions
-        return await self._sent(chats, "create", model=self._name, messages=turns, **body)
-
     @property
     def _name(self) -> str:
         assert self.served is not None
         return self.served.name
 
-    async def _sent(self, resource: Any, method: str, **arguments: Any) -> Any:
-        """The JSON that comes back, whatever its form: the client's own types expect OpenAI's."""
+    async def _sent(
+        self, resource: Any, method: str, read: Callable[[Any], T], **arguments: Any
+    ) -> T:
+        """What `read` makes of the JSON that comes back; the client's types expect OpenAI's."""
         import openai
 
         send: Callable[..., Awaitable[Any]] = getattr(resource.with_raw_response, method)
         try:
             response = await send(**arguments)
-            return read_json(response.text)
+            try:
+                return read(read_json(response.text))
+            except Failed:  # once more without the key, which the message may hold
+                return read(read_json(self._hidden(response.text)))
         except openai.APITimeoutError:
             raise Failed("timeout", "no answer in time") from None
         except openai.APIConnectionError as error:

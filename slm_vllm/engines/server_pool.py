@@ -207,6 +207,10 @@ class ServerPool:
                     said_at = now
                     self._say(f"No answers since {clock}; it is asked again. {error}")
                 continue
+            except Exception as error:  # nobody would ask it again, and the run wait for ever
+                log.exception("%s: could not be asked again", server.url)
+                self.give_up(server, f"{server.url}: {type(error).__name__}: {error}")
+                return
             log.info("answers again: %s", server.url)
             if said_at is not None:
                 self._say(f"{server.url}: answers again after {time.monotonic() - since:.0f} s")

@@ -102,6 +102,9 @@ class VllmEngine(BaseEngine):
                 yield from self._top_up(source, in_flight)
                 if in_flight:
                     yield from self._step(in_flight)
+        except EngineDiedError:
+            in_flight.clear()  # early vLLM raises at an abort too, in place of this error
+            raise
         finally:
             source.close()
             if in_flight and self._llm is not None:
@@ -130,6 +133,8 @@ class VllmEngine(BaseEngine):
                 self._llm.llm_engine.add_request(request.request_id, prompt, self._sampling)
             except ValueError as error:
                 yield Completion.failed(request, str(error))
+            except Exception as error:
+                raise _death(error) from error
             else:
                 in_flight.add(request.request_id)
 
@@ -137,11 +142,8 @@ class VllmEngine(BaseEngine):
         """One step of the engine; yields what finished in it."""
         try:
             outputs = [output for output in self._llm.llm_engine.step() if output.finished]
-        except Exception as error:  # anything a dead engine raises
-            raise EngineDiedError(
-                f"The engine died while generating: {type(error).__name__}: {error}. "
-                "engine.log has its own messages; the same command goes on where it stopped"
-            ) from error
+        except Exception as error:
+            raise _death(error) from error
         texts = self._texts(outputs)
         for output, text in zip(outputs, texts, strict=True):
             in_flight.discard(output.request_id)
@@ -244,6 +246,14 @@ def _check_host_memory(settings: EngineSettings) -> None:
             f"cache {format_memory(cache)}, but {format_memory(free)} are free"
         )
         raise _TooLittleMemory(reason, reason)
+
+
+def _death(error: Exception) -> EngineDiedError:
+    """What anything means that an engine raises while it has requests, whichever call meets it."""
+    return EngineDiedError(
+        f"The engine died while generating: {type(error).__name__}: {error}. "
+        "engine.log has its own messages; the same command goes on where it stopped"
+    )
 
 
 def _start_failure(error: Exception, settings: EngineSettings) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from slm_vllm.config.engine import OpenAIConfig
 from slm_vllm.config.schema import GenerationConfig, HardwareConfig
-from slm_vllm.engines import openai_engine
+from slm_vllm.engines import openai_sending
 from slm_vllm.engines.openai_answers import Failed, failure_of, read_completion, read_json
 from slm_vllm.engines.openai_engine import OpenAIEngine
 from slm_vllm.engines.openai_models import Unusable, find_model
@@ -435,7 +435,7 @@ def test_rows_at_fault_are_told_from_a_server_that_is_down(count: int) -> None:
 
 
 def test_winding_down_drops_what_waits_at_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_engine, "_WIND_DOWN_SECONDS", 0.1)
+    monkeypatch.setattr(openai_sending, "_WIND_DOWN_SECONDS", 0.1)
     gate, waiting = threading.Event(), threading.Event()
 
     def script(number: int, body: dict[str, Any]) -> Reply:

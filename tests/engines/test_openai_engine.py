@@ -15,7 +15,7 @@ import pytest
 from slm_vllm.config.engine import OpenAIConfig
 from slm_vllm.config.schema import GenerationConfig, HardwareConfig
 from slm_vllm.engines.openai_engine import OpenAIEngine
-from slm_vllm.engines.openai_server import api_url
+from slm_vllm.engines.openai_server import Server, api_url
 from slm_vllm.engines.server_pool import RetryPolicy
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineError
@@ -401,6 +401,27 @@ def test_the_key_is_sent_and_never_shown(
     assert "secret" not in str(refused.value) + caplog.text
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "no, sk-very-secret", "code": 400}},
+        {"choices": [{"index": 0, "finish_reason": "sk-very-secret"}]},
+        "<html>sk-very-secret</html>",
+    ],
+)
+def test_the_key_in_an_answer_with_status_200_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, body: Any
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+
+    def repeating(number: int, sent: dict[str, Any]) -> Reply:
+        return (200, {}, body) if sent["prompt"][0] == 1 else None
+
+    with FakeServer(repeating, key="sk-very-secret") as server:
+        error = ask(config(server, api_key_env="MY_KEY"), 2)["r1"].error
+    assert error is not None and "***" in error and "secret" not in error
+
+
 def test_a_key_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MY_KEY", raising=False)
     engine = OpenAIEngine(SETTINGS, config("http://127.0.0.1:9", api_key_env="MY_KEY"))
@@ -533,3 +554,28 @@ def test_answers_are_kept_by_what_is_served_and_not_by_where() -> None:
     assert first != fingerprint("float32", *served, "engine.served_model=other")
     assert first != fingerprint("float32", *served, "++engine.extra_body.priority=1")
     assert first != fingerprint("float32")
+
+
+@pytest.mark.parametrize("method", ["check_alive", "ask"])
+def test_a_defect_ends_the_run_and_loses_no_question_in_silence(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Nobody answers, and what asks whether the server is back raises what nobody expects."""
+
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("a defect")
+
+    with FakeServer(lambda number, body: (500, {}, {})) as server:
+        monkeypatch.setattr(Server, method, broken)
+        with pytest.raises((EngineError, RuntimeError), match="a defect"):
+            ask(config(server), 3, replace(QUICK, patience=60.0))
+
+
+def test_a_defect_in_what_follows_a_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("a defect")
+
+    with FakeServer(lambda number, body: (404, {}, {})) as server:
+        monkeypatch.setattr(Server, "why_refused", broken)
+        with pytest.raises(RuntimeError, match="a defect"):
+            ask(config(server), 1)
