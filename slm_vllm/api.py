@@ -77,7 +77,7 @@ def evaluate(
         "samples": samples,
         "output_dir": None if output_dir is None else str(output_dir),
     }
-    modes = split_modes(mode) if isinstance(mode, str) else list(mode)
+    modes = split_modes(mode if isinstance(mode, str) else ",".join(mode))
     configs = [
         compose_config(words, config_dir)
         for words in experiment_words(

@@ -150,3 +150,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = f"import sys, slm_vllm; print([name for name in {heavy} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip() == "[]", answer.stderr
+
+
+def test_the_same_mode_twice_is_refused(tiny_model: Path, questions: Path, tmp_path: Path) -> None:
+    with pytest.raises(SlmVllmError, match="the same mode twice"):
+        evaluate(**arguments(tiny_model, questions, tmp_path), mode=["oracle", "oracle"])

@@ -57,7 +57,9 @@ def experiment_words(
     Raises:
         ConfigError: Something named does not exist.
     """
-    given = {key: value for key, value in settings.items() if value not in (None, False, ())}
+    silent = (None, False, ())
+    # By identity: 0 equals False and is something said.
+    given = {key: v for key, v in settings.items() if not any(v is one for one in silent)}
     words = []
     if "model" in given:
         words += model_override(given["model"], config_dir)
