@@ -136,6 +136,7 @@ class CellRun:
         progress.show()
         self._services.console.end_line()
         signals.drain(False)
+        self._run.check_answered(plan)
         return time.monotonic() - started
 
     def _stop(self) -> None:

@@ -165,11 +165,24 @@ class ModeRun:
         with closing(engine.stream(self.requests(plan, renderer))) as completions:
             for completion in completions:
                 if self._cache is not None:
-                    prompt = self._asked[completion.request_id].prompt
+                    prompt = self._asked_as(completion.request_id).prompt
                     self._cache.add(prompt.token_ids, completion)
                 yield self._record(completion, progress)
                 yield from self._record_refused(progress)
         yield from self._record_refused(progress)
+
+    def check_answered(self, plan: Plan) -> None:
+        """Checks that the engine left no row out, which would be missing from the figures.
+
+        Raises:
+            EngineError: It did.
+        """
+        left = int((~np.isin(plan.keys, self._journal.keys())).sum())
+        if left:
+            raise EngineError(
+                f"the engine ended without an answer to {left} of {len(plan.keys)} questions. The "
+                "same command asks them"
+            )
 
     def _row_keys(self, frame: pl.DataFrame) -> npt.NDArray[np.uint64]:
         return row_keys(frame, self._fingerprint, with_contexts=self._context.uses_gold)
@@ -205,12 +218,21 @@ class ModeRun:
             else:
                 self._refused.append(Completion(name, "", "error", 0, 0, error=prompt.error))
 
+    def _asked_as(self, request_id: str) -> _Asked:
+        if request_id not in self._asked:
+            raise EngineError(
+                f"the engine answered request {request_id}, which waits for no answer: it was "
+                "answered before or never made. Each request is answered once, under its own id"
+            )
+        return self._asked[request_id]
+
     def _record_refused(self, progress: Progress) -> Iterator[Completion]:
         while self._refused:
             yield self._record(self._refused.pop(), progress)
 
     def _record(self, completion: Completion, progress: Progress | None = None) -> Completion:
-        asked = self._asked.pop(completion.request_id)
+        asked = self._asked_as(completion.request_id)
+        del self._asked[completion.request_id]
         if completion.error is not None and self._config.experiment.strict:
             raise EngineError(
                 f"question {asked.row['question_id']}: {completion.error} (experiment.strict=true "

@@ -111,8 +111,11 @@ class QuestionSet:
             self._found = survey(self._keeping(limited_scan(dataset, self._max_samples)))
         self.rejected = rejects.count
         self.notices += dataset.notices
-        for other in others if rejects.count else ():
-            shutil.copyfile(first, other)
+        for other in others:
+            if rejects.count:
+                shutil.copyfile(first, other)
+            else:
+                other.unlink(missing_ok=True)  # an earlier command's
 
     def scan(self, *, with_documents: bool = False) -> Iterator[pl.DataFrame]:
         """The rows that are asked, in the order of the dataset.

@@ -310,6 +310,19 @@ def test_rejected_and_unscored_rows_are_counted(
         run(make_config("experiment.strict=true", "experiment.name=other"), FakeEngine())
 
 
+def test_rejected_rows_of_an_earlier_command_go_from_every_cell(
+    make_config: MakeConfig, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    configs = [make_config(), make_config("experiment_mode=oracle")]
+    options = RunOptions(make_engine=FakeEngine().factory())
+    write_rows(tmp_path / "qa.jsonl", [*rows, {"question": ""}])
+    evaluate(configs, options)
+    assert all((folder(config) / "rejected.jsonl").exists() for config in configs)
+    write_rows(tmp_path / "qa.jsonl", rows)
+    evaluate(configs, options)
+    assert not any((folder(config) / "rejected.jsonl").exists() for config in configs)
+
+
 def test_modes_share_one_engine_and_see_different_passages(make_config: MakeConfig) -> None:
     engine = FakeEngine()
     configs = [

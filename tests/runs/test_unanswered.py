@@ -130,3 +130,31 @@ def test_predictions_are_written_all_the_same(make_config: MakeConfig) -> None:
         run(config, FakeEngine(fails=ALL))
     folder = Path(config.experiment.output_dir) / config.experiment.name
     assert pl.read_parquet(folder / "predictions.parquet")["error"].to_list() == ["refused"] * 10
+
+
+class Careless(FakeEngine):
+    """Leaves one question out, or answers one twice."""
+
+    def __init__(self, *, twice: bool) -> None:
+        super().__init__()
+        self._twice = twice
+
+    def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
+        for number, completion in enumerate(super().stream(requests)):
+            for _ in range((0, 2)[self._twice] if number == 3 else 1):
+                yield completion
+
+
+def test_an_engine_that_leaves_a_question_out_makes_no_figures(make_config: MakeConfig) -> None:
+    config = make_config()
+    with pytest.raises(EngineError, match="without an answer to 1 of 10 questions"):
+        run(config, Careless(twice=False))
+    assert read(config, "state.json")["phase"] == "failed"
+    rest = FakeEngine()
+    assert run(config, rest)["counts"]["total"] == 10
+    assert len(rest.asked) == 1
+
+
+def test_an_engine_that_answers_twice_is_told_what_is_wrong(make_config: MakeConfig) -> None:
+    with pytest.raises(EngineError, match="Each request is answered once"):
+        run(make_config(), Careless(twice=True))
