@@ -80,7 +80,7 @@ class CellRun:
             model,
             services.device,
             cell.questions.identity,
-            self._host.details,
+            self._host.details if plan.pending else self._earlier_engine(),
             cell.template.day,
         )
         manifest["answers"] = cell.facts
@@ -109,6 +109,11 @@ class CellRun:
         cell.state.update("finished", done=result["counts"]["total"], eta_seconds=None)
         log_results(result)
         return {**result}
+
+    def _earlier_engine(self) -> dict[str, Any]:
+        """What the engine reported of itself that gave the answers which are there."""
+        earlier = if_readable(read_manifest, self._cell.folder.path) or {}
+        return earlier.get("engine", {})
 
     def _say_what_changed(self, manifest: Manifest, pending: int, total: int) -> None:
         """Says why questions are asked that the run in this folder may have answered."""

@@ -66,9 +66,10 @@ def run_sweep(
         words = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors
         words += [f"--today={today}", *([] if track else ["--no-clearml"])]
         content = json.dumps([cell.config.model_dump(mode="json") for cell in todo])
+        before = {cell.name: if_readable(read_state, cell.folder) for cell in todo}
         code = _run_process([*program, *words], content, log_dir, quiet, watch)
         for cell in todo:
-            error = _error_of(cell, code)
+            error = _error_of(cell, code, before[cell.name])
             if error is not None:
                 failures[cell.name] = error
     return [failures.get(cell.name) or _results(cell) for cell in cells]
@@ -144,9 +145,17 @@ def _forwarding() -> Iterator[_Forward]:
             signal.signal(signum, handler)
 
 
-def _error_of(cell: PlannedCell, code: int) -> dict[str, Any] | None:
-    """Why a cell of a process that has ended has no results, None when it has."""
+def _error_of(cell: PlannedCell, code: int, before: State | None) -> dict[str, Any] | None:
+    """Why a cell of a process that has ended has no results, None when it has.
+
+    Args:
+        cell: The cell.
+        code: The exit code of the process.
+        before: The state that an earlier process had left: the end of that one, not of this.
+    """
     state: State = if_readable(read_state, cell.folder) or {}
+    if code != 0 and state == before:
+        state = {}
     if state.get("phase") == "finished":
         return None
     killed = f"its process was killed by signal {-code}" if code < 0 else ""

@@ -117,6 +117,7 @@ def test_a_finished_run_needs_no_engine(make_config: MakeConfig) -> None:
     after = run(config, again)
     assert again.starts == 0
     assert after["metrics"] == before["metrics"]
+    assert manifest(config)["engine"] == {"name": "fake", "max_model_len": 128}
 
 
 @pytest.fixture

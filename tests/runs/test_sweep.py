@@ -118,6 +118,20 @@ def test_a_process_that_is_lost_leaves_the_next_model_its_turn(
 
 
 @pytest.mark.slow
+def test_what_an_earlier_process_left_is_not_taken_for_the_end_of_this_one(
+    small: SweepGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = replace(small, models=small.models[:1])
+    cells = plan_sweep(grid)
+    sweep(grid)
+    assert state(cells[0])["phase"] == "finished"
+    monkeypatch.setenv("FAKE_SWEEP", "no start")
+    results = run_sweep(cells, grid.folder, retry_errors=True, quiet=True, program=PROGRAM)
+    assert results[0]["exit_code"] == 3
+    assert "its process ended with exit code 3" in results[0]["error"]
+
+
+@pytest.mark.slow
 def test_a_signal_is_handed_on_and_stops_the_sweep(
     small: SweepGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:

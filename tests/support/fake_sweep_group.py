@@ -21,5 +21,7 @@ def on_answer(number: int) -> None:
 
 
 if __name__ == "__main__":
+    if MODE == "no start":
+        sys.exit(3)
     engine = FakeEngine(on_answer=on_answer)
     sys.exit(main(RunOptions(make_engine=engine.factory(), import_engine=lambda: None)))
