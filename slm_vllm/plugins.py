@@ -311,7 +311,8 @@ def _lies_in_working_folder(name: str, folder: Path | None) -> bool:
 
 
 def _check_names(folder: Path) -> None:
-    for path in sorted(folder.glob("*.py")):
+    packages = (path.parent for path in folder.glob("*/__init__.py"))
+    for path in sorted([*folder.glob("*.py"), *packages]):
         if not path.stem.startswith(_NO_PLUGINS):
             check_file(path)
 

@@ -104,6 +104,13 @@ def test_a_module_that_is_not_there(plugin: Write) -> None:
     assert "beside the configuration (plugins/)" in refusal("dataset", "my:Mine")
 
 
+def test_a_package_that_would_hide_another_is_refused(plugin: Write) -> None:
+    package = plugin("my", DATASET).parent / "polars"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    assert f"{package}: there is a module 'polars' already" in refusal("dataset", "my:Mine")
+
+
 @pytest.mark.parametrize("name", ["json", "polars"])
 def test_a_file_that_would_hide_another_module_is_refused(plugin: Write, name: str) -> None:
     plugin(name, DATASET)

@@ -60,7 +60,7 @@ def take_run(checkout: OldCheckout, run: OldRun, folder: Path) -> TakenRun:
         StorageError: It cannot be written.
     """
     known = _questions(checkout, run.dataset)
-    entries = [_entry(row, run, known) for row in run.rows]
+    entries = [_entry({"question_id": n, **row}, run, known) for n, row in enumerate(run.rows)]
     matched = sum(found for _, found in entries)
     frame = score_answers(pl.DataFrame([row for row, _ in entries], schema=_unscored()))
     frame = frame.select(predictions_schema().names())

@@ -120,6 +120,18 @@ def test_what_is_there_already_is_left_alone(old: Path) -> None:
     assert "adopted/config.yaml is there already and is another" in str(refused.exception)
 
 
+def test_rows_without_an_id_are_told_apart(old: Path) -> None:
+    path = old / "outputs" / OLD_RUN / "predictions.json"
+    content = json.loads(path.read_bytes())
+    for row in content["predictions"]:
+        del row["question_id"]
+        row["question"] = "asked by nobody else"
+    path.write_text(json.dumps(content))
+    slm_vllm("adopt", old)
+    ids = load_run(TAKEN).predictions["question_id"].to_list()
+    assert ids == [str(number) for number in range(6)]
+
+
 def test_rows_get_the_ids_and_answers_of_the_dataset(old: Path) -> None:
     path = old / "outputs" / OLD_RUN / "predictions.json"
     content = json.loads(path.read_bytes())
