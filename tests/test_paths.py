@@ -12,6 +12,7 @@ import slm_vllm
 from slm_vllm.cli.main import COMMANDS, cli
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.config.compose import compose_config
+from slm_vllm.datasets.catalog import find_dataset
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.paths import expanded, folder_name, home
 from slm_vllm.runs.sweep_file import sweep_grid
@@ -75,6 +76,7 @@ def test_paths_of_a_yaml_file(at_home: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text("name: mine\npath: ~/q.jsonl\n")
     assert compose_config(["dataset=mine"], "~/own").dataset.path == f"{at_home}/q.jsonl"
+    assert find_dataset("mine", "~/own").path == f"{at_home}/q.jsonl"
 
 
 def test_without_a_home_a_path_is_a_line(nobody: None) -> None:
@@ -110,6 +112,12 @@ def test_every_option_that_is_a_path_is_expanded() -> None:
                 continue
             if isinstance(parameter.type, click.Path) or name.split("_")[-1] in words:
                 assert isinstance(parameter.type, UserPath), f"{command} {name}"
+
+
+def test_an_unset_variable_is_no_path() -> None:
+    result = CliRunner().invoke(cli, ["data", "check", ""])
+    assert result.exit_code == 2
+    assert "must not be empty" in result.output
 
 
 def test_a_command_writes_where_it_was_told(at_home: Path) -> None:

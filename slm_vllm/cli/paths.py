@@ -19,7 +19,9 @@ class UserPath(click.Path):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:
-        """Expands it, then checks it as click does."""
+        """Expands it, then checks it as click does; an unset variable of the shell is no path."""
+        if not os.fspath(value):
+            self.fail("must not be empty", param, ctx)
         try:
             return super().convert(expanded(os.fspath(value)), param, ctx)
         except ValueError as error:

@@ -16,6 +16,7 @@ from slm_vllm.datasets.places import found_file
 from slm_vllm.datasets.registry import local_path
 from slm_vllm.errors import ConfigError, DataError, StorageError
 from slm_vllm.nearest import nearest
+from slm_vllm.paths import expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,10 @@ def _read_entry(file: Path) -> DatasetEntry:
         raise ConfigError(f"{file} is not a YAML mapping")
     values = settings_today({"dataset": values}, is_known)[0]["dataset"]
     path = values.get("path")
-    path = None if path in (None, "???") else local_path(str(path))
+    try:
+        path = None if path in (None, "???") else local_path(expanded(str(path)))
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}") from error
     if path is not None:
         path = found_file(path, values.get("kind")) or path
     options = dict(values.get("options") or {})

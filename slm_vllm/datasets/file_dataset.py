@@ -213,10 +213,12 @@ class FileDataset(BaseDataset):
             return f"{self.path} holds no rows. Fetch or convert it again."
         reasons = "; ".join(self._rejected)
         more = self._n_rejected - len(self._rejected)
+        fix = "Check that the file is what --dataset says."
+        if "not UTF-8" in reasons:
+            fix = f"Convert it with: iconv -f ENCODING -t UTF-8 {str(self.path)!r} > converted"
         return (
             f"{self.path} holds no usable row: all {self._n_rejected:,} were rejected "
-            f"({reasons}{f'; and {more:,} more' if more else ''}). Check that the file is what "
-            "--dataset says."
+            f"({reasons}{f'; and {more:,} more' if more else ''}). {fix}"
         )
 
 

@@ -155,18 +155,26 @@ def test_wrong_columns_in_csv(tmp_path: Path) -> None:
         read(write(tmp_path / "a.csv", b"problem,x\n1,2\n"), "simple_qa")
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("kind", [None, "qa_pairs", "simple_qa", "nq"])
 def test_utf_16(tmp_path: Path, encoding: str, kind: str | None) -> None:
     content = jsonl(pairs(3)).decode().encode(encoding)
-    with pytest.raises(DataError, match=r"is UTF-(16|32).*iconv"):
+    with pytest.raises(DataError, match=r"is UTF-(16|32).*iconv") as raised:
         read(write(tmp_path / "a.jsonl", content), kind)
+    named = str(raised.value).split("iconv -f ")[1].split()[0]
+    assert content.decode(named) == jsonl(pairs(3)).decode()
 
 
 def test_mostly_undecodable(tmp_path: Path) -> None:
     line = '{"question": "caf\xe9", "answer": "\xe9"}'.encode("latin-1")
     with pytest.raises(DataError, match="not UTF-8.*Windows-1252"):
         read(write(tmp_path / "a.jsonl", jsonl([line] * 5)), "qa_pairs")
+
+
+def test_a_table_of_another_encoding(tmp_path: Path) -> None:
+    content = "question,answer\nКто?,Пушкин\n".encode("cp1251")
+    with pytest.raises(DataError, match="not UTF-8: byte 0xca.*iconv -f ENCODING"):
+        read(write(tmp_path / "a.csv", content))
 
 
 def test_one_undecodable_line_is_rejected_with_its_offset(tmp_path: Path) -> None:

@@ -119,7 +119,8 @@ def _wide_encoding(head: bytes) -> str | None:
         return encoding
     text = head[:4096].rstrip(b"\0")
     if text.count(0) * 5 > len(text):
-        every_other = max(text[0::2].count(0), text[1::2].count(0))
-        if every_other * 2.5 > len(text) / 2:
-            return "UTF-16 (no byte order mark)"
+        high_first, low_first = text[0::2].count(0), text[1::2].count(0)
+        if max(high_first, low_first) * 2.5 > len(text) / 2:
+            order = "BE" if high_first > low_first else "LE"
+            return f"UTF-16{order} (no byte order mark)"
     return None
