@@ -144,9 +144,7 @@ def _run(
         )
         results = evaluate(configs, options)
     except Interrupted as stop:
-        click.echo(
-            f"{stop}. All answers so far are kept; the same command goes on from there.", err=True
-        )
+        click.echo(stop.told(overwrite=overwrite), err=True)
         raise click.exceptions.Exit(stop.exit_code) from None
     if as_json:
         click.echo(json.dumps({"runs": results}, ensure_ascii=False))

@@ -78,9 +78,7 @@ def command(
             watch=table.show if table is not None else None,
         )
     except Interrupted as stop:
-        click.echo(
-            f"{stop}. All answers so far are kept; the same command goes on from there.", err=True
-        )
+        click.echo(stop.told(overwrite=overwrite), err=True)
         raise click.exceptions.Exit(stop.exit_code) from None
     _report(results, str(grid.folder), as_json)
 

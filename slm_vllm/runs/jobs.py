@@ -199,7 +199,9 @@ def resume_hint(job: Job) -> str:
     words = (if_readable(read_manifest, job.path) or {}).get("command")
     said = ". "
     if isinstance(words, list) and words[1:2] == ["eval"]:
-        said = f":\n  slm-vllm {shlex.join(map(str, words[1:]))}\n"
+        # With --overwrite it would begin anew.
+        kept = [str(word) for word in words[1:] if word != "--overwrite"]
+        said = f":\n  slm-vllm {shlex.join(kept)}\n"
     return (
         f"Go on with it by giving its command again{said}"
         f"{job.path / names.CONFIG} holds its settings; what is answered is not asked again."

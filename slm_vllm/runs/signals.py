@@ -29,6 +29,15 @@ class Interrupted(BaseException):
         self.signum = signum
         self.exit_code = 128 + signum
 
+    def told(self, *, overwrite: bool) -> str:
+        """What the user is told.
+
+        Args:
+            overwrite: Whether the command had `--overwrite`, which would remove what is kept.
+        """
+        again = "the same command without --overwrite" if overwrite else "the same command"
+        return f"{self}. All answers so far are kept; {again} goes on from there."
+
 
 class StopSignals:
     """Installs the handlers while its block runs (main thread only).

@@ -128,7 +128,7 @@ def test_stop_ends_the_process_and_says_how_to_go_on(
     start: Callable[..., Child], tmp_path: Path
 ) -> None:
     child = start()
-    words = ["/x/slm_vllm/__main__.py", "eval", "--name", "two words"]
+    words = ["/x/slm_vllm/__main__.py", "eval", "--overwrite", "--name", "two words"]
     (tmp_path / "night" / "manifest.json").write_text(json.dumps({"command": words}))
     result = invoke("stop", "night", "--output-dir", str(tmp_path))
     # psutil reaps a child of this process, so its exit code is not asked for here.
