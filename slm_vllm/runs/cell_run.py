@@ -135,7 +135,9 @@ class CellRun:
             self._ask(plan, progress)
         except EngineDiedError as error:
             signals.drain(False)
+            died = time.monotonic()
             self._host.restart(error)
+            started += time.monotonic() - died  # that is counted as loading
             signals.drain(True, self._stop)
             self._ask(self._run.plan(), progress)
         progress.show()

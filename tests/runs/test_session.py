@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -22,6 +23,7 @@ from slm_vllm.errors import (
     StorageError,
 )
 from slm_vllm.rundir.folder import RunFolder
+from slm_vllm.runs import cell_run, services
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
@@ -92,6 +94,23 @@ def test_a_dead_engine_is_started_once_more_and_nothing_is_asked_twice(
     assert len(asked) == len(set(asked)) == 10
     assert (result["counts"]["total"], result["counts"]["resumed"]) == (10, 0)
     assert predictions(config)["question_id"].to_list() == [f"q{i}" for i in range(10)]
+
+
+def test_seconds_of_a_restart_are_counted_once(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(cell_run, "time", clock)
+    monkeypatch.setattr(services, "time", clock)
+
+    class Slow(FakeEngine):
+        def start(self) -> EngineInfo:
+            clock.now += 100.0
+            return super().start()
+
+    result = run(make_config(), Slow(dies_after=4, deaths=1))
+    assert (result["timing"]["load"], result["timing"]["generate"]) == (200.0, 0.0)
+    assert result["duration_seconds"] == 200.0
 
 
 def test_a_second_death_ends_the_run_and_the_same_command_goes_on(make_config: MakeConfig) -> None:
