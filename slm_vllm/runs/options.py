@@ -20,7 +20,7 @@ class RunOptions:
         keep_going: A cell that fails is recorded, and the others are run.
         track: Tell the tracker of the configuration; False for `--no-clearml`.
         own_process: The process is the run's own, as the command line's is: standard output and
-            error go to `experiment.log`, and SIGINT, SIGTERM and SIGHUP finish what is in flight.
+            error go to `engine.log`, and SIGINT, SIGTERM and SIGHUP finish what is in flight.
             Otherwise (a notebook, a thread, a server) both stay the caller's.
         today: The day the command began, for chat templates that write it; see `prompt_day`.
         make_engine: Builds the engine; None: the one that the configuration names.
