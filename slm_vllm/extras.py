@@ -38,7 +38,8 @@ def requirements_of(extra: str) -> list[str]:
         named = [part for part in others if re.fullmatch(rf"extra *== *(['\"]){extra}\1", part)]
         if named:
             others.remove(named[0])
-            found.append("; ".join(filter(None, [requirement.strip(), " and ".join(others)])))
+            rest = " and ".join(part.strip("() ").replace("'", '"') for part in others)
+            found.append("; ".join(filter(None, [requirement.strip(), rest])))
     return found
 
 

@@ -31,5 +31,6 @@ def test_a_prompt_in_the_form_of_the_renderer(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_prompt_for_a_release_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", module("vllm", TokensPrompt=dict))
-    monkeypatch.setitem(sys.modules, "vllm.inputs", None)
+    for name in ("vllm.inputs", "vllm.inputs.engine"):  # another test may have imported them
+        monkeypatch.setitem(sys.modules, name, None)
     assert prompt_maker()([1, 2]) == {"prompt_token_ids": [1, 2]}
