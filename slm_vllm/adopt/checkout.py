@@ -97,7 +97,9 @@ class OldCheckout:
             except ConfigError:
                 section = {}
         named = section.get("path")
-        if isinstance(named, str) and "://" not in named:
+        if isinstance(named, str) and "://" in named:
+            return None  # it stays where it is
+        if isinstance(named, str):
             try:
                 found = found_file(str(self.path / named), section.get("kind"))
             except DataError:

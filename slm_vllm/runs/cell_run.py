@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 from slm_vllm.errors import EngineDiedError, EngineError
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Manifest, Results, Throughput
-from slm_vllm.rundir.files import if_readable, read_manifest
+from slm_vllm.rundir.files import if_readable, read_manifest, read_results
 from slm_vllm.rundir.settings import changed_facts
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.engine_host import EngineHost
@@ -25,6 +25,7 @@ from slm_vllm.runs.services import Services
 from slm_vllm.runs.story import log_results
 
 DRAIN_SECONDS = 20.0
+_MEASURED = ("throughput", "timing", "duration_seconds")
 
 
 class CellRun:
@@ -99,10 +100,15 @@ class CellRun:
             overlapped["index"] = indexes.loader(cell).seconds
         timing = RunTiming({**services.seconds, **waited, "generate": seconds}, overlapped)
         result = self._score(plan, progress, timing, resumed)
-        memory = services.memory.report(_phase_names(cell, cells))
-        if elsewhere := self._host.memory_usage():
-            memory["replicas"] = elsewhere
-        cell.folder.write_json(names.MEMORY, memory)
+        earlier = None if progress.done or self._run.from_cache else self._earlier_results()
+        if earlier is None:
+            memory = services.memory.report(_phase_names(cell, cells))
+            if elsewhere := self._host.memory_usage():
+                memory["replicas"] = elsewhere
+            cell.folder.write_json(names.MEMORY, memory)
+        else:  # nothing was asked: what was measured when it was stays
+            kept = {key: value for key, value in earlier.items() if key in _MEASURED}
+            result = cast(Results, {**result, **kept})
         cell.folder.write_json(names.RESULTS, result)
         _check_answers(cell, result["counts"], progress)
         cell.recorder.finished()
@@ -125,6 +131,11 @@ class CellRun:
                 f"{self._cell.name}: {pending:,} of {total:,} questions are asked. Since the "
                 f"earlier run there was a change: {said}"
             )
+
+    def _earlier_results(self) -> Results | None:
+        """The figures of the same run, finished before; None where it was not."""
+        folder = self._cell.folder.path
+        return if_readable(read_results, folder) if (folder / names.MEMORY).exists() else None
 
     def _generate(self, plan: Plan, progress: Progress) -> float:
         """Asks what is open and returns the seconds it took."""

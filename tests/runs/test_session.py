@@ -435,3 +435,18 @@ def test_a_dead_engine_ends_every_cell_even_when_going_on(make_config: MakeConfi
 def test_a_name_that_looks_like_a_pattern_is_a_name(make_config: MakeConfig) -> None:
     config = make_config("experiment.name='a[b]*?'")
     assert run(config, FakeEngine())["num_examples"] == 10
+
+
+def test_giving_a_finished_runs_command_again_keeps_what_was_measured(
+    make_config: MakeConfig,
+) -> None:
+    config = make_config()
+    before = run(config, FakeEngine())
+    memory = (folder(config) / "memory_usage.json").read_bytes()
+    again = run(config, FakeEngine())
+    assert before["throughput"]["questions_per_second"] is not None
+    assert [again[key] for key in ("throughput", "timing", "duration_seconds")] == [
+        before[key] for key in ("throughput", "timing", "duration_seconds")
+    ]
+    assert (folder(config) / "memory_usage.json").read_bytes() == memory
+    assert again["counts"]["resumed"] == 10
