@@ -72,7 +72,7 @@ def read_completion(request: GenerationRequest, content: Any) -> Completion:
     if text is None:
         raise Failed("server", f"an answer without text: {shortened(json.dumps(choice))}")
     finish_reason = _finish_reason(choice)
-    is_chat = not isinstance(choice.get("text"), str)
+    is_chat = "text" not in choice
     usage = content.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
     return Completion(
@@ -119,12 +119,13 @@ def whole(text: str) -> str:
 
 
 def _text_of(choice: Mapping[str, Any]) -> str | None:
-    text = choice.get("text")
-    if isinstance(text, str):
+    text = _said(choice.get("text"))
+    if text is not None:
         return text
     message = choice.get("message")
     if not isinstance(message, Mapping):
-        return None
+        # Nothing was said; a choice without even a place for it is no answer.
+        return "" if "text" in choice and choice["text"] is None else None
     said = _said(message.get("content"))
     thought = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(thought, str):

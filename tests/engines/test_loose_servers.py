@@ -504,3 +504,21 @@ def test_any_answer_is_a_completion_or_a_failure(data: st.DataObject) -> None:
         assert answer.request_id == request.request_id
         (answer.text + answer.finish_reason).encode("utf-8")
         assert 0 <= answer.n_prompt_tokens < 1 << 31 and 0 <= answer.n_completion_tokens < 1 << 31
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"text": None, "finish_reason": "length"}, ""),
+        ({"text": ["Par", {"type": "text", "text": "is"}]}, "Paris"),
+        ({"text": "Paris", "message": {"content": "no"}}, "Paris"),
+    ],
+)
+def test_a_completion_whose_text_has_another_form(choice: dict[str, Any], text: str) -> None:
+    completion = read_completion(asked(1)[0], {"choices": [choice]})
+    assert (completion.text, completion.error) == (text, None)
+
+
+def test_a_choice_with_no_place_for_a_text_is_no_answer() -> None:
+    with pytest.raises(Failed, match="without text"):
+        read_completion(asked(1)[0], {"choices": [{"finish_reason": "stop"}]})
