@@ -54,6 +54,9 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run of the same name.")
 @click.option("--retry-errors", is_flag=True, help="Ask again what failed in the earlier run.")
 @click.option("--strict", is_flag=True, help="End at the first bad row or failed request.")
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Say what the command would do, load and ask nothing."
+)
 @click.option("--queue", help="Leave the run to a clearml-agent of this ClearML queue.")
 @click.option("--queued", is_flag=True, hidden=True, help="Set by --queue, for the agent.")
 @click.option("--no-clearml", is_flag=True, help="Keep the run out of ClearML.")
@@ -65,6 +68,7 @@ def command(
     config_dir: str | None,
     overwrite: bool,
     retry_errors: bool,
+    only_plan: bool,
     queue: str | None,
     queued: bool,
     no_clearml: bool,
@@ -90,6 +94,8 @@ def command(
             f"--queue: the agent does not have the configuration in {own}. Give the command in "
             "another folder"
         )
+    if queue is not None and only_plan:
+        raise ConfigError("--plan goes without --queue: it is about this machine")
     given = experiment_words(
         settings, split_modes(mode or ""), name=name, overrides=overrides, config_dir=config_dir
     )
@@ -97,6 +103,9 @@ def command(
         sent = _queued_words()
         given = [[*sent, *words] for words in given]
     configs = [compose_config(words, config_dir) for words in given]
+    if only_plan:
+        _plan(configs, overwrite, retry_errors, as_json=as_json)
+        return
     if queue is not None:
         from slm_vllm.tracking.clearml.queue import QueuedRun
 
@@ -105,6 +114,15 @@ def command(
         _enqueue(runs, queue, flags, as_json=as_json)
         return
     _run(configs, overwrite, retry_errors, track=not no_clearml, as_json=as_json)
+
+
+def _plan(configs: list[Config], overwrite: bool, retry_errors: bool, *, as_json: bool) -> None:
+    from slm_vllm.runs.plan import plan_command
+
+    plan = plan_command(configs, overwrite=overwrite, retry_errors=retry_errors)
+    click.echo(json.dumps(plan.to_json(), ensure_ascii=False) if as_json else str(plan))
+    if any(run.refused for run in plan.runs):
+        raise click.exceptions.Exit(ConfigError.exit_code)
 
 
 def _queued_words() -> list[str]:

@@ -66,8 +66,7 @@ def prepare_demo_model(cache_dir: Path) -> Path:
     """
     gguf_path, version = _find_gguf()
     digest = sha256_of(gguf_path)
-    name = hashlib.sha256(f"{digest}/{_RECIPE}".encode()).hexdigest()[:12]
-    target = cache_dir / "models" / f"smollm2-135m-instruct-{name}"
+    target = _target(cache_dir, digest)
     if _is_complete(target) and not _leftovers(target):
         return target
     try:
@@ -89,10 +88,24 @@ def prepare_demo_model(cache_dir: Path) -> Path:
     return target
 
 
+def find_demo_model(cache_dir: Path) -> Path | None:
+    """The folder that `prepare_demo_model` has made, None where it has yet to."""
+    try:
+        target = _target(cache_dir, sha256_of(_find_gguf()[0]))
+    except EngineError:
+        return None
+    return target if _is_complete(target) else None
+
+
 def read_provenance(model_dir: Path) -> dict[str, Any]:
     """What `prepare_demo_model` wrote down about the origin of the model in `model_dir`."""
     loaded: dict[str, Any] = json.loads((model_dir / PROVENANCE_FILE).read_text("utf-8"))
     return loaded
+
+
+def _target(cache_dir: Path, digest: str) -> Path:
+    name = hashlib.sha256(f"{digest}/{_RECIPE}".encode()).hexdigest()[:12]
+    return cache_dir / "models" / f"smollm2-135m-instruct-{name}"
 
 
 def _find_gguf() -> tuple[Path, str]:

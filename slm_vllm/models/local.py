@@ -52,6 +52,13 @@ def content_hash(folder: Path) -> str:
     return f"content-{digest.hexdigest()[:16]}"
 
 
+def weight_bytes(folder: Path) -> int:
+    """Size of the weights in one form: safetensors where there are such."""
+    files = _weight_files(folder)
+    safe = [path for path in files if path.suffix == ".safetensors"]
+    return sum(path.stat().st_size for path in safe or files)
+
+
 def _weight_files(folder: Path) -> list[Path]:
     return sorted(path for pattern in _WEIGHT_PATTERNS for path in folder.glob(pattern))
 

@@ -83,6 +83,23 @@ def resolve_model(path: str, revision: str | None = None, *, cache_dir: Path) ->
     return _resolve_repo(path, revision)
 
 
+def find_here(path: str, revision: str | None, *, cache_dir: Path) -> Path | None:
+    """The folder of a model that is whole on this machine; nothing is made or downloaded.
+
+    Args:
+        path: See `resolve_model`, as for the others.
+        revision: Branch, tag or commit.
+        cache_dir: This project's own cache.
+    """
+    if path in DEMO_NAMES:
+        return demo.find_demo_model(cache_dir)
+    if Path(path).exists() or _looks_like_path(path):
+        folder: Path | None = Path(path)
+    else:
+        folder = find_cached(path, revision) if find_spec("huggingface_hub") else None
+    return folder if folder is not None and not find_problems(folder) else None
+
+
 def _warn_ignored(path: str, revision: str | None) -> None:
     if revision is not None:
         log.warning("model.revision=%s is ignored: '%s' has no revisions", revision, path)

@@ -15,7 +15,7 @@ import os
 import time
 from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,27 @@ JOURNAL_SCHEMA = pl.Schema(
 _BODY = tuple(name for name in JOURNAL_SCHEMA if name != "key")
 # `json.dumps` makes a new encoder at each call that does not use its defaults.
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def count_answers(path: Path) -> tuple[int, int]:
+    """How many keys of a journal have an answer, and how many failed; changes nothing.
+
+    Raises:
+        StorageError: It may not be read.
+    """
+    has_failed: dict[str, bool] = {}
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                with suppress(ValueError, KeyError, TypeError):  # damaged or torn: asked again
+                    record = json.loads(line)
+                    has_failed[record["key"]] = record["error"] is not None
+    except FileNotFoundError:
+        return 0, 0
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({reason_of(error)})") from None
+    failed = sum(has_failed.values())
+    return len(has_failed) - failed, failed
 
 
 class Journal(AbstractContextManager["Journal"]):

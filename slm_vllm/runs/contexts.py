@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from slm_vllm.config.schema import Config
+from slm_vllm.config.schema import Config, RetrieverConfig
 from slm_vllm.datasets.schema import gold_passages
 from slm_vllm.plugins import Registry
 from slm_vllm.prompting.renderer import PromptRenderer
@@ -156,9 +156,8 @@ class RetrieverContext(Context):
     @classmethod
     def longest_prompt(cls, config: Config, found: Survey, renderer: PromptRenderer) -> int:
         """See `Context.longest_prompt`."""
-        passage = int(config.retriever.passage.size * _TOKENS_PER_WORD) + _TITLE_TOKENS
         question = super().longest_prompt(config, found, renderer)
-        return question + config.retriever.top_k * passage
+        return question + found_tokens(config.retriever)
 
 
 _CONTEXTS = Registry(
@@ -182,6 +181,11 @@ def context_of(config: Config) -> type[Context]:
         ConfigError: There is none of that name.
     """
     return _CONTEXTS.find(config.experiment_mode.context)
+
+
+def found_tokens(retriever: RetrieverConfig) -> int:
+    """An upper bound of what a search adds to a prompt, in tokens."""
+    return retriever.top_k * (int(retriever.passage.size * _TOKENS_PER_WORD) + _TITLE_TOKENS)
 
 
 def _with_margin(tokens: int) -> int:

@@ -1,0 +1,251 @@
+"""What a command would do, said before a night is spent on it; nothing is loaded or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from slm_vllm.amounts import format_clock, format_memory
+from slm_vllm.config.schema import Config
+from slm_vllm.datasets.base import limited_scan
+from slm_vllm.datasets.rejects import RejectLog
+from slm_vllm.datasets.schema import gold_passages
+from slm_vllm.engines.memory_need import memory_need
+from slm_vllm.errors import ConfigError, SlmVllmError
+from slm_vllm.monitoring.device import Device, detect_device
+from slm_vllm.prompting.template import PromptTemplate
+from slm_vllm.rundir.files import read_manifest, read_results, read_settings, unreadable
+from slm_vllm.rundir.finding import runs_in, why_unfinished
+from slm_vllm.rundir.folder import RunFolder
+from slm_vllm.rundir.journal import count_answers
+from slm_vllm.rundir.settings import flat
+from slm_vllm.runs.choices import check_choices
+from slm_vllm.runs.contexts import context_of, found_tokens
+from slm_vllm.runs.question_set import QuestionSet
+from slm_vllm.text_table import text_table
+from slm_vllm.types import Passage
+
+_BYTES_PER_TOKEN = 4  # in English; no tokenizer in use makes two tokens of one byte
+_MARGIN = 1.25
+# Settings that make the speed of one run that of another.
+_DECISIVE = ("model.path", "engine.name", "engine.base_url")
+
+
+@dataclass(slots=True)
+class _Asked:
+    """The rows of a run, and the bytes of its prompts: all of them, and the longest."""
+
+    rows: int = 0
+    rejected: int = 0
+    prompts: int = 0
+    longest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """One run of the command.
+
+    Attributes:
+        folder: Where its results go.
+        rows: Usable rows that it asks.
+        rejected: Rows that cannot be used.
+        prompt_tokens: Of all prompts, estimated; without what a chat template adds.
+        most_prompt_tokens: One for each byte.
+        longest_prompt: Of its longest prompt, estimated.
+        new_tokens: At most, of the rows that are open.
+        resumed: Answers in its folder that need not be given again, while model and data are as
+            they were.
+        refused: Why it would not start, "" if it would.
+        seconds: Shortest and longest time of answering, None where no run tells.
+        learned_from: Earlier runs behind it.
+    """
+
+    name: str
+    folder: str
+    rows: int
+    rejected: int
+    prompt_tokens: int
+    most_prompt_tokens: int
+    longest_prompt: int
+    new_tokens: int
+    resumed: int
+    refused: str
+    seconds: tuple[float, float] | None
+    learned_from: int
+
+    @property
+    def line(self) -> list[str]:
+        """Its row of the table."""
+        return [
+            self.name,
+            f"{self.rows:,}",
+            f"{self.rejected:,}",
+            f"{self.prompt_tokens:,} (at most {self.most_prompt_tokens:,})",
+            f"{self.new_tokens:,}",
+            "refused" if self.refused else f"{self.resumed:,}",
+            "unknown" if self.seconds is None else " to ".join(map(format_clock, self.seconds)),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandPlan:
+    """All runs of a command, and the one engine they share.
+
+    Attributes:
+        device: Where the engine would run.
+        memory: Whether the model fits, in words.
+        fits: The same; None where it is not known here.
+    """
+
+    device: str
+    memory: str
+    fits: bool | None
+    runs: tuple[RunPlan, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As one object; energy is None, since runs do not record it."""
+        return asdict(self) | {"joules": None}
+
+    def __str__(self) -> str:
+        header = ("run", "rows", "rejected", "prompt tokens", "new tokens", "resumed", "time")
+        known = [f"{r.name} from {r.learned_from}" for r in self.runs if r.seconds is not None]
+        learned = ", ".join(known) + " earlier runs" if known else ""
+        if len(known) < len(self.runs):
+            unknown = "unknown: no earlier run of this model on this device"
+            learned = f"{learned}; otherwise {unknown}" if known else unknown
+        lines = [
+            text_table(header, [r.line for r in self.runs]),
+            f"Results: {', '.join(r.folder for r in self.runs)}",
+            f"Device: {self.device}",
+            f"Memory: {self.memory}",
+            f"Time: {learned} (of answering alone: loading and indexing come on top)",
+            "Energy: unknown: runs do not record it (slm-vllm bench measures it)",
+            f"Prompt tokens: one for {_BYTES_PER_TOKEN} bytes, at most one for each byte and 2.5 "
+            "for a word that a search finds; without the chat template's own",
+            "New tokens: at most. Resumed: while model and data are as they were",
+        ]
+        return "\n".join([*lines, *(f"Refused: {r.refused}" for r in self.runs if r.refused)])
+
+
+def plan_command(
+    configs: Sequence[Config], *, overwrite: bool = False, retry_errors: bool = False
+) -> CommandPlan:
+    """Looks at the data, the folders, the model's files and the device.
+
+    Args:
+        configs: The runs of the command.
+        overwrite: Whether earlier runs in their folders would be removed.
+        retry_errors: Whether what failed would be asked again.
+
+    Raises:
+        SlmVllmError: A choice or a dataset that the command itself would refuse.
+    """
+    device = detect_device()
+    by_dataset: dict[str, list[Config]] = {}
+    for config in configs:
+        check_choices(config)
+        by_dataset.setdefault(QuestionSet.key(config), []).append(config)
+    asked = {id(c): a for group in by_dataset.values() for c, a in _look_over(group)}
+    runs = [
+        _plan_run(config, asked[id(config)], _answered(config, overwrite, retry_errors), device)
+        for config in configs
+    ]
+    fits, memory = memory_need(configs[0], device, max(run.longest_prompt for run in runs))
+    place = configs[0].engine.place or f"{device.name}, {format_memory(device.memory_bytes)}"
+    return CommandPlan(place, memory, fits, tuple(runs))
+
+
+def _look_over(configs: Sequence[Config]) -> list[tuple[Config, _Asked]]:
+    """Passes once over the dataset of runs that ask the same rows."""
+    rejects = RejectLog(strict=configs[0].experiment.strict)
+    found = [(config, _Asked()) for config in configs]
+    templates = [
+        PromptTemplate(config.prompt.model_copy(update={"chat": False}), None) for config in configs
+    ]
+    for frame in limited_scan(QuestionSet(configs[0]).open(rejects), configs[0].max_samples):
+        for question, contexts in frame.select("question", "contexts").iter_rows():
+            for (config, asked), template in zip(found, templates, strict=True):
+                prompt = template.render(question, _shown(config, contexts))
+                size = len(prompt.encode("utf-8", "surrogatepass"))
+                asked.rows += 1
+                asked.prompts += size
+                asked.longest = max(asked.longest, size)
+    for _, asked in found:
+        asked.rejected = rejects.count
+    return found
+
+
+def _shown(config: Config, contexts: list[str]) -> Sequence[Passage]:
+    """The passages of a prompt; what a search will find is still empty."""
+    context = context_of(config)
+    found = [Passage("", "", "", "")] * (config.retriever.top_k if context.searches else 0)
+    return [*found, *(gold_passages("", contexts) if context.uses_gold else ())]
+
+
+def _answered(config: Config, overwrite: bool, retry_errors: bool) -> int | ConfigError:
+    """Answers that are there already, or why the folder cannot be used."""
+    folder = RunFolder(Path(config.experiment.output_dir) / config.experiment.name)
+    try:
+        if overwrite or not folder.holds_answers(config):
+            return 0
+    except ConfigError as error:
+        return error
+    except OSError as error:
+        raise unreadable(folder.path, error) from None
+    answers, failed = count_answers(folder.journal)
+    return answers if retry_errors else answers + failed
+
+
+def _plan_run(
+    config: Config, asked: _Asked, answered: int | ConfigError, device: Device
+) -> RunPlan:
+    context = context_of(config)
+    searched = found_tokens(config.retriever) if context.searches else 0
+    refused = str(answered) if isinstance(answered, ConfigError) else ""
+    resumed = 0 if isinstance(answered, ConfigError) else min(answered, asked.rows)
+    pending = asked.rows - resumed
+    rates = _earlier_rates(config, device)
+    return RunPlan(
+        name=config.experiment.name,
+        folder=f"{config.experiment.output_dir}/{config.experiment.name}",
+        rows=asked.rows,
+        rejected=asked.rejected,
+        # The bound of what a search adds is twice what English needs.
+        prompt_tokens=asked.prompts // _BYTES_PER_TOKEN + asked.rows * searched // 2,
+        most_prompt_tokens=asked.prompts + asked.rows * searched,
+        longest_prompt=int(asked.longest / _BYTES_PER_TOKEN * _MARGIN) + searched,
+        new_tokens=pending * config.generation.max_new_tokens,
+        resumed=resumed,
+        refused=refused,
+        seconds=(pending / max(rates), pending / min(rates)) if rates else None,
+        learned_from=len(rates),
+    )
+
+
+def _earlier_rates(config: Config, device: Device) -> list[float]:
+    """Questions a second of finished runs of this model and engine on this device.
+
+    Those of the same mode, where there are such: others have prompts of another length.
+    """
+    root = Path(config.experiment.output_dir)
+    by_mode: dict[bool, list[float]] = {True: [], False: []}
+    for run in runs_in(root) if root.is_dir() else []:
+        try:
+            if why_unfinished(run) is not None:
+                continue
+            results, manifest, settings = read_results(run), read_manifest(run), read_settings(run)
+        except SlmVllmError:
+            continue
+        if not (results and manifest and settings) or not _is_alike(settings, config):
+            continue
+        rate = (results.get("throughput") or {}).get("questions_per_second")
+        if rate and flat(manifest).get("device.name") == device.name:
+            by_mode[results.get("mode") == config.experiment_mode.name].append(rate)
+    return by_mode[True] or by_mode[False]
+
+
+def _is_alike(settings: Mapping[str, Any], config: Config) -> bool:
+    before, now = flat(settings), flat(config.model_dump(mode="json"))
+    return all(before.get(key) == now.get(key) for key in _DECISIVE)
