@@ -124,8 +124,9 @@ def _text_of(choice: Mapping[str, Any]) -> str | None:
         return text
     message = choice.get("message")
     if not isinstance(message, Mapping):
-        # Nothing was said; a choice without even a place for it is no answer.
-        return "" if "text" in choice and choice["text"] is None else None
+        # It says how it ended and has a place for a text: nothing was said.
+        ended = isinstance(choice.get("finish_reason"), str)
+        return "" if ended and "text" in choice and choice["text"] is None else None
     said = _said(message.get("content"))
     thought = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(thought, str):
