@@ -14,12 +14,12 @@ _EPILOG = """\b
 Examples:
   slm-vllm sweep --models smollm2_135m,qwen_0.6b --datasets nq,simple_qa \\
       --modes no_context,oracle,retriever --retrievers bm25,hybrid --name night
-  slm-vllm sweep --models demo --datasets demo --modes retriever --samples 20 --dry-run
+  slm-vllm sweep --models demo --datasets demo --modes retriever --top-k 1,3,5,10 --dry-run
   slm-vllm sweep --file night.yaml
 
-A sweep file holds the same words as keys: models, datasets, modes, retrievers (lists), overrides
-(a list of KEY=VALUE), name, samples. The same command given again goes on with what is not
-done. Exit codes are those of eval; that of the first failed cell when one failed."""
+A sweep file holds the same words as keys: models, datasets, modes, retrievers, top_k (lists),
+overrides (a list of KEY=VALUE), name, samples. The same command given again goes on with what is
+not done. Exit codes are those of eval; that of the first failed cell when one failed."""
 
 
 @click.command("sweep", epilog=_EPILOG)
@@ -27,6 +27,7 @@ done. Exit codes are those of eval; that of the first failed cell when one faile
 @click.option("--datasets", help="Datasets as for eval --dataset, separated by commas.")
 @click.option("--modes", help="no_context, oracle, retriever, separated by commas.")
 @click.option("--retrievers", help="Retrievers of the modes that search (default: bm25).")
+@click.option("--top-k", help="Passages in the prompt, e.g. 1,3,5,10; each retriever with each.")
 @click.option("--file", "file", type=UserPath(), help="A YAML file with the sweep.")
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows of each.")
 @click.option("--name", help="Folder of the sweep (default: sweep).")
@@ -46,7 +47,7 @@ def command(
     as_json: bool,
     **words: Any,
 ) -> None:
-    """Run every combination of models, datasets, modes and retrievers.
+    """Run every combination of models, datasets, modes, retrievers and numbers of passages.
 
     Each model is loaded once and each index is built once; a cell that fails is recorded and the
     others are run. Results are written to OUTPUT_DIR/NAME, one run folder for each cell.

@@ -63,7 +63,8 @@ class Cell:
     @property
     def index_key(self) -> str:
         """Equal for cells that search the same index."""
-        return digest([self.questions.corpus.key, self.config.retriever.model_dump()])
+        built = self.config.retriever.model_dump(exclude={"name", "top_k", "min_score"})
+        return digest([self.questions.corpus.key, built])
 
     def failure(self) -> dict[str, Any]:
         """What stands in place of its results."""

@@ -12,7 +12,7 @@ from slm_vllm.nearest import nearest
 from slm_vllm.paths import expanded, folder_name
 from slm_vllm.runs.sweep_plan import SweepGrid
 
-_AXES = ("models", "datasets", "modes", "retrievers")
+_AXES = ("models", "datasets", "modes", "retrievers", "top_k")
 _LISTS = (*_AXES, "overrides")
 _KEYS = tuple(field.name for field in fields(SweepGrid))
 
@@ -46,7 +46,15 @@ def sweep_grid(words: Mapping[str, Any]) -> SweepGrid:
             raise ConfigError(f"{axis}: {twice[0]} is named twice")
     _check_places(content)
     lists = {key: tuple(content[key]) for key in _LISTS if content.get(key)}
+    if "top_k" in lists:
+        lists["top_k"] = tuple(_passages(number) for number in lists["top_k"])
     return SweepGrid(**{**content, **lists})
+
+
+def _passages(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and int(word)):
+        raise ConfigError(f"top_k: must be numbers above 0, found {word!r}")
+    return int(word)
 
 
 def _check_places(content: dict[str, Any]) -> None:
@@ -88,7 +96,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _listed(path: Path, key: str, value: Any) -> list[str]:
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+    values = value if isinstance(value, list) else [value]
+    if key == "top_k":
+        values = [str(one) for one in values]
+    if not all(isinstance(one, str) for one in values):
         raise ConfigError(f"--file {path}: {key} must be a list of words, found {value!r}")
     return values

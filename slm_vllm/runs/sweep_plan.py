@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,6 +37,8 @@ class SweepGrid:
         datasets: As for `eval --dataset`.
         modes: As for `eval --mode`.
         retrievers: As for `eval --retriever`; only the modes that search are crossed with them.
+        top_k: Passages in the prompt; each retriever is crossed with them. None given: as each
+            retriever's configuration says.
         overrides: Further `key=value` words.
         name: Folder of the sweep under `output_dir`.
         output_dir: Where sweeps are kept.
@@ -48,6 +50,7 @@ class SweepGrid:
     datasets: tuple[str, ...]
     modes: tuple[str, ...]
     retrievers: tuple[str, ...] = ("bm25",)
+    top_k: tuple[int, ...] = ()
     overrides: tuple[str, ...] = ()
     name: str = "sweep"
     output_dir: str = "outputs"
@@ -165,14 +168,22 @@ def _configs(grid: SweepGrid, model: str, dataset: str) -> list[Config]:
         if not context_of(first).searches:
             configs.append(first)
             continue
-        for retriever in grid.retrievers:
-            searched = choice_override("retriever", retriever, grid.config_dir)
-            named = plain + "_${retriever.name}"
-            configs.append(
-                compose_config([*chosen, *searched, named, *grid.overrides], grid.config_dir)
-            )
+        for searched, named in _searches(grid):
+            words_of_cell = [*chosen, *searched, plain + named, *grid.overrides]
+            configs.append(compose_config(words_of_cell, grid.config_dir))
             check_choices(configs[-1])
     return configs
+
+
+def _searches(grid: SweepGrid) -> Iterator[tuple[list[str], str]]:
+    """Overrides that choose each search of the grid, and what they add to the run's name."""
+    for retriever in grid.retrievers:
+        chosen = choice_override("retriever", retriever, grid.config_dir)
+        yield from (
+            ([*chosen, f"retriever.top_k={k}"], f"_${{retriever.name}}_top{k}") for k in grid.top_k
+        )
+        if not grid.top_k:
+            yield chosen, "_${retriever.name}"
 
 
 def _planned(config: Config, overwrite: bool) -> PlannedCell:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from slm_vllm.config.schema import RetrieverConfig
 from slm_vllm.errors import DataError
 from slm_vllm.runs import index_pool
 from slm_vllm.runs.cell import Cell
@@ -51,6 +52,20 @@ def test_cells_of_one_index_share_it_and_it_closes_with_the_last(opened: list[Re
     assert [retriever.closed for retriever in opened] == [False, True]
     pool.close()
     assert [retriever.closed for retriever in opened] == [True, True]
+
+
+def test_what_the_prompt_takes_of_a_search_needs_no_index_of_its_own() -> None:
+    def key(**changes: Any) -> str:
+        retriever = RetrieverConfig(name="a", kind="bm25").model_copy(update=changes)
+        cell = SimpleNamespace(
+            config=SimpleNamespace(retriever=retriever),
+            questions=SimpleNamespace(corpus=SimpleNamespace(key="corpus")),
+        )
+        return str(Cell.index_key.fget(cell))  # type: ignore[attr-defined]
+
+    assert key() == key(name="b", top_k=7, min_score=0.5)
+    assert key() != key(kind="dense")
+    assert key() != key(options={"k1": 2.0})
 
 
 def test_only_the_next_cell_that_searches_is_begun(opened: list[Retriever]) -> None:

@@ -238,3 +238,33 @@ def test_cells_have_the_day_the_sweep_began(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.argv", ["sweep_group", "--today=2026-01-31"])
     assert sweep_group.main() == 0
     assert given[0].today == date(2026, 1, 31)
+
+
+def test_each_retriever_is_crossed_with_each_number_of_passages(
+    grid: SweepGrid, tmp_path: Path
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("top_k: [1, 5]\n")
+    words = {
+        "models": grid.models[0],
+        "datasets": grid.datasets[0],
+        "modes": "no_context,retriever",
+        "retrievers": "bm25,rank_bm25",
+        "overrides": grid.overrides,
+    }
+    from_file = plan_sweep(sweep_grid({**words, "file": str(file)}))
+    assert [cell.config for cell in from_file] == [
+        cell.config for cell in plan_sweep(sweep_grid({**words, "top_k": "1,5"}))
+    ]
+    searching = [cell.config for cell in from_file[1:]]
+    assert [(config.retriever.name, config.retriever.top_k) for config in searching] == [
+        ("bm25", 1), ("bm25", 5), ("rank_bm25", 1), ("rank_bm25", 5),
+    ]  # fmt: skip
+    assert searching[1].experiment.name.endswith("_bm25_top5")
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "three", "1.5"])
+def test_a_number_of_passages_that_is_none(grid: SweepGrid, word: str) -> None:
+    words = {"models": "demo", "datasets": "demo", "modes": "retriever", "top_k": word}
+    with pytest.raises(ConfigError, match="top_k: must be numbers above 0"):
+        sweep_grid(words)
