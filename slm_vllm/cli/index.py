@@ -251,10 +251,10 @@ def _compose(given: dict[str, Any]) -> Config:
 
 
 def _open(config: Config) -> BaseRetriever:
-    from slm_vllm.retrieval.corpus import Corpus
+    from slm_vllm.retrieval.corpus import DatasetCorpus
     from slm_vllm.retrieval.index_store import open_index
 
-    corpus = Corpus(config.dataset, _file(config))
+    corpus = DatasetCorpus(config.dataset, _file(config))
     return open_index(
         config.retriever,
         corpus.documents,

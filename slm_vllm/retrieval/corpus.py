@@ -1,4 +1,8 @@
-"""The documents of a dataset as a corpus."""
+"""What a retriever may search: documents in batches, and the key under which they are known.
+
+Every source of documents is a class with the two members of `Corpus`. `open_index` takes them,
+reads the documents once, and makes passages and index of them in bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Protocol
 
 import polars as pl
 
@@ -14,8 +19,25 @@ from slm_vllm.datasets.identity import dataset_identity
 from slm_vllm.datasets.registry import open_configured
 
 
-class Corpus:
-    """What a retriever may search of a dataset, and the key under which it is known.
+class Corpus(Protocol):
+    """A source of documents."""
+
+    @property
+    def key(self) -> str:
+        """Changes whenever the documents may have changed, and with how they are read.
+
+        Equal keys mean equal documents in the same order, which are then not read again.
+        """
+
+    def documents(self) -> Iterator[pl.DataFrame]:
+        """Frames of bounded size with document_id, title and text (`DOCUMENT_FIELDS`), in order.
+
+        Called again, it gives the same documents: an interrupted build goes on that way.
+        """
+
+
+class DatasetCorpus:
+    """The documents that come with the rows of a dataset.
 
     Args:
         dataset: Its section of the configuration.

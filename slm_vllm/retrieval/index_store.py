@@ -75,10 +75,8 @@ def open_index(
 
     Args:
         config: The retriever, its options, chunking and reranker.
-        documents: Gives the corpus as frames with document_id, title and text; called only when
-            passages have to be built.
-        corpus_key: Changes whenever the dataset file may have changed. Equal keys mean equal
-            documents, which are then not read again.
+        documents: `Corpus.documents`; called only when passages have to be built.
+        corpus_key: `Corpus.key`.
         cache_dir: Indexes are kept in its folder `indexes`.
         progress: Called with a phase, what is done of it, and its size where known.
         cancelled: Asked during a build; True ends it.

@@ -16,7 +16,7 @@ from slm_vllm.datasets.base import BaseDataset, limited_scan
 from slm_vllm.datasets.identity import dataset_identity
 from slm_vllm.datasets.registry import fetched_path, open_configured
 from slm_vllm.datasets.rejects import RejectLog
-from slm_vllm.retrieval.corpus import Corpus
+from slm_vllm.retrieval.corpus import DatasetCorpus
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.survey import Survey, survey
 
@@ -79,9 +79,9 @@ class QuestionSet:
         return self._identity
 
     @cached_property
-    def corpus(self) -> Corpus:
+    def corpus(self) -> DatasetCorpus:
         """What a retriever may search: the documents of rows that are not asked included."""
-        return Corpus(self._section, self.file)
+        return DatasetCorpus(self._section, self.file)
 
     def open(self, rejects: RejectLog | None = None) -> BaseDataset:
         """The dataset, to be scanned."""

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from slm_vllm.cli.index import index as index_command
 from slm_vllm.config.schema import Config
-from slm_vllm.retrieval.corpus import Corpus
+from slm_vllm.retrieval.corpus import DatasetCorpus
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from support.fake_engine import FakeEngine
@@ -72,10 +72,10 @@ def test_a_run_finds_the_passages_that_index_build_made(
     built = CliRunner().invoke(index_command, ["build", *words], catch_exceptions=False)
     assert built.exit_code == 0
 
-    def read_again(corpus: Corpus) -> None:
+    def read_again(corpus: DatasetCorpus) -> None:
         raise AssertionError("the corpus is read again")
 
-    monkeypatch.setattr(Corpus, "documents", read_again)
+    monkeypatch.setattr(DatasetCorpus, "documents", read_again)
     _, predictions = run(make_config, path, "retriever_context")
     assert all(row["contexts"] for row in predictions)
     # Another name for the same file is the same corpus.
