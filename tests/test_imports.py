@@ -35,7 +35,7 @@ FLOORS = (
     {"reporting", "retrieval", "tracking"},
     {"doctor", "runs", "skeletons"},
     # What users touch: commands, and the names of `import slm_vllm`.
-    {"adopt", "api", "bench"},
+    {"adopt", "api", "bench", "judging"},
     {"__init__", "cli"},
     {"__main__"},
 )

@@ -1,0 +1,99 @@
+"""How far two graders agree: accuracy, confusion, Cohen's kappa."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_Z = 1.959963984540054  # of a 95 % interval
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A grader against the labels.
+
+    Attributes:
+        labels: The categories, in the order of `confusion`.
+        confusion: Rows: the label; columns: the grader. int64, shape (k, k).
+        accuracy: Share of equal ones, NaN for no rows.
+        kappa: Cohen's kappa; NaN where chance alone would agree always.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        n: Rows.
+    """
+
+    labels: tuple[str, ...]
+    confusion: npt.NDArray[np.int64]
+    accuracy: float
+    kappa: float
+    low: float
+    high: float
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; NaN becomes null."""
+        accuracy, kappa, low, high = (
+            None if math.isnan(number) else round(number, 6)
+            for number in (self.accuracy, self.kappa, self.low, self.high)
+        )
+        return {
+            "labels": list(self.labels),
+            "confusion": self.confusion.tolist(),
+            "accuracy": accuracy,
+            "kappa": kappa,
+            "kappa_ci95": [low, high],
+            "n": self.n,
+        }
+
+
+def agreement(expected: Sequence[str], given: Sequence[str], labels: Sequence[str]) -> Agreement:
+    """Sets a grader against labels, row by row.
+
+    With p the confusion matrix over n, row sums r and column sums c, observed agreement
+    po = sum p_ii and agreement by chance pe = sum r_i c_i:
+
+        kappa = (po - pe) / (1 - pe)
+
+    Its interval is kappa +- 1.96 standard errors, cut to [-1, 1], with the variance for large n
+
+        [ sum_i p_ii ((1 - pe) - (r_i + c_i)(1 - po))^2 + (1 - po)^2 sum_{i != j} p_ij (c_i + r_j)^2
+          - (po pe - 2 pe + po)^2 ] / (n (1 - pe)^4)
+
+    Source: Cohen, "A coefficient of agreement for nominal scales" (1960); Fleiss, Cohen and
+    Everitt, "Large sample standard errors of kappa and weighted kappa" (1969).
+
+    Args:
+        expected: The labels.
+        given: What the grader said, in the same order.
+        labels: All categories; both hold nothing else.
+    """
+    place = {label: number for number, label in enumerate(labels)}
+    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for one, other in zip(expected, given, strict=True):
+        confusion[place[one], place[other]] += 1
+    n = int(confusion.sum())
+    accuracy = float(np.trace(confusion)) / n if n else math.nan
+    return Agreement(tuple(labels), confusion, accuracy, *_kappa(confusion, n), n)
+
+
+def _kappa(confusion: npt.NDArray[np.int64], n: int) -> tuple[float, float, float]:
+    if n == 0:
+        return math.nan, math.nan, math.nan
+    p = confusion / n
+    rows, columns = p.sum(axis=1), p.sum(axis=0)
+    observed, chance = float(np.trace(p)), float(rows @ columns)
+    if math.isclose(chance, 1.0):  # one category alone: there is nothing to agree on
+        return math.nan, math.nan, math.nan
+    kappa = (observed - chance) / (1.0 - chance)
+    equal = np.diag(p) @ ((1.0 - chance) - (rows + columns) * (1.0 - observed)) ** 2
+    others = p * (columns[:, None] + rows[None, :]) ** 2
+    unequal = (1.0 - observed) ** 2 * (others.sum() - np.trace(others))
+    last = (observed * chance - 2.0 * chance + observed) ** 2
+    variance = max(0.0, float(equal + unequal - last)) / (n * (1.0 - chance) ** 4)
+    half = _Z * math.sqrt(variance)
+    return kappa, max(-1.0, kappa - half), min(1.0, kappa + half)
