@@ -1,10 +1,11 @@
 """Do the statistics of `compare` hold what they promise? Simulated, with the shipped functions.
 
-    python benchmarks/bench_statistics.py --simulations 2000 --markdown figures.md
+    python benchmarks/bench_statistics.py --markdown figures.md
+    python benchmarks/bench_statistics.py power --simulations 500
 
-Draws pairs of runs whose true means are known and counts how often the permutation test and
+Draws pairs of runs whose true means are known. `intervals`: how often the permutation test and
 McNemar's test find a difference at 5 % that is not there, and how often the 95 % intervals hold
-the true mean.
+the true mean. `power`: how often the questions that `compare --plan` asks for find a difference.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy.typing as npt
 import polars as pl
 
 from slm_vllm.scoring.intervals import estimate_mean
-from slm_vllm.scoring.paired import compare_pairs
+from slm_vllm.scoring.paired import compare_pairs, sign_flip_p_value
+from slm_vllm.scoring.power import PairedSpread, questions_needed
 
 Values = npt.NDArray[np.float64]
 Pair = tuple[Values, Values]
@@ -80,6 +82,23 @@ def with_context(draw: np.random.Generator, n: int) -> Pair:
     """Token recall with and without context: a true difference."""
     length, chance = _questions(draw, n, 0.3)
     return _recall(draw, length, chance + (1 - chance) * 0.3), _recall(draw, length, chance)
+
+
+def shifted_pair(draw: np.random.Generator, n: int, share: float) -> Pair:
+    """Token recall; the first run has this share of the other's wrong answers right in addition.
+
+    One answer in three is the very same but for that.
+    """
+    length, chance = _questions(draw, n, 0.3)
+    first, second = _recall(draw, length, chance), _recall(draw, length, chance)
+    first = np.where(draw.random(n) < 1 / 3, second, first)
+    return np.where(draw.random(n) < share, 1.0, first), second
+
+
+def share_for(difference: float) -> float:
+    """The share of `shifted_pair` whose true difference is this one."""
+    first, _ = shifted_pair(np.random.default_rng(99), _LARGE, 0.0)
+    return difference / (1 - float(first.mean()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,26 +196,78 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=2000)
-    parser.add_argument("--resamples", type=int, default=1999)
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--markdown", type=Path)
-    arguments = parser.parse_args()
+def power_table(simulations: int, resamples: int) -> str:
+    """How often the planned number of questions finds the difference."""
+    lines = [
+        "| true difference | variance known | found | planned from 500 | found |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for difference in (0.02, 0.05, 0.10):
+        share = share_for(difference)
+        first, second = shifted_pair(np.random.default_rng(7), _LARGE, share)
+        known = questions_needed(PairedSpread(float((first - second).var())), difference)
+        sizes, found = [], [0, 0]
+        for trial in range(simulations):
+            draw = np.random.default_rng((int(1000 * difference), trial))
+            # Two earlier runs, between which there is no difference.
+            one, other = shifted_pair(draw, 500, 0.0)
+            earlier = one - other
+            spread = PairedSpread(float(earlier.var(ddof=1)), float(earlier.mean()))
+            sizes.append(questions_needed(spread, difference))
+            for which, n in enumerate((known, sizes[-1])):
+                ours, theirs = shifted_pair(draw, n, share)
+                p = sign_flip_p_value(ours - theirs, seed=trial, resamples=resamples)
+                found[which] += p <= LEVEL
+        lines.append(
+            f"| {difference:.2f} | {known:,} | {_percent(found[0] / simulations)} | "
+            f"{np.mean(sizes):,.0f} ({min(sizes):,} to {max(sizes):,}) | "
+            f"{_percent(found[1] / simulations)} |"
+        )
+    error = 100 * math.sqrt(0.8 * 0.2 / simulations)
+    lines += [
+        "",
+        f"{simulations:,} simulations each: 80 % has a standard error of {error:.1f} points.",
+    ]
+    return "\n".join(lines)
+
+
+PARTS = ("intervals", "power")
+
+
+def intervals_part(arguments: argparse.Namespace) -> str:
+    """The table of tests and intervals."""
     figures = []
     for case in CASES:
         for n in arguments.sizes:
             started = time.perf_counter()
             figures.append(simulate(case, n, arguments.simulations, arguments.resamples))
             print(f"{figures[-1]} {time.perf_counter() - started:.0f} s", flush=True)
-    text = markdown(figures, arguments.simulations)
-    print(text)
-    if arguments.markdown:
-        arguments.markdown.write_text(text + "\n")
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n")
+    return markdown(figures, arguments.simulations)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}")
+    parser.add_argument("--simulations", type=int, default=2000)
+    parser.add_argument("--resamples", type=int, default=1999)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    arguments = parser.parse_args()
+    texts = []
+    for part in arguments.parts or PARTS:
+        started = time.perf_counter()
+        if part == "intervals":
+            texts.append(intervals_part(arguments))
+        elif part == "power":
+            texts.append(power_table(arguments.simulations, arguments.resamples))
+        else:
+            parser.error(f"there is no part {part}")
+        print(f"{texts[-1]}\n{part}: {time.perf_counter() - started:.0f} s\n", flush=True)
+    if arguments.markdown:
+        arguments.markdown.write_text("\n\n".join(texts) + "\n")
 
 
 if __name__ == "__main__":

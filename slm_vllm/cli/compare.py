@@ -13,7 +13,8 @@ _EPILOG = """\b
 Examples:
   slm-vllm compare demo_demo_no_context demo_demo_retriever demo_demo_oracle
   slm-vllm compare outputs/night --baseline smollm2_360m_nq_no_context
-  slm-vllm compare 'outputs/*_nq_*' --metric exact_match --format latex --output table.tex"""
+  slm-vllm compare 'outputs/*_nq_*' --metric exact_match --format latex --output table.tex
+  slm-vllm compare small_model large_model --plan --difference 0.02"""
 
 
 @click.command("compare", epilog=_EPILOG)
@@ -32,6 +33,19 @@ Examples:
     help="Compare although prompts or dataset files differ.",
 )
 @click.option(
+    "--plan",
+    is_flag=True,
+    help="Say how many questions would show a difference, from the variance of these runs.",
+)
+@click.option(
+    "--difference", "differences", type=float, multiple=True, help="With --plan: what to find."
+)
+@click.option("--power", type=float, help="With --plan: the probability to find it (0.8).")
+@click.option("--alpha", type=float, help="With --plan: level of the test (0.05).")
+@click.option(
+    "--correlation", type=float, help="With --plan and one run: assumed between two runs (0.5)."
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["terminal", "markdown", "csv", "json", "latex"]),
@@ -47,6 +61,11 @@ def command(
     baseline: str | None,
     intersect: bool,
     allow_different: bool,
+    plan: bool,
+    differences: tuple[float, ...],
+    power: float | None,
+    alpha: float | None,
+    correlation: float | None,
     form: str,
     as_json: bool,
     output: Path | None,
@@ -59,27 +78,39 @@ def command(
     (Holm-corrected when there are several), McNemar's test for 0/1 metrics, what context gained
     and destroyed.
     """
-    from slm_vllm.errors import StorageError, reason_of
+    from slm_vllm.errors import ConfigError, StorageError, reason_of
     from slm_vllm.reporting.alignment import COLUMNS
     from slm_vllm.reporting.comparison import check_metric, compare_runs
     from slm_vllm.reporting.comparison_tables import render
+    from slm_vllm.reporting.power_plan import plan_power, render_plan
     from slm_vllm.rundir.finding import find_finished, find_run
     from slm_vllm.rundir.reading import load_run
 
     check_metric(metric)
+    if not plan and (differences or any(v is not None for v in (power, alpha, correlation))):
+        raise ConfigError("--difference, --power, --alpha and --correlation go with --plan")
     paths = find_finished(runs, output_dir)
     chosen = None
     if baseline is not None:
         chosen = find_run(baseline, output_dir)
         paths = [chosen, *(path for path in paths if path.resolve() != chosen.resolve())]
-    comparison = compare_runs(
-        [load_run(path, (*COLUMNS, metric)) for path in paths],
-        metric,
-        baseline=chosen,
-        intersect=intersect,
-        allow_different=allow_different,
-    )
-    text = render(comparison, "json" if as_json else form)
+    loaded = [load_run(path, (*COLUMNS, metric)) for path in paths]
+    pairing = {"intersect": intersect, "allow_different": allow_different}
+    form = "json" if as_json else form
+    if plan:
+        found = plan_power(
+            loaded,
+            metric,
+            differences=differences,
+            power=power,
+            alpha=alpha,
+            correlation=correlation,
+            baseline=chosen,
+            **pairing,
+        )
+        text = render_plan(found, form)
+    else:
+        text = render(compare_runs(loaded, metric, baseline=chosen, **pairing), form)
     if output is None:
         click.echo(text)
         return

@@ -9,33 +9,15 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from slm_vllm.reporting.comparison import Comparison, DatasetComparison, Pair, RunFigures
 from slm_vllm.reporting.context_effect import ContextEffect
 from slm_vllm.reporting.estimates import estimate_text
+from slm_vllm.reporting.grids import Grid, as_latex, as_markdown, as_terminal
 from slm_vllm.scoring.metrics import METRICS
-from slm_vllm.text_table import one_line, text_table
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A table before it has a format.
-
-    Attributes:
-        title: What it shows.
-        header: Names of the columns.
-        rows: Cells as text, each row as long as the header.
-        note: How to read it, may be empty.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
+from slm_vllm.text_table import one_line
 
 
 def comparison_grids(comparison: Comparison) -> list[Grid]:
@@ -218,28 +200,6 @@ def _settings_grid(comparison: Comparison) -> Grid:
     return Grid("What differs between the configurations", ("setting", "value", "runs"), rows)
 
 
-def _terminal(comparison: Comparison) -> str:
-    return "\n\n".join(_drawn(grid) for grid in comparison_grids(comparison))
-
-
-def _drawn(grid: Grid) -> str:
-    note = [one_line(grid.note)] if grid.note else []
-    return "\n".join([one_line(grid.title), text_table(grid.header, grid.rows), *note])
-
-
-def _markdown(comparison: Comparison) -> str:
-    parts = []
-    for grid in comparison_grids(comparison):
-        lines = [grid.header, tuple("---" for _ in grid.header), *grid.rows]
-        table = "\n".join(
-            "| " + " | ".join(_markdown_cell(cell) for cell in line) + " |" for line in lines
-        )
-        parts.append(f"### {_markdown_cell(grid.title)}\n\n{table}")
-        if grid.note:
-            parts.append(_markdown_cell(grid.note))
-    return "\n\n".join(parts)
-
-
 def _csv(comparison: Comparison) -> str:
     """One line for each run, numbers unrounded: the form for spreadsheets."""
     out = io.StringIO()
@@ -278,59 +238,17 @@ def _csv_pair(pair: Pair | None) -> list[object]:
     ]  # fmt: skip
 
 
-def _latex(comparison: Comparison) -> str:
-    """Tables for the package booktabs."""
-    parts = []
-    for grid in comparison_grids(comparison):
-        columns = "ll" + "r" * (len(grid.header) - 2)
-        lines = [
-            "\\begin{table}",
-            f"\\caption{{{_latex_cell(grid.title)}}}",
-            f"\\begin{{tabular}}{{{columns}}}",
-            "\\toprule",
-            " & ".join(_latex_cell(cell) for cell in grid.header) + " \\\\",
-            "\\midrule",
-            *(_latex_row(row) for row in grid.rows),
-            "\\bottomrule",
-            "\\end{tabular}",
-            *([f"\\par\\footnotesize {_latex_cell(grid.note)}"] if grid.note else []),
-            "\\end{table}",
-        ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
-
-
 def _json(comparison: Comparison) -> str:
     return json.dumps(comparison_json(comparison), ensure_ascii=False, indent=2)
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
-    "terminal": _terminal,
-    "markdown": _markdown,
+    "terminal": lambda comparison: as_terminal(comparison_grids(comparison)),
+    "markdown": lambda comparison: as_markdown(comparison_grids(comparison)),
     "csv": _csv,
     "json": _json,
-    "latex": _latex,
+    "latex": lambda comparison: as_latex(comparison_grids(comparison)),
 }
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
-    "%": r"\%", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
-
-
-def _latex_row(row: tuple[str, ...]) -> str:
-    text = " & ".join(_latex_cell(cell) for cell in row) + " \\\\"
-    # Behind the end of a row these would be taken for an argument of it.
-    return f"{{}}{text}" if text.lstrip().startswith(("[", "*")) else text
-
-
-def _latex_cell(cell: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in one_line(cell))
-
-
-def _markdown_cell(cell: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", one_line(cell))
 
 
 def _csv_cell(cell: object) -> object:
