@@ -38,6 +38,7 @@ def _shared(command: F) -> F:
         ),
         click.option("--cache-dir", type=UserPath(), help="Where indexes are kept."),
         click.option("--top-k", type=click.IntRange(min=1), help="Passages for each question."),
+        click.option("--corpus", help="What is searched in place of the dataset's documents."),
         click.option("--retriever", help="bm25, rank_bm25, dense, hybrid, or a YAML of your own."),
         click.option("--dataset", help="A configured dataset, or a file."),
     ):
@@ -144,12 +145,15 @@ def evaluate(as_json: bool, **given: Any) -> None:
     """
     from slm_vllm.datasets.registry import open_configured
     from slm_vllm.retrieval.evaluation import NDCG_DEPTH, measure_search
+    from slm_vllm.retrieval.judgements import find_judgements
 
     config = _compose(given)
     retriever = _open(config)
-    rows = open_configured(config.dataset, _file(config)).scan()
+    dataset = open_configured(config.dataset, _file(config))
+    judgements = find_judgements(dataset, config.corpus, config.cache_dir)
+    rows = dataset.scan(with_documents=judgements.needs_documents)
     depth = max(config.retriever.top_k, NDCG_DEPTH)
-    figures = measure_search(retriever, rows, depth, config.retriever.min_score)
+    figures = measure_search(retriever, rows, depth, config.retriever.min_score, judgements)
     result = {**retriever.describe(), "dataset": config.dataset.name, **figures}
     retriever.close()
     if as_json:
@@ -230,12 +234,14 @@ def pull(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
 
 def _compose(given: dict[str, Any]) -> Config:
     from slm_vllm.config.compose import compose_config
-    from slm_vllm.config.shorthand import choice_override, dataset_override
+    from slm_vllm.config.shorthand import choice_override, corpus_override, dataset_override
 
     folder = given["config_dir"]
     words: list[str] = []
     if given["dataset"]:
         words += dataset_override(given["dataset"], folder)
+    if given["corpus"]:
+        words += corpus_override(given["corpus"], folder)
     if given["retriever"]:
         words += choice_override("retriever", given["retriever"], folder)
     if given["top_k"]:
@@ -251,10 +257,10 @@ def _compose(given: dict[str, Any]) -> Config:
 
 
 def _open(config: Config) -> BaseRetriever:
-    from slm_vllm.retrieval.corpus import DatasetCorpus
+    from slm_vllm.retrieval.corpus import find_corpus
     from slm_vllm.retrieval.index_store import open_index
 
-    corpus = DatasetCorpus(config.dataset, _file(config))
+    corpus = find_corpus(config, _file(config))
     return open_index(
         config.retriever,
         corpus.documents,

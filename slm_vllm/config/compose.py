@@ -20,6 +20,7 @@ from slm_vllm.config.earlier import override_today, settings_today
 from slm_vllm.config.location import configs_dir, own_configs
 from slm_vllm.config.notice import say_new, say_once
 from slm_vllm.config.overrides import (
+    OPTIONAL_GROUPS,
     Override,
     hydra_word,
     list_words,
@@ -103,6 +104,10 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
     parsed = [word for word in words if word is not None]
     for override in parsed:
         _check_override(override, config_dir)
+    chosen = {override.key for override in parsed}
+    for group in OPTIONAL_GROUPS:
+        if group not in chosen and any(key.startswith(f"{group}.") for key in chosen):
+            parsed.insert(0, Override(group, "custom"))
     if not any(override.key == "hardware" for override in parsed):
         parsed.insert(0, Override("hardware", "auto"))
     raw = compose_raw([_with_device(o) for o in parsed], config_dir)

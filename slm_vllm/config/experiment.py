@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.config.overrides import quoted
-from slm_vllm.config.shorthand import choice_override, dataset_override, model_override
+from slm_vllm.config.shorthand import (
+    choice_override,
+    corpus_override,
+    dataset_override,
+    model_override,
+)
 from slm_vllm.errors import ConfigError
 
 # Settings with a name of their own, and the key that each sets.
@@ -47,8 +52,8 @@ def experiment_words(
     """The overrides of each run of a command.
 
     Args:
-        settings: `model`, `dataset`, `retriever` and the names of `KEYS`; None, False and empty
-            ones say nothing.
+        settings: `model`, `dataset`, `corpus`, `retriever` and the names of `KEYS`; None, False and
+            empty ones say nothing.
         modes: The modes, one run for each; none: the configuration's own.
         name: Name of the run; with several modes, the part before theirs.
         overrides: Further words, which win.
@@ -65,6 +70,8 @@ def experiment_words(
         words += model_override(given["model"], config_dir)
     if "dataset" in given:
         words += dataset_override(given["dataset"], config_dir)
+    if "corpus" in given:
+        words += corpus_override(given["corpus"], config_dir)
     if "retriever" in given:
         words += choice_override("retriever", given["retriever"], config_dir)
     words += [f"{key}={_word(given[name])}" for name, key in KEYS.items() if name in given]

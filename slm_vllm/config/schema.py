@@ -46,6 +46,20 @@ class DatasetConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class CorpusConfig(Section):
+    """A collection to search in place of the dataset's own documents (`configs/corpus/`)."""
+
+    name: str
+    path: UserPath
+    """A file, a path with `*` or a folder; see `datasets.corpus_file.CorpusFile`."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Which columns hold `id`, `title` and `text`, where they have names of their own."""
+    qrels: UserPath | None = None
+    """A file that says which documents answer which question, as trec_eval or BEIR have it;
+    `dataset`: the dataset's documents have the ids of this corpus; null: a search is judged by
+    answers alone."""
+
+
 class PassageConfig(Section):
     """How documents are cut into passages, in words."""
 
@@ -206,6 +220,8 @@ class Config(Section):
 
     model: ModelConfig
     dataset: DatasetConfig
+    corpus: CorpusConfig | None = None
+    """null: the dataset's own documents are searched."""
     retriever: RetrieverConfig
     experiment_mode: ModeConfig
     prompt: PromptConfig

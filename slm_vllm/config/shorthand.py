@@ -45,18 +45,16 @@ def dataset_override(value: str, config_dir: str | Path | None = None) -> list[s
     Raises:
         ConfigError: It is neither a configuration nor anything like a path.
     """
-    choices = group_choices("dataset", config_dir)
-    if value in choices:
-        return [f"dataset={value}"]
-    if _is_path(value) or "://" in value or Path(value).suffix:
-        return [
-            "dataset=custom",
-            f"dataset.name={quoted(_slug(value))}",
-            f"dataset.path={_literal(value)}",
-        ]
-    raise ConfigError(
-        f"--dataset {value}: not a dataset configuration and not a file. {nearest(value, choices)}"
-    )
+    return _file_override("dataset", value, config_dir)
+
+
+def corpus_override(value: str, config_dir: str | Path | None = None) -> list[str]:
+    """Overrides that choose a corpus by group name, file, folder or URL.
+
+    Raises:
+        ConfigError: It is neither a configuration nor anything like a path.
+    """
+    return _file_override("corpus", value, config_dir)
 
 
 def choice_override(group: str, value: str, config_dir: str | Path | None = None) -> list[str]:
@@ -70,6 +68,21 @@ def choice_override(group: str, value: str, config_dir: str | Path | None = None
         option = "--mode" if group == "experiment_mode" else f"--{group}"
         raise ConfigError(f"{option} {value}: there is no such {group}. {nearest(value, choices)}")
     return [f"{group}={value}"]
+
+
+def _file_override(group: str, value: str, config_dir: str | Path | None) -> list[str]:
+    choices = group_choices(group, config_dir)
+    if value in choices:
+        return [f"{group}={value}"]
+    if _is_path(value) or "://" in value or Path(value).suffix:
+        return [
+            f"{group}=custom",
+            f"{group}.name={quoted(_slug(value))}",
+            f"{group}.path={_literal(value)}",
+        ]
+    raise ConfigError(
+        f"--{group} {value}: not a {group} configuration and not a file. {nearest(value, choices)}"
+    )
 
 
 def _is_path(value: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -66,6 +66,13 @@ class BaseDataset(ABC):
         for frame in self.scan():
             documents = frame.select(pl.col("documents").explode()).drop_nulls()
             yield documents.unnest("documents") if documents.height else NO_DOCUMENTS
+
+    def judgements(self) -> Mapping[str, Mapping[str, int]] | None:
+        """How relevant which documents are, by question_id and document_id.
+
+        None, as by default: each row's own documents are relevant, all to the same degree.
+        """
+        return None
 
     def reject(self, row: RejectedRow) -> None:
         """Reports a row that is left out."""

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from slm_vllm.datasets.corpus_file import CorpusFile
 from slm_vllm.datasets.file_dataset import SourceRow
+from slm_vllm.datasets.judged import read_qrels
 from slm_vllm.datasets.qa_pairs import QaPairsDataset
 from slm_vllm.datasets.reading.record import Record
-from slm_vllm.datasets.reading.records import Form, find_form, read_records
-from slm_vllm.datasets.rows.evidence import Paragraph, paragraphs_of
-from slm_vllm.datasets.schema import DOCUMENT
+from slm_vllm.datasets.reading.records import Form
+from slm_vllm.datasets.rows.evidence import Paragraph
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow
 
-_CORPUS_ROWS = 1000
 _FIELDS = {"question": "text", "question_id": "_id"}
 
 
@@ -55,9 +54,14 @@ class BeirDataset(QaPairsDataset):
     def files(self) -> Iterator[str]:
         """See `FileDataset.files`."""
         if not self._gold:
-            self._gold = self._judgements()
+            self._gold = {
+                question: [name for name, grade in grades.items() if grade > 0]
+                for question, grades in self.judgements().items()
+            }
             wanted = {name for names in self._gold.values() for name in names}
-            self._texts = {text.name: text for text in self._corpus() if text.name in wanted}
+            self._texts = {
+                text.name: text for text in self._corpus().paragraphs() if text.name in wanted
+            }
         yield str(find_part(Path(self.path), "queries"))
 
     def records(self, path: str, form: Form, with_documents: bool) -> Iterator[Record]:
@@ -79,32 +83,14 @@ class BeirDataset(QaPairsDataset):
 
     def corpus(self) -> Iterator[pl.DataFrame]:
         """See `BaseDataset.corpus`."""
-        batch: list[dict[str, str]] = []
-        for paragraph in self._corpus():
-            batch.append(paragraph.document)
-            if len(batch) == _CORPUS_ROWS:
-                yield pl.DataFrame(batch, schema=dict(DOCUMENT))
-                batch = []
-        yield pl.DataFrame(batch, schema=dict(DOCUMENT))
+        return self._corpus().documents()
 
-    def _corpus(self) -> Iterator[Paragraph]:
-        path = str(find_part(Path(self.path), "corpus"))
-        form = find_form(path, _is_text)
-        for record in read_records(path, form, _is_text, self.reject):
-            yield from paragraphs_of(record.value, "corpus", partial(self.lose, record.place.line))
+    def _corpus(self) -> CorpusFile:
+        return CorpusFile(find_part(Path(self.path), "corpus"), on_reject=self.reject)
 
-    def _judgements(self) -> dict[str, list[str]]:
-        """The documents with a score above 0, by query."""
-        path = self._qrels()
-        form = find_form(path, _is_judgement)
-        if not {"query-id", "corpus-id"} <= set(form.columns):
-            raise DataError(f"{path} needs the columns query-id, corpus-id, score. Found: {form}")
-        gold: dict[str, list[str]] = {}
-        for record in read_records(path, form, _is_judgement, self.reject):
-            names = gold.setdefault(str(record.value["query-id"]), [])
-            if str(record.value.get("score", 1)).strip() not in ("0", "0.0", "-1"):
-                names.append(str(record.value["corpus-id"]))
-        return gold
+    def judgements(self) -> dict[str, dict[str, int]]:
+        """See `BaseDataset.judgements`."""
+        return read_qrels(self._qrels())
 
     def _qrels(self) -> str:
         folder = Path(self.path) / "qrels"
@@ -138,11 +124,3 @@ def is_beir(path: str) -> bool:
     return os.path.isdir(path) and all(
         any(folder.glob(f"{part}.jsonl*")) for part in ("corpus", "queries")
     )
-
-
-def _is_text(value: Mapping[str, Any]) -> bool:
-    return "text" in value
-
-
-def _is_judgement(value: Mapping[str, Any]) -> bool:
-    return "query-id" in value

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
-from slm_vllm.config.schema import DatasetConfig
+from slm_vllm.config.schema import Config, CorpusConfig, DatasetConfig
+from slm_vllm.datasets.corpus_file import CorpusFile, LostDocuments
 from slm_vllm.datasets.identity import dataset_identity
-from slm_vllm.datasets.registry import open_configured
+from slm_vllm.datasets.registry import fetched_path, open_configured
 
 
 class Corpus(Protocol):
@@ -56,18 +57,58 @@ class DatasetCorpus:
         so every command finds the passages that another one made. Of a URL that is read where it
         is, the content is not known.
         """
-        read = self._dataset.model_dump(exclude={"name", "path"})
-        known = json.dumps([dataset_identity(self._file), read], sort_keys=True, default=str)
-        return hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()
+        return _key(self._file, self._dataset.model_dump(exclude={"name", "path"}))
 
     def documents(self) -> Iterator[pl.DataFrame]:
         """Frames with document_id, title and text; those of rows that are not asked included."""
         return open_configured(self._dataset, self._file).corpus()
 
 
-def gold_document_ids(frame: pl.DataFrame) -> list[list[str]]:
-    """The ids of each canonical row's own documents."""
-    ids = frame.select(
-        pl.col("documents").list.eval(pl.element().struct.field("document_id"))
-    ).to_series()
-    return [[] if row is None else row for row in ids.to_list()]
+class FileCorpus:
+    """A collection of its own (`corpus=`), searched in place of the dataset's documents.
+
+    Args:
+        section: Its section of the configuration.
+        cache_dir: Where the copy of a URL is kept.
+    """
+
+    def __init__(self, section: CorpusConfig, cache_dir: str) -> None:
+        self._section = section
+        self._cache_dir = cache_dir
+
+    @cached_property
+    def key(self) -> str:
+        """See `Corpus.key`; what the corpus is called is no part of it."""
+        return _key(self._file, {"corpus": self._section.columns})
+
+    def documents(self) -> Iterator[pl.DataFrame]:
+        """See `Corpus.documents`.
+
+        Raises:
+            DataError: They cannot be read.
+        """
+        lost = LostDocuments(self._section.path)
+        columns = self._section.columns
+        yield from CorpusFile(self._file, columns=columns, on_reject=lost).documents()
+        lost.warn()
+
+    @cached_property
+    def _file(self) -> str:
+        return fetched_path(self._section.path, self._cache_dir)
+
+
+def find_corpus(config: Config, dataset_file: str) -> Corpus:
+    """What the searches of a configuration go through.
+
+    Args:
+        config: Its section `corpus`, or where there is none `dataset`, counts.
+        dataset_file: Where the rows of the dataset are read.
+    """
+    if config.corpus is not None:
+        return FileCorpus(config.corpus, config.cache_dir)
+    return DatasetCorpus(config.dataset, dataset_file)
+
+
+def _key(file: str, read: Mapping[str, Any]) -> str:
+    known = json.dumps([dataset_identity(file), read], sort_keys=True, default=str)
+    return hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()

@@ -2,28 +2,31 @@
 
 By answer, a passage is relevant when one of the row's answers stands in its title and text, as
 `scoring.normalize` defines it for the metric `contains` too: "art" does not stand in "party". By
-document, a passage is relevant when it was cut from one of the row's own documents; a document
-counts at the rank of its best passage.
+document, a passage is relevant when it was cut from a document that is judged relevant (see
+`judgements`; without a file of judgements, one of the row's own); a document counts at the rank of
+its best passage.
 
 For one row, with relevant items among the first k results:
 
 * hit@k: 1 if there is one, else 0.
 * recall@k: the share of the row's answers (or documents) that is found.
 * MRR: 1 / rank of the first, 0 if there is none among the passages searched for.
-* nDCG@k: sum of 1 / log2(rank + 1) over the documents found, divided by that of the best order
-  (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002).
+* nDCG@k: sum of grade / log2(rank + 1) over the documents found, divided by that of the best order
+  (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002; trec_eval's
+  `ndcg_cut`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import polars as pl
 
 from slm_vllm.retrieval.base import BaseRetriever
-from slm_vllm.retrieval.corpus import gold_document_ids
+from slm_vllm.retrieval.judgements import Grades, Judgements
 from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, stands_in, words
 from slm_vllm.types import RetrievedPassage
 
@@ -33,7 +36,8 @@ DEFAULT_KS = (1, 3, 5, 10)
 FRAME_SCHEMA = pl.Schema(
     {
         "answers": pl.List(pl.String),
-        "gold_document_ids": pl.List(pl.String),
+        "gold_document_ids": pl.List(pl.String),  # judged relevant
+        "gold_grades": pl.List(pl.Int64),  # above 0, as long as the ids
         "retrieved_texts": pl.List(pl.String),  # title and text, best first
         "retrieved_document_ids": pl.List(pl.String),  # best first, as long as the texts
     }
@@ -107,11 +111,10 @@ class SearchMetrics:
         self,
         retrieved: Sequence[Sequence[RetrievedPassage]],
         answers: Sequence[Sequence[str]],
-        gold_document_ids: Sequence[Sequence[str]],
+        judged: Sequence[Grades],
     ) -> None:
         """Counts a batch: what was retrieved for each question, its answers and documents."""
-        gold = [[self._aliases.get(d, d) for d in row] for row in gold_document_ids]
-        frame = search_frame(retrieved, answers, gold)
+        frame = search_frame(retrieved, answers, judged, self._aliases)
         for name, value in evaluate_search(frame, self._ks, self._depth).items():
             total, n = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + (value["mean"] or 0.0) * value["n"], n + value["n"])
@@ -125,15 +128,20 @@ class SearchMetrics:
 
 
 def measure_search(
-    retriever: BaseRetriever, rows: Iterable[pl.DataFrame], depth: int, min_score: float | None
+    retriever: BaseRetriever,
+    rows: Iterable[pl.DataFrame],
+    depth: int,
+    min_score: float | None,
+    judgements: Judgements,
 ) -> dict[str, Any]:
     """Searches for every question of a dataset: how well, and how fast.
 
     Args:
         retriever: What searches.
-        rows: Canonical rows, with documents.
+        rows: Canonical rows, with documents where they are judged by these.
         depth: Passages searched for.
         min_score: See `BaseRetriever.retrieve`.
+        judgements: Say which documents are relevant.
     """
     metrics = SearchMetrics(depth=depth, aliases=retriever.passages.aliases)
     n_questions, seconds, empty = 0, 0.0, 0
@@ -142,7 +150,7 @@ def measure_search(
         begin = time.perf_counter()
         found = retriever.retrieve(questions, depth, min_score)
         seconds += time.perf_counter() - begin
-        metrics.add(found, frame["answers"].to_list(), gold_document_ids(frame))
+        metrics.add(found, frame["answers"].to_list(), judgements.of(frame))
         n_questions += len(questions)
         empty += sum(not row for row in found)
     return {
@@ -157,18 +165,38 @@ def measure_search(
 def search_frame(
     retrieved: Sequence[Sequence[RetrievedPassage]],
     answers: Sequence[Sequence[str]],
-    gold_document_ids: Sequence[Sequence[str]],
+    judged: Sequence[Grades],
+    aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> pl.DataFrame:
-    """Lays a batch out as `evaluate_search` reads it."""
+    """Lays a batch out as `evaluate_search` reads it.
+
+    Args:
+        retrieved: Passages of each question, best first.
+        answers: Of each question.
+        judged: The judged documents of each question; those with a grade below 1 do not count.
+        aliases: See `SearchMetrics`.
+    """
+    gold = [_relevant(grades, aliases) for grades in judged]
     columns: dict[str, Any] = {
         "answers": [list(row) for row in answers],
-        "gold_document_ids": [list(row) for row in gold_document_ids],
+        "gold_document_ids": [list(grades) for grades in gold],
+        "gold_grades": [list(grades.values()) for grades in gold],
         "retrieved_texts": [
             [f"{r.passage.title} {r.passage.text}" for r in row] for row in retrieved
         ],
         "retrieved_document_ids": [[r.passage.document_id for r in row] for row in retrieved],
     }
     return pl.DataFrame(columns, schema=FRAME_SCHEMA)
+
+
+def _relevant(grades: Grades, aliases: Mapping[str, str]) -> dict[str, int]:
+    """The documents above grade 0 under the ids they are stored under."""
+    found: dict[str, int] = {}
+    for name, grade in grades.items():
+        if grade > 0:
+            kept = aliases.get(name, name)
+            found[kept] = max(grade, found.get(kept, 0))
+    return found
 
 
 def _answer_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> pl.DataFrame:
@@ -210,10 +238,9 @@ def _answer_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> pl.DataFrame:
 def _document_metrics(frame: pl.DataFrame, ks: Sequence[int], ndcg: Sequence[int]) -> pl.DataFrame:
     rows = frame.with_row_index("row")
     gold = (
-        rows.select("row", document="gold_document_ids")
+        rows.select("row", document="gold_document_ids", grade="gold_grades")
         .filter(pl.col("document").list.len() > 0)
-        .explode("document")
-        .unique()
+        .explode("document", "grade")
     )
     ranked = (
         rows.select("row", document="retrieved_document_ids")
@@ -228,7 +255,7 @@ def _document_metrics(frame: pl.DataFrame, ks: Sequence[int], ndcg: Sequence[int
         )
     )
     found = gold.join(ranked, on=["row", "document"], how="left")
-    gain = 1.0 / (pl.col("place") + 1).log(2)
+    gain = pl.col("grade") / (pl.col("place") + 1).log(2)
     per_row = found.group_by("row").agg(
         *[
             (pl.col("rank") <= k).fill_null(False).any().cast(pl.Float64).alias(f"document_hit@{k}")
@@ -237,14 +264,17 @@ def _document_metrics(frame: pl.DataFrame, ks: Sequence[int], ndcg: Sequence[int
         *[(pl.col("rank") <= k).fill_null(False).mean().alias(f"document_recall@{k}") for k in ks],
         (1.0 / pl.col("rank").min()).fill_null(0.0).alias("document_mrr"),
         *[
-            (
-                gain.filter(pl.col("place") <= k).sum()
-                / (1.0 / (pl.int_range(1, pl.min_horizontal(pl.len(), k) + 1) + 1).log(2)).sum()
-            ).alias(f"document_ndcg@{k}")
+            (gain.filter(pl.col("place") <= k).sum() / _best_gain(k)).alias(f"document_ndcg@{k}")
             for k in ndcg
         ],
     )
     return rows.select("row").join(per_row, on="row", how="left", maintain_order="left").drop("row")
+
+
+def _best_gain(k: int) -> pl.Expr:
+    """The sum of gains with the most relevant documents first."""
+    best = pl.col("grade").sort(descending=True).head(k)
+    return (best / (pl.int_range(1, pl.min_horizontal(pl.len(), k) + 1) + 1).log(2)).sum()
 
 
 def _mean(values: pl.Series) -> float | None:

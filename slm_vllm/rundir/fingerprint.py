@@ -55,6 +55,8 @@ def answer_settings(config: Config) -> dict[str, Any]:
     }
     if config.experiment_mode.context not in _WITHOUT_SEARCH:
         content["retriever"] = config.retriever.model_dump(exclude={"name"})
+        if config.corpus is not None:
+            content["corpus"] = config.corpus.model_dump(exclude={"name"})
     content |= config.engine.changes_answers()
     if config.generation.temperature > 0:
         content["seed"] = config.experiment.seed

@@ -20,6 +20,7 @@ from slm_vllm.plugins import Registry
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.evaluation import score_search, search_frame
+from slm_vllm.retrieval.judgements import Judgements
 from slm_vllm.runs.survey import Survey
 from slm_vllm.types import RetrievedPassage
 
@@ -51,7 +52,7 @@ class Context(ABC):
 
     Class attributes:
         name: The value of `experiment_mode.context`; also `context_type` of each prediction.
-        searches: Whether it needs a retrieval index, and each row's documents to judge it by.
+        searches: Whether it needs a retrieval index.
         uses_gold: Whether a row's own contexts are in its prompt, and so part of its identity.
 
     Args:
@@ -68,6 +69,8 @@ class Context(ABC):
         self._retriever = retriever
         self.seconds = 0.0
         """Time spent searching."""
+        self.judgements = Judgements()
+        """What a search is judged by; the run sets that of its corpus."""
 
     @abstractmethod
     def rows(self, frame: pl.DataFrame) -> list[RowContext]:
@@ -121,28 +124,26 @@ class OracleContext(Context):
 
 
 class RetrieverContext(Context):
-    """Passages that a search over the dataset's documents finds."""
+    """Passages that a search finds in the dataset's documents, or in a corpus."""
 
     name = "retriever"
     searches = True
 
     def rows(self, frame: pl.DataFrame) -> list[RowContext]:
-        """See `Context.rows`; the frame needs its documents, by which the search is judged."""
+        """See `Context.rows`; the frame needs its documents where the search is judged by them."""
         assert self._retriever is not None
         started = time.monotonic()
         settings = self._config.retriever
         found = self._retriever.retrieve(
             frame["question"].to_list(), max(settings.top_k, _SEARCH_DEPTH), settings.min_score
         )
-        aliases = self._retriever.passages.aliases
-        gold = [
-            [
-                aliases.get(document["document_id"], document["document_id"])
-                for document in documents
-            ]
-            for documents in frame["documents"].to_list()
-        ]
-        metrics = score_search(search_frame(found, frame["answers"].to_list(), gold), _CUT_OFFS)
+        laid_out = search_frame(
+            found,
+            frame["answers"].to_list(),
+            self.judgements.of(frame),
+            self._retriever.passages.aliases,
+        )
+        metrics = score_search(laid_out, _CUT_OFFS)
         rows = [
             RowContext(
                 ranked[: settings.top_k],

@@ -87,6 +87,8 @@ class ModeRun:
         self._config = config
         self._questions = questions
         self._context = context
+        if context.searches:
+            context.judgements = questions.judgements
         self._fingerprint = fingerprint
         self._journal = journal
         self._cache = cache
@@ -138,8 +140,9 @@ class ModeRun:
             DataError: The dataset is another than the plan was made for.
         """
         seen = 0
-        # A search is judged by the documents it should find.
-        for frame in self._questions.scan(with_documents=self._context.searches):
+        # A search may be judged by the rows' documents.
+        judged = self._context.searches and self._context.judgements.needs_documents
+        for frame in self._questions.scan(with_documents=judged):
             rows = slice(seen, seen := seen + frame.height)
             keys, is_open = plan.keys[rows], plan.open[rows]
             if not np.array_equal(self._row_keys(frame), keys):

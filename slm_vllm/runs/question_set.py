@@ -16,7 +16,8 @@ from slm_vllm.datasets.base import BaseDataset, limited_scan
 from slm_vllm.datasets.identity import dataset_identity
 from slm_vllm.datasets.registry import fetched_path, open_configured
 from slm_vllm.datasets.rejects import RejectLog
-from slm_vllm.retrieval.corpus import DatasetCorpus
+from slm_vllm.retrieval.corpus import Corpus, find_corpus
+from slm_vllm.retrieval.judgements import Judgements, find_judgements
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.survey import Survey, survey
 
@@ -35,6 +36,7 @@ class QuestionSet:
     """
 
     def __init__(self, config: Config) -> None:
+        self._config = config
         self._section = config.dataset
         self._max_samples = config.max_samples
         self._strict = config.experiment.strict
@@ -48,8 +50,10 @@ class QuestionSet:
 
     @staticmethod
     def key(config: Config) -> str:
-        """Equal for cells that ask the same rows of the same dataset."""
-        return digest([config.dataset.model_dump(), config.max_samples, config.experiment.strict])
+        """Equal for cells that ask the same rows of the same dataset over the same corpus."""
+        asked = [config.dataset.model_dump(), config.max_samples, config.experiment.strict]
+        corpus = config.corpus
+        return digest([*asked, None if corpus is None else corpus.model_dump()])
 
     @property
     def path(self) -> str:
@@ -79,21 +83,29 @@ class QuestionSet:
         return self._identity
 
     @cached_property
-    def corpus(self) -> DatasetCorpus:
-        """What a retriever may search: the documents of rows that are not asked included."""
-        return DatasetCorpus(self._section, self.file)
+    def corpus(self) -> Corpus:
+        """What a retriever may search; of the dataset also documents of rows that are not asked."""
+        return find_corpus(self._config, self.file)
+
+    @cached_property
+    def judgements(self) -> Judgements:
+        """What a search for them is judged by, beside the answers."""
+        return find_judgements(self.open(), self._config.corpus, self._cache_dir)
 
     def open(self, rejects: RejectLog | None = None) -> BaseDataset:
         """The dataset, to be scanned."""
         return open_configured(self._section, self.file, on_reject=rejects)
 
     def check(self) -> None:
-        """Reads one row.
+        """Reads one row, and one document of a corpus of its own with all its judgements.
 
         Raises:
-            DataError: The dataset cannot be used.
+            DataError: The dataset or the corpus cannot be used.
         """
         next(limited_scan(self.open(), 1), None)
+        if self._config.corpus is not None:
+            next(self.corpus.documents())
+            self.judgements  # noqa: B018
 
     def survey(self, rejected_files: Sequence[Path]) -> None:
         """Passes over the dataset once and writes the rows that cannot be used.

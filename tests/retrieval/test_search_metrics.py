@@ -43,7 +43,7 @@ def test_an_answer_stands_in_a_passage_as_in_a_prediction(
     title: str, text: str, answers: list[str]
 ) -> None:
     passage = RetrievedPassage(Passage("x:0", "x", title, text), 1.0, 1)
-    result = evaluate_search(search_frame([[passage]], [answers], [[]]), ks=(1,))
+    result = evaluate_search(search_frame([[passage]], [answers], [{}]), ks=(1,))
     frame = pl.DataFrame({"prediction": [f"{title} {text}"], "answers": [answers]})
     scored = score_answers(frame).row(0, named=True)
     assert result["answer_hit@1"]["mean"] == scored["contains"]
@@ -53,7 +53,7 @@ def test_an_answer_stands_in_a_passage_as_in_a_prediction(
 def test_by_answer_by_hand() -> None:
     retrieved = [found(("x", "A party."), ("y", "the Art of War"), ("z", "Sun-Tzu wrote it"))]
     result = evaluate_search(
-        search_frame(retrieved, [["art", "Sun Tzu!", "SunTzu"]], [[]]), ks=(1, 2, 3)
+        search_frame(retrieved, [["art", "Sun Tzu!", "SunTzu"]], [{}]), ks=(1, 2, 3)
     )
     values = {name: value["mean"] for name, value in result.items()}
     assert values["answer_hit@1"] == 0.0  # "art" is not found in "party"
@@ -66,7 +66,9 @@ def test_by_answer_by_hand() -> None:
 
 def test_by_document_by_hand() -> None:
     retrieved = [found(("a", ""), ("a", ""), ("b", ""), ("c", ""))]
-    result = evaluate_search(search_frame(retrieved, [[]], [["b", "c", "q"]]), ks=(1, 3, 4))
+    result = evaluate_search(
+        search_frame(retrieved, [[]], [{"b": 1, "c": 1, "q": 1, "a": 0}]), ks=(1, 3, 4)
+    )
     values = {name: value["mean"] for name, value in result.items()}
     assert (values["document_hit@1"], values["document_hit@3"]) == (0.0, 1.0)
     assert values["document_recall@4"] == pytest.approx(2 / 3)
@@ -79,36 +81,38 @@ def test_by_document_by_hand() -> None:
 def test_rows_without_gold_are_left_out_and_counted() -> None:
     retrieved = [found(("a", "yes")), found(("b", "yes")), []]
     metrics = SearchMetrics(ks=(1,))
-    metrics.add(retrieved, [["yes"], [], ["yes"]], [["a"], ["b"], []])
+    metrics.add(retrieved, [["yes"], [], ["yes"]], [{"a": 1}, {"b": 1}, {}])
     result = metrics.result()
     assert result["answer_hit@1"] == {"mean": 0.5, "n": 2}
     assert result["document_hit@1"] == {"mean": 1.0, "n": 2}
 
 
 def test_answers_of_punctuation_alone_are_no_answers() -> None:
-    result = evaluate_search(search_frame([found(("a", "text"))], [["?!"]], [["a"]]), ks=(1,))
+    result = evaluate_search(search_frame([found(("a", "text"))], [["?!"]], [{"a": 1}]), ks=(1,))
     assert result["answer_hit@1"] == {"mean": None, "n": 0}
 
 
 def test_cut_offs_beyond_the_search_are_left_out() -> None:
-    result = evaluate_search(search_frame([found(("a", "x"))], [["x"]], [["a"]]), depth=3)
+    result = evaluate_search(search_frame([found(("a", "x"))], [["x"]], [{"a": 1}]), depth=3)
     assert "answer_hit@3" in result and "answer_hit@5" not in result
     assert "document_ndcg@10" not in result
 
 
 def test_aliases_stand_for_the_document_that_was_kept() -> None:
     metrics = SearchMetrics(ks=(1,), aliases={"copy": "kept"})
-    metrics.add([found(("kept", "x"))], [["x"]], [["copy"]])
+    metrics.add([found(("kept", "x"))], [["x"]], [{"copy": 1}])
     assert metrics.result()["document_hit@1"]["mean"] == 1.0
 
 
 DOCUMENT = st.sampled_from("abcdefgh")
-ROW = st.tuples(st.lists(DOCUMENT, max_size=12), st.lists(DOCUMENT, max_size=4, unique=True))
+GRADES = st.dictionaries(DOCUMENT, st.integers(-1, 3), max_size=5)
+ROW = st.tuples(st.lists(DOCUMENT, max_size=12), GRADES)
+Rows = list[tuple[list[str], dict[str, int]]]
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(ROW, min_size=1, max_size=8))
-def test_agrees_with_trec_eval(rows: list[tuple[list[str], list[str]]]) -> None:
+def test_agrees_with_trec_eval(rows: Rows) -> None:
     pytrec_eval = pytest.importorskip("pytrec_eval")
     # One passage for each document, so that passages and documents rank alike.
     unique = [(list(dict.fromkeys(ranked)), gold) for ranked, gold in rows]
@@ -118,11 +122,12 @@ def test_agrees_with_trec_eval(rows: list[tuple[list[str], list[str]]]) -> None:
         [gold for _, gold in unique],
     )
     ours = evaluate_search(frame)
-    qrels = {str(i): dict.fromkeys(g, 1) for i, (_, g) in enumerate(unique) if g}
+    # Where nothing is relevant there is no figure, and 0 by trec_eval.
+    qrels = {str(i): g for i, (_, g) in enumerate(unique) if any(v > 0 for v in g.values())}
     run = {
         str(i): {d: 100.0 - at for at, d in enumerate(ranked)}
-        for i, (ranked, gold) in enumerate(unique)
-        if gold
+        for i, (ranked, _) in enumerate(unique)
+        if str(i) in qrels
     }
     # The names are trec_eval's own.
     names = {
@@ -143,7 +148,7 @@ def test_agrees_with_trec_eval(rows: list[tuple[list[str], list[str]]]) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(ROW, min_size=2, max_size=9), st.data())
-def test_batches_add_up(rows: list[tuple[list[str], list[str]]], data: st.DataObject) -> None:
+def test_batches_add_up(rows: Rows, data: st.DataObject) -> None:
     retrieved = [found(*[(d, f"text {d}") for d in ranked]) for ranked, _ in rows]
     answers = [[f"TEXT {d}" for d in gold] for _, gold in rows]
     gold = [g for _, g in rows]

@@ -16,6 +16,9 @@ from typing import Any, BinaryIO, cast
 from slm_vllm.errors import DataError, MissingExtraError
 from slm_vllm.nearest import close_names
 
+PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz", ".zip")
+"""What packed files are called by custom."""
+
 _BUFFER = 1 << 20
 _NO_MEMBERS = ("__MACOSX/", ".")  # what archivers of desktops add
 

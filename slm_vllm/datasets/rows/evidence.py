@@ -52,6 +52,11 @@ class Paragraph:
         return {"document_id": name, "title": self.title, "text": self.text}
 
 
+def holds_text(value: Mapping[str, Any]) -> bool:
+    """Whether one of the keys is a known name of a paragraph's text."""
+    return any(name in value for name in _TEXT)
+
+
 def paragraphs_of(value: Any, key: str, lose: Callable[[str], object]) -> list[Paragraph]:
     """Gives the paragraphs of a field; blank ones are left out.
 
