@@ -30,6 +30,7 @@ def evaluate(
     *,
     mode: str | Sequence[str] = "no_context",
     retriever: str | None = None,
+    corpus: str | Path | None = None,
     samples: int | None = None,
     name: str | None = None,
     output_dir: str | Path | None = None,
@@ -48,6 +49,7 @@ def evaluate(
         mode: `no_context`, `oracle`, `retriever`; several, in a list or separated by commas, share
             one engine load.
         retriever: Retriever configuration, such as `bm25`.
+        corpus: Corpus configuration, file or folder to search in place of the dataset's documents.
         samples: Only the first rows.
         name: Name of the run and of its folder; of several modes, the part before theirs.
         output_dir: Where run folders are kept.
@@ -74,6 +76,7 @@ def evaluate(
         "model": model,
         "dataset": str(dataset),
         "retriever": retriever,
+        "corpus": None if corpus is None else str(corpus),
         "samples": samples,
         "output_dir": None if output_dir is None else str(output_dir),
     }

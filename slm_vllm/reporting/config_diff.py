@@ -39,7 +39,7 @@ class Difference:
 def config_differences(runs: Sequence[RunData]) -> list[Difference]:
     """A flat diff of the configurations, and of a few facts of the manifests.
 
-    Settings of the retriever are compared among the runs that use one.
+    Settings of retriever and corpus are compared among the runs that use one.
     """
     settings = [flat_settings(run) for run in runs]
     facts = [_facts(run) for run in runs]
@@ -70,7 +70,7 @@ def flat_settings(run: RunData) -> dict[str, str]:
 
 def applies(key: str, run: RunData) -> bool:
     """Whether a setting had any effect on a run."""
-    return not key.startswith("retriever.") or run.results.get("retriever") is not None
+    return not key.startswith(("retriever.", "corpus.")) or run.results.get("retriever") is not None
 
 
 def context_of(run: RunData) -> str:
