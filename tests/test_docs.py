@@ -269,6 +269,7 @@ def test_quick_commands_of_the_readme_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "questions.jsonl").write_text('{"question": "Who?", "answer": "Ann"}\n')
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "text": "Silver is the element 47."}\n')
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     quick = [words for words in commands(text) if " ".join(words[:2]) in RUN]
     assert {" ".join(words[:2]) for words in quick} == set(RUN)
