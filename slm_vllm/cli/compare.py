@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from slm_vllm.cli.paths import UserPath
+from slm_vllm.cli.paths import UserPath, make_folder
 from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
 
 _EPILOG = """\b
@@ -90,6 +90,8 @@ def command(
     if not plan and (differences or any(v is not None for v in (power, alpha, correlation))):
         raise ConfigError("--difference, --power, --alpha and --correlation go with --plan")
     paths = find_finished(runs, output_dir)
+    if output is not None:
+        make_folder(output.parent, f"--output {output}")
     chosen = None
     if baseline is not None:
         chosen = find_run(baseline, output_dir)

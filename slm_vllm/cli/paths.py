@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
 
+from slm_vllm.errors import StorageError, reason_of
 from slm_vllm.paths import expanded
 
 
@@ -26,3 +28,21 @@ class UserPath(click.Path):
             return super().convert(expanded(os.fspath(value)), param, ctx)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def make_folder(folder: Path, said: str) -> None:
+    """Makes a folder that is written to at the end, so that no work before that is lost.
+
+    Args:
+        folder: What to make; its parents too.
+        said: The option that named it or a file in it, for the message.
+
+    Raises:
+        StorageError: There can be none, or nothing can be written in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{said}: {folder} cannot be made ({reason_of(error)})") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(f"{said}: nothing can be written in {folder}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from slm_vllm.amounts import format_size
-from slm_vllm.cli.paths import UserPath
+from slm_vllm.cli.paths import UserPath, make_folder
 from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
 from slm_vllm.rundir.names import REPORT
 
@@ -61,6 +61,9 @@ def command(
         require_matplotlib()
     paths = find_finished(runs, output_dir)
     target = output if output is not None else _default_output(runs, paths, output_dir)
+    make_folder(target.parent, f"--output {target}")
+    if plots is not None:
+        make_folder(plots, f"--plots {plots}")
     report = build_report([load_run(path) for path in paths])
     write_report(report, target)
     drawn = [] if plots is None else write_figures(report.figures, plots)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slm_vllm.rundir.reading import RunData
@@ -71,12 +71,6 @@ def flat_settings(run: RunData) -> dict[str, str]:
 def applies(key: str, run: RunData) -> bool:
     """Whether a setting had any effect on a run."""
     return not key.startswith(("retriever.", "corpus.")) or run.results.get("retriever") is not None
-
-
-def context_of(run: RunData) -> str:
-    """What the model saw beside the question: none, oracle or retriever."""
-    mode = run.config.get("experiment_mode")
-    return str(mode.get("context")) if isinstance(mode, Mapping) else ""
 
 
 def _facts(run: RunData) -> dict[str, str]:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from slm_vllm.reporting.alignment import AlignedRuns
-from slm_vllm.reporting.config_diff import context_of, flat_settings
+from slm_vllm.reporting.config_diff import flat_settings
+from slm_vllm.reporting.context_role import Role, context_of, role_of
 from slm_vllm.rundir.reading import RunData
 from slm_vllm.scoring.intervals import MeanEstimate
 from slm_vllm.scoring.paired import Values, estimate_difference
@@ -64,10 +65,11 @@ def context_effects(aligned: AlignedRuns, *, seed: int) -> tuple[list[ContextEff
     """The effects of all runs with context, and notes about runs that were paired loosely."""
     effects, notes = [], []
     for number, run in enumerate(aligned.runs):
-        if context_of(run) not in ("retriever", "oracle"):
+        role = role_of(run)
+        if role == "closed book":
             continue
-        closed = _nearest_run(aligned.runs, run, "none")
-        oracle = _nearest_run(aligned.runs, run, "oracle") if context_of(run) != "oracle" else None
+        closed = _nearest_run(aligned.runs, run, "closed book")
+        oracle = None if role == "bound" else _nearest_run(aligned.runs, run, "bound")
         if closed is None and oracle is None:
             continue
         for other in (closed, oracle):
@@ -117,14 +119,22 @@ def _changes(
     return tuple(changes)
 
 
-def _nearest_run(runs: Sequence[RunData], run: RunData, context: str) -> int | None:
-    """Position of the run of the same model whose settings are nearest, None for no run."""
+def _nearest_run(runs: Sequence[RunData], run: RunData, role: Role) -> int | None:
+    """Position of the run of the same model whose settings are nearest, None for no run.
+
+    A mode of a plug-in that shows some of the gold contexts is a bound after the oracle.
+    """
+
+    def distance(number: int) -> tuple[bool, int]:
+        other = runs[number]
+        return context_of(other) != "oracle", len(_differing(run, other))
+
     candidates = [
         number
         for number, other in enumerate(runs)
-        if context_of(other) == context and other.results["model"] == run.results["model"]
+        if role_of(other) == role and other.results["model"] == run.results["model"]
     ]
-    return min(candidates, key=lambda number: len(_differing(run, runs[number])), default=None)
+    return min(candidates, key=distance, default=None)
 
 
 def _differing(run: RunData, other: RunData) -> list[str]:

@@ -11,7 +11,7 @@ import polars as pl
 from slm_vllm.reporting.breakdowns import answer_rank, retrieval_hit
 from slm_vllm.reporting.pairing import DatasetPairs
 from slm_vllm.rundir.reading import RunData
-from slm_vllm.scoring.location import answer_spans
+from slm_vllm.scoring.location import holds_answer
 from slm_vllm.scoring.metrics import MAIN
 
 CAUSES = {
@@ -106,7 +106,8 @@ def _in_passages(rows: pl.DataFrame) -> pl.DataFrame:
         pl.format("{} {}", pl.col("title").fill_null(""), pl.col("text").fill_null(""))
     ).to_series()
     predictions = passages.select(pl.concat_list("prediction")).to_series()
-    holds, told = _stands(text, passages["answers"]), _stands(text, predictions)
+    holds = holds_answer(text, passages["answers"])
+    told = holds_answer(text, predictions)
     return (
         passages.select("row", holds.alias("holds"), told.alias("told"))
         .group_by("row")
@@ -115,11 +116,6 @@ def _in_passages(rows: pl.DataFrame) -> pl.DataFrame:
             (pl.col("told") & ~pl.col("holds")).any().alias("copied"),
         )
     )
-
-
-def _stands(texts: pl.Series, answers: pl.Series) -> pl.Series:
-    spans = answer_spans(texts, answers)
-    return pl.Series([places is not None for places in spans], dtype=pl.Boolean)
 
 
 def _cause() -> pl.Expr:

@@ -10,8 +10,8 @@ from itertools import combinations
 from slm_vllm.errors import DataError
 from slm_vllm.reporting.alignment import AlignedRuns, align
 from slm_vllm.reporting.comparison import SEED
-from slm_vllm.reporting.config_diff import context_of
 from slm_vllm.reporting.context_effect import ContextEffect, context_effects
+from slm_vllm.reporting.context_role import role_of
 from slm_vllm.reporting.run_view import RunView
 from slm_vllm.scoring.metrics import MAIN
 from slm_vllm.scoring.paired import PairedComparison, compare_pairs, holm
@@ -61,7 +61,7 @@ def paired_datasets(views: Sequence[RunView]) -> list[DatasetPairs]:
 
 def ranked(views: Sequence[RunView]) -> list[RunView]:
     """The runs that may win, the highest mean first: an oracle run is a bound and none of them."""
-    rivals = [view for view in views if context_of(view.run) != "oracle"]
+    rivals = [view for view in views if role_of(view.run) != "bound"]
     rivals = [view for view in rivals if mean_of(view) is not None]
     return sorted(rivals, key=lambda view: -(mean_of(view) or 0.0))
 
@@ -108,7 +108,6 @@ def _pairs(views: Sequence[RunView], aligned: AlignedRuns) -> list[Pair]:
 def _differ_in_one_thing(run: RunView, other: RunView) -> bool:
     """Context of one model without the bound, or models in one condition."""
     if run.model == other.model:
-        return "oracle" not in (context_of(run.run), context_of(other.run)) or (
-            context_of(run.run) == context_of(other.run)
-        )
+        roles = {role_of(run.run), role_of(other.run)}
+        return "bound" not in roles or len(roles) == 1
     return run.mode == other.mode

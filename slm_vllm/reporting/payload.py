@@ -17,7 +17,7 @@ import polars as pl
 from slm_vllm.reporting.breakdowns import answer_rank, retrieval_hit
 from slm_vllm.reporting.harm import CAUSES, Harm
 from slm_vllm.reporting.run_view import RunView
-from slm_vllm.scoring.location import answer_spans
+from slm_vllm.scoring.location import Span, answer_spans
 from slm_vllm.scoring.metrics import in_tables
 
 _COLUMNS = {
@@ -29,6 +29,10 @@ _COLUMNS = {
     "newTokens": "n_completion_tokens",
     "truncated": "truncated",
 }
+# What makes a passage, and the answers of a row as one text.
+_PASSAGE = ["passage_id", "title", "text"]
+_JOINED = pl.col("answers").list.join("\x1f", ignore_nulls=True).fill_null("")
+_WHOLE = pl.format("{} {}", pl.col("title").fill_null(""), pl.col("text").fill_null(""))
 
 
 def questions_payload(views: Sequence[RunView], harms: Sequence[Harm]) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def questions_payload(views: Sequence[RunView], harms: Sequence[Harm]) -> dict[s
             pl.lit(view.dataset).alias("dataset"),
             "question_id",
             "question",
-            pl.col("answers").list.join("\x1f", ignore_nulls=True).fill_null("").alias("joined"),
+            _JOINED.alias("joined"),
             pl.col("answers").fill_null([]),
             "metadata",
         )
@@ -110,46 +114,43 @@ def passages_payload(views: Sequence[RunView]) -> dict[str, Any]:
     Each is [number, score], and where an answer stands in it [number, score, spans]: the places of
     answers in title, blank, text (see `answer_spans`).
     """
-    exploded = [
+    exploded = pl.concat(
         view.run.predictions.select(
-            pl.int_range(pl.len()).alias("row"), "answers", pl.col("contexts").alias("passage")
+            pl.lit(number).alias("run"),
+            pl.int_range(pl.len()).alias("row"),
+            "answers",
+            pl.col("contexts").alias("passage"),
         )
         .explode("passage", empty_as_null=True)
         .drop_nulls("passage")
         .unnest("passage")
-        for view in views
-    ]
-    key = ["passage_id", "title", "text"]
-    distinct = (
-        pl.concat([frame.select(key) for frame in exploded])
-        .unique(maintain_order=True)
-        .with_row_index("number")
+        for number, view in enumerate(views)
     )
-    return {
-        "passages": [list(row) for row in distinct.select(key).iter_rows()],
-        "rows": [
-            _listed(frame, distinct, view.run.predictions.height)
-            for view, frame in zip(views, exploded, strict=True)
-        ],
-    }
-
-
-def _listed(frame: pl.DataFrame, distinct: pl.DataFrame, height: int) -> list[list[list[Any]]]:
-    joined = frame.join(
-        distinct,
-        on=["passage_id", "title", "text"],
-        how="left",
-        maintain_order="left",
-        nulls_equal=True,
+    distinct = exploded.select(_PASSAGE).unique(maintain_order=True).with_row_index("number")
+    joined = exploded.join(
+        distinct, on=_PASSAGE, how="left", maintain_order="left", nulls_equal=True
     )
     score = pl.when(pl.col("score").is_finite()).then(pl.col("score").round(3))
-    whole = pl.format("{} {}", pl.col("title").fill_null(""), pl.col("text").fill_null(""))
-    spans = answer_spans(joined.select(whole.alias("text"))["text"], joined["answers"])
-    rows: list[list[list[Any]]] = [[] for _ in range(height)]
-    shown = joined.select("row", "number", score).iter_rows()
-    for (row, number, rounded), places in zip(shown, spans, strict=True):
-        rows[row].append([number, rounded] if places is None else [number, rounded, places])
-    return rows
+    rows: list[list[list[list[Any]]]] = [
+        [[] for _ in range(view.run.predictions.height)] for view in views
+    ]
+    shown = joined.select("run", "row", "number", score).iter_rows()
+    for (run, row, number, rounded), places in zip(shown, _places(joined), strict=True):
+        rows[run][row].append([number, rounded] if places is None else [number, rounded, places])
+    return {"passages": [list(row) for row in distinct.select(_PASSAGE).iter_rows()], "rows": rows}
+
+
+def _places(shown: pl.DataFrame) -> list[list[Span] | None]:
+    """Where answers stand in the passages that were shown.
+
+    Runs that search alike show the same passages for a question: each pair is looked at once.
+    """
+    key = ["number", "joined"]
+    asked = shown.select("number", _JOINED.alias("joined"), "answers", _WHOLE.alias("text"))
+    pairs = asked.unique(key, keep="first", maintain_order=True).with_row_index("pair")
+    spans = answer_spans(pairs["text"], pairs["answers"])
+    found = asked.join(pairs.select(*key, "pair"), on=key, how="left", maintain_order="left")
+    return [spans[pair] for pair in found["pair"]]
 
 
 def _run_columns(predictions: pl.DataFrame) -> dict[str, list[Any]]:

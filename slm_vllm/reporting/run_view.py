@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from slm_vllm.reporting.config_diff import context_of
+from slm_vllm.reporting.context_role import ROLES, role_of
 from slm_vllm.rundir.reading import RunData
 
-_MODE_ORDER = {"none": 0, "retriever": 1, "oracle": 2}
 # Numbers of colours; what is not named here takes those that are left, by name.
 _COLOURS = {
     "no_context": 0,
@@ -55,7 +54,12 @@ def view_runs(runs: Sequence[RunData]) -> list[RunView]:
     models = _numbered(_model(run) for run in runs)
     ordered = sorted(
         runs,
-        key=lambda run: (datasets[_dataset(run)], models[_model(run)], _mode_rank(run), run.name),
+        key=lambda run: (
+            datasets[_dataset(run)],
+            models[_model(run)],
+            ROLES.index(role_of(run)),
+            run.name,
+        ),
     )
     cells = Counter((_model(run), _dataset(run), _mode(run)) for run in runs)
     conditions = [
@@ -120,7 +124,3 @@ def _mode(run: RunData) -> str:
     retriever = run.results.get("retriever")
     mode = str(run.results["mode"])
     return f"{mode} · {retriever}" if retriever else mode
-
-
-def _mode_rank(run: RunData) -> int:
-    return _MODE_ORDER.get(context_of(run), len(_MODE_ORDER))

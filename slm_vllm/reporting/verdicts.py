@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from slm_vllm.reporting.config_diff import context_of
+from slm_vllm.reporting.context_role import Role, role_of
 from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.reporting.pairing import DatasetPairs, Pair, ranked
 from slm_vllm.reporting.run_view import RunView
@@ -68,19 +68,18 @@ def _limits(dataset: DatasetPairs) -> Iterator[str]:
             f"{(widest.high - widest.low) / 2:.3f}."
         )
     models = dict.fromkeys(view.model for view in dataset.views)
-    for context, what in (
-        ("none", "which right answers context destroyed"),
-        ("oracle", "how much better passages could gain"),
-    ):
+    lacks: tuple[tuple[Role, str, str], ...] = (
+        ("closed book", "a closed-book", "which right answers context destroyed"),
+        ("bound", "an oracle", "how much better passages could gain"),
+    )
+    for role, name, what in lacks:
         lacking = [
             model
             for model in models
-            if not any(v.model == model and context_of(v.run) == context for v in dataset.views)
+            if not any(v.model == model and role_of(v.run) == role for v in dataset.views)
         ]
-        run = "a closed-book" if context == "none" else "an oracle"
-        searched = any(context_of(view.run) == "retriever" for view in dataset.views)
-        if lacking and searched:
-            yield f"Without {run} run of {', '.join(lacking)} it is not known {what}."
+        if lacking and any(role_of(view.run) == "context" for view in dataset.views):
+            yield f"Without {name} run of {', '.join(lacking)} it is not known {what}."
 
 
 class _Words:
@@ -179,11 +178,11 @@ def _spoken_mode(view: RunView) -> str:
     retriever = view.run.results.get("retriever")
     if retriever:
         return f"retriever ({retriever})"
-    return "closed book" if view.mode == "no_context" else view.mode
+    return "closed book" if _is_closed_book(view) else view.mode
 
 
 def _is_closed_book(view: RunView) -> bool:
-    return context_of(view.run) == "none"
+    return role_of(view.run) == "closed book"
 
 
 def _is_clear(pair: Pair) -> bool:

@@ -55,6 +55,7 @@ class Results(TypedDict, total=False):
     """`results.json`: the figures of a finished run.
 
     Attributes:
+        uses_gold: Whether prompts held gold contexts; missing in 0.2.0 and before.
         token_recall: The mean, beside `metrics` for earlier readers.
         duration_seconds: Of all phases.
         metrics: Means of the answers' metrics.
@@ -68,6 +69,7 @@ class Results(TypedDict, total=False):
     model: str
     dataset: str
     mode: str
+    uses_gold: bool
     retriever: str | None
     token_recall: float | None
     num_examples: int
@@ -98,6 +100,7 @@ class Manifest(TypedDict, total=False):
     prompt_date: str
     model: dict[str, Any]
     dataset: dict[str, Any]
+    uses_gold: bool
     retriever: str | None
     engine: dict[str, Any]
     device: dict[str, Any]

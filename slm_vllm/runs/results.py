@@ -205,6 +205,7 @@ def build_results(
         "dataset": config.dataset.name,
         "mode": config.experiment_mode.name,
         "retriever": config.retriever.name if context_of(config).searches else None,
+        "uses_gold": context_of(config).uses_gold,
         "scoring_version": SCORING_VERSION,
         "token_recall": _number(estimates["token_recall"].mean),
         "num_examples": summary.counts["total"],

@@ -7,9 +7,7 @@ brought to its normal form by itself and to be shown as a whole.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 
 import polars as pl
 
@@ -31,7 +29,7 @@ Span = tuple[int, int]
 # Signs that NFKC joins to the letter before them, though they are letters themselves.
 _JOINING = "ำຳﾞﾟ"
 _LETTER = rf"[{UNSPACED}--[{_JOINING}]][\p{{M}}{UNSEEN}{_JOINING}]*"
-_READINGS = (  # as in `searchable`: separators join, or part
+_READINGS = (  # as in `searchable`: separators join, or part; without one both are the same
     rf"{_LETTER}|[^{BLANKS}{UNSPACED}]+|[{_JOINING}]|[{BLANKS}]+",
     rf"{_LETTER}|[^{BLANKS}{SEPARATOR}{UNSPACED}]+|[{_JOINING}]|[{BLANKS}{SEPARATOR}]+",
 )
@@ -52,12 +50,34 @@ def answer_spans(texts: pl.Series, answers: pl.Series) -> list[list[Span] | None
         overlap, in UTF-16 code units as JavaScript counts them. There may be none: an answer of
         articles alone stands in an equal text, yet no piece of that is a token.
     """
+    found = _found(texts, answers)
+    spans: list[list[Span] | None] = [None] * len(texts)
+    for row in found["row"]:
+        spans[row] = []
+    parted = found.filter(pl.col("text").str.contains(SEPARATOR))
+    for reading, read in zip(_READINGS, (found, parted), strict=True):
+        for row, forms, tokens, starts, ends in _pieces(read, reading).iter_rows():
+            places = spans[row]
+            assert places is not None
+            places += _places(forms, tokens, starts, ends)
+    return [None if places is None else _merged(places) for places in spans]
+
+
+def holds_answer(texts: pl.Series, answers: pl.Series) -> pl.Series:
+    """Whether one of its answers stands in each text: Boolean. See `answer_spans`."""
+    found = _found(texts, answers)["row"]
+    rows = pl.int_range(len(texts), dtype=pl.UInt32).is_in(found.cast(pl.UInt32).implode())
+    return pl.select(rows).to_series()
+
+
+def _found(texts: pl.Series, answers: pl.Series) -> pl.DataFrame:
+    """The texts that hold an answer: row, text, and the forms of those it holds."""
     rows = pl.DataFrame({"text": texts.fill_null(""), "answer": answers}).with_row_index("row")
     pairs = rows.select("row", "answer").explode("answer", empty_as_null=True).drop_nulls("answer")
     pairs = pairs.filter(words(pairs["answer"]).list.len() > 0)
     pairs = pairs.with_columns(squad_form(squad_tokens(pairs["answer"]))).unique()
     found_in = searchable(rows["text"]).alias("searchable")
-    found = (
+    return (
         rows.select("row")
         .with_columns(found_in)
         .join(pairs, on="row")
@@ -66,15 +86,6 @@ def answer_spans(texts: pl.Series, answers: pl.Series) -> list[list[Span] | None
         .agg("answer")
         .join(rows.select("row", "text"), on="row")
     )
-    spans: list[list[Span] | None] = [None] * rows.height
-    for row in found["row"]:
-        spans[row] = []
-    for reading in _READINGS:
-        for row, forms, tokens, starts, ends in _pieces(found, reading).iter_rows():
-            places = spans[row]
-            assert places is not None
-            places += _places(forms, tokens, starts, ends)
-    return [None if places is None else _merged(places) for places in spans]
 
 
 def _pieces(found: pl.DataFrame, reading: str) -> pl.DataFrame:
@@ -115,14 +126,13 @@ def _pieces(found: pl.DataFrame, reading: str) -> pl.DataFrame:
 def _places(
     forms: Sequence[str], tokens: Sequence[str], starts: Sequence[int], ends: Sequence[int]
 ) -> Iterator[Span]:
+    # A blank before each token and none in one: so many blanks, so many tokens.
     text = f" {' '.join(tokens)} "
-    borders = list(accumulate((len(token) + 1 for token in tokens), initial=0))
     for form in forms:
         place = text.find(form)
         while place >= 0:
             last = place + len(form) - 1
-            first_token, last_token = bisect_right(borders, place), bisect_right(borders, last - 1)
-            yield starts[first_token - 1], ends[last_token - 1]
+            yield starts[text.count(" ", 0, place)], ends[text.count(" ", 0, last) - 1]
             place = text.find(form, last)
 
 

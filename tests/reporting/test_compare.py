@@ -300,7 +300,7 @@ def test_retrievers_are_compared_among_their_users(tmp_path: Path, compare: Comp
         (("a", "unscored"), DataError, "none of its 2 rows has a value of token_recall"),
         (("a", "twice"), DataError, "question_id 'q' occurs 2 times"),
         (("a", "damaged"), DataError, "predictions.parquet is damaged"),
-        (("a", "b", "--output", "missing/x.md"), StorageError, "cannot be written"),
+        (("a", "b", "--output", "x/damaged/state.json/t.md"), StorageError, "cannot be made"),
     ],
 )
 def test_errors(

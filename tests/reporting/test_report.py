@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from slm_vllm.cli.report import command
+from slm_vllm.errors import SlmVllmError, StorageError
 from support.run_folders import make_run
 
 HOSTILE = "</script><script>document.title='taken'</script><!-- \u2028 \x00 \ud800".encode(
@@ -70,3 +71,32 @@ def test_a_browser_shows_every_run_and_runs_nothing_foreign(page: Path, tmp_path
     assert "80 predictions" in shown
     assert "question 3" in shown and "document.title='taken'" in shown
     assert "<script>document.title" not in shown
+
+
+def report(*words: str) -> Result:
+    return CliRunner().invoke(command, list(words), standalone_mode=False)
+
+
+def test_folders_of_output_and_plots_are_made(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", rows=rows())
+    page = tmp_path / "new" / "deeper" / "page.html"
+    done = report(str(tmp_path / "run"), "--output", str(page))
+    assert done.exception is None and page.stat().st_size
+
+
+@pytest.mark.parametrize("option", ["--output", "--plots"])
+def test_a_folder_that_cannot_be_is_said_before_any_work(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slm_vllm.rundir.reading.load_run", lambda *_: pytest.fail("too late"))
+    make_run(tmp_path / "run", rows=rows())
+    (tmp_path / "file").write_text("no folder")
+    target = str(tmp_path / "file" / "deeper" / "target")
+    done = report(str(tmp_path / "run"), option, target)
+    assert isinstance(done.exception, StorageError)
+    assert f"{option} {target}" in str(done.exception)
+
+
+def test_nothing_to_report_makes_no_folder(tmp_path: Path) -> None:
+    done = report(str(tmp_path / "nowhere"), "--output", str(tmp_path / "new" / "page.html"))
+    assert isinstance(done.exception, SlmVllmError) and not (tmp_path / "new").exists()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm_vllm.scoring.location import answer_spans
+from slm_vllm.scoring.location import answer_spans, holds_answer
 from support import text_reference as reference
 
 
@@ -47,6 +47,14 @@ def test_rows_do_not_mix() -> None:
     answers = pl.Series([["b"], ["b"], ["b"]])
     assert answer_spans(texts, answers) == [[(2, 3)], None, [(0, 1)]]
     assert answer_spans(texts.head(0), answers.head(0)) == []
+    assert holds_answer(texts, answers).to_list() == [True, False, True]
+    assert holds_answer(texts.head(0), answers.head(0)).to_list() == []
+
+
+def test_a_text_with_a_separator_is_read_both_ways_beside_one_without() -> None:
+    texts = pl.Series(["1990\N{EN DASH}1995", "in 1995"])
+    answers = pl.Series([["1995", "1990-1995"], ["1995"]])
+    assert answer_spans(texts, answers) == [[(0, 9)], [(3, 7)]]
 
 
 PIECES = st.sampled_from(
@@ -62,5 +70,7 @@ TEXT = st.lists(PIECES, max_size=10).map("".join)
 def test_what_is_marked_holds_the_answer(text: str, answer: str) -> None:
     found = places(text, [answer])
     assert (found is not None) == reference.stands_in(answer, text)
+    listed = pl.Series([[answer]], dtype=pl.List(pl.String))
+    assert holds_answer(pl.Series([text]), listed).to_list() == [found is not None]
     for marked in found or []:
         assert reference.stands_in(answer, marked)
