@@ -30,7 +30,7 @@ COMMANDS = {
     "doctor": ("slm_vllm.cli.doctor:command", "Check this machine and say what to mend."),
     "adopt": ("slm_vllm.cli.adopt:command", "Take over a checkout of the earlier scripts."),
     "explain": ("slm_vllm.cli.adopt:explain_command", "Say what replaces an earlier command."),
-    "runs": ("slm_vllm.cli.runs:command", "List, show, follow and stop runs."),
+    "runs": ("slm_vllm.cli.runs:command", "List, watch, show, follow and stop runs."),
 }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from slm_vllm.amounts import format_clock
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
 from slm_vllm.rundir import names
@@ -16,13 +16,14 @@ from slm_vllm.text_table import text_table
 
 if TYPE_CHECKING:
     from slm_vllm.runs.jobs import Job
+    from slm_vllm.runs.overview import Overview
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group("runs")
 def command() -> None:
-    """List, show, follow and stop runs.
+    """List, watch, show, follow and stop runs.
 
     RUN is a name under --output-dir, a path, a glob, or a folder that holds runs (a sweep).
     """
@@ -40,6 +41,7 @@ Examples:
 @_json
 def list_runs(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
     """List every RUN (all by default), those with the latest sign of life first."""
+    from slm_vllm.runs.job_table import called, job_cells
     from slm_vllm.runs.jobs import by_sign_of_life, find_jobs, list_jobs
 
     jobs = by_sign_of_life(find_jobs(runs, output_dir)) if runs else list_jobs(output_dir)
@@ -49,18 +51,58 @@ def list_runs(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
     if not jobs:
         click.echo(f"There is no run in {output_dir}.")
         return
-    header = ["run", "phase", "done", "questions/s", "ETA", "token recall", "heartbeat", "pid"]
-    called = {job.path: _called(job, output_dir) for job in jobs}
-    click.echo(text_table(header, ([called[job.path], *_line(job)] for job in jobs)))
+    names = {job.path: called(job, output_dir) for job in jobs}
+    rows = [{"run": names[job.path], **job_cells(job)} for job in jobs]
+    click.echo(text_table(list(rows[0]), (list(row.values()) for row in rows)))
     for job in jobs:
         if job.problem is not None:
-            click.echo(f"{called[job.path]}: {job.problem}")
-    died = [called[job.path] for job in jobs if job.phase == "died"]
+            click.echo(f"{names[job.path]}: {job.problem}")
+    died = [names[job.path] for job in jobs if job.phase == "died"]
     if died:
         click.echo(
             f"Died without finishing: {', '.join(died)}. "
             f"`slm-vllm runs show {died[0]}` says how to go on."
         )
+
+
+@command.command(
+    "watch",
+    epilog="""\b
+Examples:
+  slm-vllm runs watch
+  slm-vllm runs watch night --output-dir outputs
+  slm-vllm runs watch --once""",
+)
+@click.argument("runs", type=UserPath(), nargs=-1, metavar="[RUN]...")
+@OUTPUT_DIR
+@click.option("--once", is_flag=True, help="Print what there is to see now, and end.")
+@click.option("--keep", is_flag=True, help="Go on when nothing runs any more.")
+def watch(runs: tuple[str, ...], output_dir: Path, once: bool, keep: bool) -> None:
+    """Show every RUN (all by default) on one screen while they go on.
+
+    Rate, time left, token recall with its interval, memory, errors and the last sign of life. q
+    or Ctrl-C end the look and leave the runs alone; it ends by itself when nothing runs. Where
+    the output is no terminal, what has changed is printed every ten seconds.
+    """
+    from slm_vllm.monitoring.machine import Machine
+    from slm_vllm.runs.overview import take_overview
+    from slm_vllm.runs.watch import overview_text, watch_lines, watch_screen
+
+    with Machine() as machine, suppress(KeyboardInterrupt):
+
+        def look() -> Overview:
+            return take_overview(runs, output_dir, machine)
+
+        if once:
+            click.echo(overview_text(look(), output_dir))
+            return
+        from rich.console import Console
+
+        console = Console()
+        if console.is_terminal and not console.is_dumb_terminal:
+            watch_screen(look, output_dir, console, keep=keep)
+        else:
+            watch_lines(look, output_dir, click.echo, keep=keep)
 
 
 @command.command("show", epilog="Example: slm-vllm runs show demo_demo_no_context")
@@ -156,11 +198,14 @@ def _content(job: Job) -> dict[str, Any]:
 def _shown(job: Job) -> str:
     from slm_vllm.reporting.table import results_table
     from slm_vllm.rundir.files import if_readable, read_results
+    from slm_vllm.runs.job_table import age, done
     from slm_vllm.runs.jobs import resume_hint
 
     if job.problem is not None:
         return f"{job.name}: {job.problem}"
-    lines = [f"{job.name}: {job.phase}, {_done(job)} rows, heartbeat {_age(job)} ago"]
+    lines = [f"{job.name}: {job.phase}, {done(job)} rows, heartbeat {age(job)} ago"]
+    if job.error is not None:
+        lines.append(f"Error: {job.error}")
     if job.pid is not None:
         lines.append(f"process {job.pid}: {'running' if job.alive else 'ended'}")
     if (results := if_readable(read_results, job.path)) is not None:
@@ -174,39 +219,3 @@ def _shown(job: Job) -> str:
     if job.unfinished:
         lines.append(f"\n{resume_hint(job)}")
     return "\n".join(lines)
-
-
-def _called(job: Job, output_dir: Path) -> str:
-    """What the commands take for this run: `SWEEP/CELL` for a cell of a sweep."""
-    if job.path.is_relative_to(output_dir):
-        return job.path.relative_to(output_dir).as_posix()
-    return str(job.path)
-
-
-def _line(job: Job) -> list[str]:
-    rate, recall = job.questions_per_second, job.token_recall
-    return [
-        job.phase,
-        _done(job),
-        "-" if rate is None else f"{rate:.1f}",
-        "-" if job.eta_seconds is None else format_clock(job.eta_seconds),
-        "-" if recall is None else f"{recall:.3f}",
-        _age(job),
-        "-" if job.pid is None else str(job.pid),
-    ]
-
-
-def _done(job: Job) -> str:
-    if job.total is None:
-        return "-"
-    return f"{job.done or 0}/{job.total}"
-
-
-def _age(job: Job) -> str:
-    seconds = job.heartbeat_age
-    if seconds is None:
-        return "-"
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

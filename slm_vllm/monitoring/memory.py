@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psutil
 
@@ -154,32 +155,38 @@ class _GpuMemory:
 
     def used(self) -> int | None:
         """Bytes; None without a GPU, or where one does not tell."""
-        if not self._gpus:
-            return None
-        own = {process.pid for process in _tree()}
-        total = 0
-        for gpu in self._gpus:
-            processes = self._nvml.ask("nvmlDeviceGetComputeRunningProcesses", gpu)
-            if processes is None:
-                return None
-            total += sum(int(p.usedGpuMemory or 0) for p in processes if p.pid in own)
-        return total
+        return gpu_memory(self._nvml, self._gpus, {process.pid for process in tree()})
 
     def close(self) -> None:
         self._nvml.close()
 
 
-def tree_rss(apart: int | None = None) -> tuple[int, int | None]:
-    """Resident memory of this process and its descendants.
+def gpu_memory(nvml: Nvml, gpus: Sequence[Any], pids: Container[int]) -> int | None:
+    """Bytes that processes hold on GPUs; None without a GPU, or where one does not tell."""
+    if not gpus:
+        return None
+    total = 0
+    for gpu in gpus:
+        processes = nvml.ask("nvmlDeviceGetComputeRunningProcesses", gpu)
+        if processes is None:
+            return None
+        total += sum(int(p.usedGpuMemory or 0) for p in processes if p.pid in pids)
+    return total
+
+
+def tree_rss(
+    apart: int | None = None, root: psutil.Process | None = None
+) -> tuple[int, int | None]:
+    """Resident memory of a process, this one if none is given, and its descendants.
 
     Returns:
         Bytes without the process `apart`, and those of that one, None where it is not there.
     """
     total, other = 0, None
-    for process in _tree():
+    for process in tree(root):
         try:
             size = process.memory_info().rss
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
         if process.pid == apart:
             other = size
@@ -188,9 +195,13 @@ def tree_rss(apart: int | None = None) -> tuple[int, int | None]:
     return total, other
 
 
-def _tree() -> list[psutil.Process]:
-    me = psutil.Process()
-    return [me, *me.children(recursive=True)]
+def tree(root: psutil.Process | None = None) -> list[psutil.Process]:
+    """A process, this one if none is given, and its descendants; nothing of one that has ended."""
+    try:
+        root = root or psutil.Process()
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _mib(size: int) -> float:

@@ -12,16 +12,23 @@ if TYPE_CHECKING:
     from slm_vllm.scoring.intervals import Mean
 
 
+class OwnProcess(TypedDict):
+    """The process that wrote a file: its pid, and when it began, as a pid is used again."""
+
+    pid: int
+    pid_started: float
+
+
 class State(TypedDict, total=False):
     """`state.json`: what a run is doing.
 
     Attributes:
         phase: "loading", "generating", "finished", "interrupted" or "failed".
-        pid: Its process, with `pid_started` (seconds since 1970), as a pid is used again.
+        pid: Its process, with `pid_started` in seconds since 1970; see `OwnProcess`.
         started: Of this process, as `heartbeat` in ISO 8601.
         done: Rows that have an answer, of `total`.
         questions_per_second: Lately.
-        token_recall: Mean of what this process has answered.
+        token_recall: Mean of what this process has answered, with its 95 % interval.
         eta_seconds: Until the last answer, None while it cannot be told.
         errors: Rows that failed.
         error: Why it failed, with the `exit_code` of its command.
@@ -37,10 +44,19 @@ class State(TypedDict, total=False):
     total: int
     questions_per_second: float | None
     token_recall: float | None
+    token_recall_ci95: list[float] | None
     eta_seconds: float | None
     errors: int
     error: str
     exit_code: int
+
+
+class SweepState(TypedDict, total=False):
+    """`sweep.json` in the folder of a sweep: its process, as in `State`, and its cells by name."""
+
+    pid: int
+    pid_started: float
+    cells: list[str]
 
 
 class Throughput(TypedDict, total=False):

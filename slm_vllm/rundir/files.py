@@ -15,7 +15,7 @@ import yaml
 from slm_vllm.errors import DataError, SlmVllmError, StorageError, reason_of
 from slm_vllm.monitoring.usage import Memory
 from slm_vllm.rundir import names
-from slm_vllm.rundir.contents import Manifest, Results, State
+from slm_vllm.rundir.contents import Manifest, Results, State, SweepState
 
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
@@ -31,6 +31,11 @@ def read_state(folder: Path) -> State | None:
 def read_results(folder: Path) -> Results | None:
     """Its figures, once it has finished."""
     return cast("Results | None", _read_json(folder / names.RESULTS))
+
+
+def read_sweep(folder: Path) -> SweepState | None:
+    """What the folder of a sweep says of it."""
+    return cast("SweepState | None", _read_json(folder / names.SWEEP))
 
 
 def read_manifest(folder: Path) -> Manifest | None:

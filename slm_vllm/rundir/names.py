@@ -21,6 +21,8 @@ LOCK = ".lock"
 TRACKING = "tracking"
 SPOOL = Path(TRACKING) / "events.jsonl"
 PUBLISHER_LOG = Path(TRACKING) / "publisher.log"
+SWEEP = "sweep.json"
+SWEEP_LOG = "sweep.log"
 
 DESCRIBED = {
     RESULTS: "figures",

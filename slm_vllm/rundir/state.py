@@ -11,28 +11,19 @@ from typing import Any, cast
 import psutil
 
 from slm_vllm.rundir import names
-from slm_vllm.rundir.contents import State
+from slm_vllm.rundir.contents import OwnProcess, State
 from slm_vllm.rundir.folder import RunFolder
 
 _HEARTBEAT_SECONDS = 5.0
 
 
 class RunState:
-    """Keeps `state.json` of a run folder current.
-
-    The process is named by pid and start time, so that a pid used again by another process is
-    recognised.
-    """
+    """Keeps `state.json` of a run folder current."""
 
     def __init__(self, folder: RunFolder, name: str) -> None:
         self._folder = folder
         self._written_at = 0.0
-        self._content: State = {
-            "name": name,
-            "pid": os.getpid(),
-            "pid_started": psutil.Process().create_time(),
-            "started": now(),
-        }
+        self._content = cast(State, {"name": name, **own_process(), "started": now()})
 
     @property
     def phase(self) -> str:
@@ -50,6 +41,11 @@ class RunState:
         """Writes figures, made only then, if the last heartbeat is some seconds old."""
         if time.monotonic() - self._written_at >= _HEARTBEAT_SECONDS:
             self.update(self.phase, **figures())
+
+
+def own_process() -> OwnProcess:
+    """This process as state files name it."""
+    return {"pid": os.getpid(), "pid_started": psutil.Process().create_time()}
 
 
 def now() -> str:

@@ -25,7 +25,7 @@ from slm_vllm.rundir.files import (
     read_results,
     read_state,
 )
-from slm_vllm.rundir.finding import find_run, find_runs, runs_in
+from slm_vllm.rundir.finding import find_runs, runs_in
 
 _ENDED = ("finished", "interrupted", "failed")
 # psutil derives the start time from clock ticks (10 ms) and the time of boot.
@@ -50,6 +50,8 @@ class Job:
         heartbeat_age: Seconds since the state was last written.
         questions_per_second: From the results of a finished run, else lately.
         token_recall: From the results, else of what its process has answered.
+        token_recall_ci95: Its 95 % interval.
+        errors: Rows that failed.
         eta_seconds: Until its last answer, None where that cannot be told.
         error: Why it failed.
         problem: Why the state could not be read.
@@ -66,6 +68,8 @@ class Job:
     heartbeat_age: float | None = None
     questions_per_second: float | None = None
     token_recall: float | None = None
+    token_recall_ci95: tuple[float, float] | None = None
+    errors: int | None = None
     eta_seconds: float | None = None
     error: str | None = None
     problem: str | None = None
@@ -122,17 +126,6 @@ def find_jobs(patterns: Sequence[str], output_dir: Path) -> list[Job]:
     return [read_job(folders[0])] if len(folders) == 1 else [_job_or_damage(f) for f in folders]
 
 
-def find_job(run: str, output_dir: Path) -> Job:
-    """The one run that is meant; see `rundir.finding`.
-
-    Raises:
-        ConfigError: There is none, or there are several.
-        DataError: Its files are damaged.
-        StorageError: They cannot be read.
-    """
-    return read_job(find_run(run, output_dir))
-
-
 def read_job(path: Path) -> Job:
     """Reads a run folder.
 
@@ -170,6 +163,8 @@ def read_job(path: Path) -> Job:
         heartbeat_age=_age(state.get("heartbeat")),
         questions_per_second=_rate(finished) or _figure(state.get("questions_per_second")),
         token_recall=_figure((finished or state).get("token_recall")),
+        token_recall_ci95=_interval(finished) or _ends(state.get("token_recall_ci95")),
+        errors=_errors(finished) if finished else _count(state.get("errors")),
         eta_seconds=_figure(state.get("eta_seconds")) if alive else None,
         error=state.get("error") if phase == "failed" else None,
     )
@@ -190,7 +185,9 @@ def _copied(path: Path, results: Results | None) -> Job:
         done=total,
         total=total,
         questions_per_second=_rate(results),
-        token_recall=results.get("token_recall"),
+        token_recall=_figure(results.get("token_recall")),
+        token_recall_ci95=_interval(results),
+        errors=_errors(results),
     )
 
 
@@ -294,6 +291,23 @@ def _count(value: Any) -> int | None:
 
 def _figure(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
+
+
+def _ends(value: Any) -> tuple[float, float] | None:
+    """An interval, of which both ends are there."""
+    ends = [_figure(end) for end in value] if isinstance(value, list) else []
+    if len(ends) != 2 or ends[0] is None or ends[1] is None:
+        return None
+    return ends[0], ends[1]
+
+
+def _interval(results: Results | None) -> tuple[float, float] | None:
+    metric = ((results or {}).get("metrics") or {}).get("token_recall")
+    return _ends(metric.get("ci95")) if isinstance(metric, dict) else None
+
+
+def _errors(results: Results) -> int | None:
+    return _count((results.get("counts") or {}).get("errors"))
 
 
 def _rate(results: Results | None) -> float | None:

@@ -13,6 +13,7 @@ import polars as pl
 from slm_vllm.amounts import format_clock
 from slm_vllm.runs.console import Console
 from slm_vllm.scoring.answers import score_answers
+from slm_vllm.scoring.intervals import running_interval
 from slm_vllm.types import Completion
 
 log = logging.getLogger(__name__)
@@ -82,11 +83,13 @@ class Progress:
     def figures(self) -> dict[str, Any]:
         """What `state.json` says of the progress."""
         recall, left = self.running_recall, self.seconds_left
+        interval = None if recall is None else running_interval(recall, self._recall_n)
         return {
             "done": self.total_done,
             "errors": self.errors,
             "questions_per_second": round(self.rate, 2) if self.done else None,
             "token_recall": None if recall is None else round(recall, 6),
+            "token_recall_ci95": interval and [round(end, 6) for end in interval],
             "eta_seconds": None if left is None else round(left),
         }
 

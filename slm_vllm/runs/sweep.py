@@ -15,10 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from slm_vllm import durable
 from slm_vllm.errors import EngineError, StorageError, reason_of
 from slm_vllm.rundir import names
-from slm_vllm.rundir.contents import State
+from slm_vllm.rundir.contents import State, SweepState
 from slm_vllm.rundir.files import if_readable, read_results, read_state
+from slm_vllm.rundir.state import own_process
 from slm_vllm.runs.signals import SIGNALS, Interrupted
 from slm_vllm.runs.sweep_plan import PlannedCell, groups
 
@@ -57,6 +59,7 @@ def run_sweep(
         Interrupted: A signal stopped the sweep; giving the command again goes on.
         StorageError: The folder cannot be written.
     """
+    _announce(cells, log_dir)
     failures: dict[str, dict[str, Any]] = {}
     today = date.today()
     for group in groups(cells):
@@ -75,13 +78,22 @@ def run_sweep(
     return [failures.get(cell.name) or _results(cell) for cell in cells]
 
 
+def _announce(cells: Sequence[PlannedCell], folder: Path) -> None:
+    """Leaves word for other processes of which cells there will be."""
+    state: SweepState = {**own_process(), "cells": [cell.name for cell in cells]}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        durable.write_text(folder / names.SWEEP, json.dumps(state) + "\n")
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({reason_of(error)})") from None
+
+
 def _run_process(
     command: Sequence[str], content: str, log_dir: Path, quiet: bool, watch: Watcher | None
 ) -> int:
     """Runs one group and returns the exit code of its process."""
     try:
-        log_dir.mkdir(parents=True, exist_ok=True)
-        log = (log_dir / "sweep.log").open("ab")
+        log = (log_dir / names.SWEEP_LOG).open("ab")
     except OSError as error:
         raise StorageError(f"{log_dir}: cannot be written ({reason_of(error)})") from None
     with log, tempfile.TemporaryFile() as given, _forwarding() as forward:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 CONFIDENCE = 0.95
+_Z = 1.959964  # 97.5 % quantile of the normal distribution
 # Draws held at a time: as many as fit a core's cache.
 _BLOCK_NUMBERS = 32_000
 
@@ -102,6 +103,23 @@ class ValueTally:
         tail = (1.0 - CONFIDENCE) / 2.0
         low, high = np.quantile(means, [tail, 1.0 - tail])
         return MeanEstimate(mean, math.sqrt(variance / n), float(low), float(high), n)
+
+
+def running_interval(mean: float, n: int) -> tuple[float, float]:
+    """A 95 % interval of the mean of values from 0 to 1, from the mean and their number alone.
+
+    That of a proportion (Wilson, Probable inference, JASA 22, 1927). No values in [0, 1] with this
+    mean vary more than zeros and ones do (Bhatia and Davis, Am. Math. Monthly 107, 2000), so it is
+    rather too wide than too narrow.
+
+    Args:
+        mean: From 0 to 1.
+        n: Number of values, at least 1.
+    """
+    share = _Z * _Z / n
+    centre = (mean + share / 2) / (1 + share)
+    half = _Z * math.sqrt(mean * (1 - mean) / n + share / (4 * n)) / (1 + share)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def estimate_mean(values: pl.Series, *, seed: int = 0, resamples: int = 10_000) -> MeanEstimate:

@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 from slm_vllm.cli.runs import command
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, DataError, StorageError
-from slm_vllm.runs.jobs import find_job, find_jobs, list_jobs, read_job, stop_job, stop_jobs
+from slm_vllm.rundir.finding import find_run
+from slm_vllm.runs.jobs import Job, find_jobs, list_jobs, read_job, stop_job, stop_jobs
 from slm_vllm.runs.log_tail import LogFollower, last_lines
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
@@ -106,6 +107,10 @@ def invoke(*words: str) -> Result:
 def edit_state(folder: Path, **changes: Any) -> None:
     state = json.loads((folder / "state.json").read_text())
     (folder / "state.json").write_text(json.dumps(state | changes))
+
+
+def find_job(run: str, output_dir: Path) -> Job:
+    return read_job(find_run(run, output_dir))
 
 
 def test_a_running_run_is_listed_with_what_its_state_says(

@@ -74,6 +74,7 @@ def test_what_the_state_says_is_what_the_line_says(clock: Clock) -> None:
         "errors": 0,
         "questions_per_second": 2.0,
         "token_recall": 1.0,
+        "token_recall_ci95": [0.838875, 1.0],  # 20 of 20, statsmodels' proportion_confint
         "eta_seconds": 10,
     }
     assert "run: 40/60  2.0 questions/s" in progress.line() and "ETA 0:10" in progress.line()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
-from slm_vllm.scoring.intervals import ValueTally, estimate_mean
+from slm_vllm.scoring.intervals import ValueTally, estimate_mean, running_interval
 
 VALUES = st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0]), min_size=2, max_size=60)
 
@@ -41,6 +42,12 @@ def test_interval_agrees_with_scipy(kind: str) -> None:
     tolerance = 0.15 * found.stderr
     assert found.low == pytest.approx(theirs.low, abs=tolerance)
     assert found.high == pytest.approx(theirs.high, abs=tolerance)
+
+
+@given(st.integers(1, 5_000), st.floats(0, 1))
+def test_running_interval_is_that_of_a_proportion(n: int, mean: float) -> None:
+    wanted = proportion_confint(mean * n, n, method="wilson")
+    assert running_interval(mean, n) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_coverage() -> None:
