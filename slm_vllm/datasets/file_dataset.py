@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from slm_vllm.datasets.base import BaseDataset
+from slm_vllm.datasets.frames import NumberedFrame, SourceRow, in_frames
 from slm_vllm.datasets.reading.columnar import canonical_table, is_canonical, table_batches
 from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES
 from slm_vllm.datasets.reading.record import Place, Record
 from slm_vllm.datasets.reading.records import Form, find_form, read_records
 from slm_vllm.datasets.rows.fields import FieldNames
-from slm_vllm.datasets.rows.values import Document, ValueProblem
-from slm_vllm.datasets.schema import CANONICAL_SCHEMA
+from slm_vllm.datasets.rows.values import ValueProblem
 from slm_vllm.datasets.seen_ids import SeenIds
 from slm_vllm.errors import DataError
 from slm_vllm.types import RejectedRow
@@ -30,40 +26,8 @@ DUPLICATE = "duplicate question_id"
 
 _REASONS_SHOWN = 3
 _LOSSES_APART = 20
-_DEEPEST = 100
-_METADATA = json.JSONEncoder(ensure_ascii=False, default=str, allow_nan=False)
 
-
-@dataclass(slots=True)
-class SourceRow:
-    """One canonical row.
-
-    Attributes:
-        place: Where it stands in its file.
-        question_id: Its name.
-        other_id: Its name where an earlier row has `question_id`; "" where that is then the same
-            row once more.
-    """
-
-    place: Place
-    question_id: str
-    question: str
-    answers: list[str]
-    contexts: list[str] = field(default_factory=list)
-    documents: list[Document] = field(default_factory=list)
-    metadata: dict[str, Any] = field(default_factory=dict)
-    other_id: str = ""
-    path: str = ""
-
-
-@dataclass(slots=True)
-class NumberedFrame:
-    """A frame of `CANONICAL_SCHEMA`, where its rows stand, and names to fall back on."""
-
-    frame: pl.DataFrame
-    places: list[Place]
-    path: str
-    other_ids: list[str] | None = None
+__all__ = ["DUPLICATE", "FileDataset", "NumberedFrame", "SourceRow", "require_columns"]
 
 
 class FileDataset(BaseDataset):
@@ -121,6 +85,14 @@ class FileDataset(BaseDataset):
         """The records of one of the files."""
         return read_records(path, form, self.is_row, self.reject)
 
+    def frames(
+        self, path: str, form: Form, batch_size: int, with_documents: bool
+    ) -> Iterator[NumberedFrame]:
+        """The rows of one of the files in frames of at most `batch_size`."""
+        records = self.records(path, form, with_documents)
+        rows = self.rows_of(path, records, with_documents)
+        return in_frames(rows, batch_size, MAX_BATCH_BYTES)
+
     def lose(self, line: int, reason: str) -> None:
         """Takes note of a field that is left out of a row which is kept."""
         if reason not in self._lost and len(self._lost) >= _LOSSES_APART:
@@ -170,11 +142,13 @@ class FileDataset(BaseDataset):
             yield from _canonical_frames(path, table, batch_size, with_documents)
             return
         self.check_columns(path, form)
-        rows = self._rows(path, form, with_documents)
-        yield from in_frames(rows, batch_size, MAX_BATCH_BYTES)
+        yield from self.frames(path, form, batch_size, with_documents)
 
-    def _rows(self, path: str, form: Form, with_documents: bool) -> Iterator[SourceRow]:
-        for record in self.records(path, form, with_documents):
+    def rows_of(
+        self, path: str, records: Iterable[Record], with_documents: bool
+    ) -> Iterator[SourceRow]:
+        """The rows of records; a record of no use is rejected."""
+        for record in records:
             try:
                 row = self.row(record, with_documents)
             except (ValueProblem, RecursionError) as problem:
@@ -262,77 +236,3 @@ def _renamed(
         pl.when(renamed).then(others).otherwise(frame["question_id"]).alias("question_id")
     )
     return frame.with_columns(names.to_series()), repeated & ~renamed
-
-
-def to_frame(rows: list[SourceRow]) -> NumberedFrame:
-    """Puts rows into one frame of `CANONICAL_SCHEMA`."""
-    frame = pl.DataFrame(
-        {
-            "question_id": [row.question_id for row in rows],
-            "question": [row.question for row in rows],
-            "answers": _lists([row.answers for row in rows], "answers"),
-            "contexts": _lists([row.contexts for row in rows], "contexts"),
-            "documents": _lists([row.documents for row in rows], "documents"),
-            "metadata": [_encoded(row.metadata) for row in rows],
-        },
-        schema=CANONICAL_SCHEMA,
-    )
-    others = [row.other_id for row in rows] if any(row.other_id for row in rows) else None
-    return NumberedFrame(frame, [row.place for row in rows], rows[0].path, others)
-
-
-def _encoded(metadata: dict[str, Any]) -> str:
-    try:
-        return _METADATA.encode(metadata)
-    except (ValueError, TypeError, RecursionError):
-        return _METADATA.encode(_plain(metadata))
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """Brings a value to what JSON has: no NaN, no keys but texts, no endless nesting."""
-    if (isinstance(value, float) and not math.isfinite(value)) or depth > _DEEPEST:
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(kept, depth + 1) for key, kept in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, depth + 1) for item in value]
-    return value
-
-
-def _lists(values: Sequence[Sequence[Any]], column: str) -> pl.Series:
-    """A list column, built flat and then grouped: polars infers nested values one by one."""
-    dtype = CANONICAL_SCHEMA[column]
-    assert isinstance(dtype, pl.List)
-    flat = [item for items in values for item in items]
-    if not flat:
-        empty: pl.Series = pl.Series(column, [[]], dtype=dtype).new_from_index(0, len(values))
-        return empty
-    if isinstance(dtype.inner, pl.Struct):
-        fields = {field.name: [item[field.name] for item in flat] for field in dtype.inner.fields}
-        items = pl.DataFrame(fields, schema=dict(dtype.inner)).to_struct(column)
-    else:
-        items = pl.Series(column, flat, dtype=dtype.inner)
-    rows = np.repeat(np.arange(len(values)), [len(items) for items in values])
-    grouped = pl.DataFrame([pl.Series("row", rows), items]).group_by("row").agg(column)
-    return (
-        pl.DataFrame({"row": np.arange(len(values))})
-        .join(grouped, on="row", how="left", maintain_order="left")[column]
-        .fill_null(pl.Series([[]], dtype=dtype))
-    )
-
-
-def in_frames(
-    rows: Iterator[SourceRow], batch_size: int, max_characters: int
-) -> Iterator[NumberedFrame]:
-    """Collects rows into frames of at most `batch_size` rows and about `max_characters`."""
-    batch: list[SourceRow] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += sum(len(document["text"]) for document in row.documents)
-        size += sum(map(len, row.contexts)) + len(row.question)
-        if len(batch) >= batch_size or size >= max_characters:
-            yield to_frame(batch)
-            batch, size = [], 0
-    if batch:
-        yield to_frame(batch)

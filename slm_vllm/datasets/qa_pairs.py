@@ -9,23 +9,22 @@ from glob import glob
 from typing import Any, ClassVar
 
 from slm_vllm.datasets.file_dataset import FileDataset, SourceRow
-from slm_vllm.datasets.identity import content_id
+from slm_vllm.datasets.frames import NumberedFrame, to_frame
+from slm_vllm.datasets.plain_rows import DOCUMENTS, identify, plain_columns, plain_layout
+from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES
 from slm_vllm.datasets.reading.record import Record
 from slm_vllm.datasets.reading.records import Form, read_records
 from slm_vllm.datasets.rows.evidence import Paragraph, paragraphs_of, supporting_titles
-from slm_vllm.datasets.rows.fields import FoundFields, reach
+from slm_vllm.datasets.rows.fields import FoundFields
 from slm_vllm.datasets.rows.values import (
     Document,
     ValueProblem,
     answers_of,
-    mapping_of,
     text_of,
     unique,
     usable,
 )
 from slm_vllm.errors import DataError
-
-_DOCUMENTS = "documents"
 
 
 class QaPairsDataset(FileDataset):
@@ -57,9 +56,22 @@ class QaPairsDataset(FileDataset):
             kept = form.columns if self.names.kept is None else self.names.kept
             columns = self.names.find(form.columns).columns | {name.split(".")[0] for name in kept}
             if not with_documents:
-                columns -= {_DOCUMENTS}
+                columns -= {DOCUMENTS}
         self._plain_numbers = form.name == "csv"
         return read_records(path, form, self.is_row, self.reject, columns)
+
+    def frames(
+        self, path: str, form: Form, batch_size: int, with_documents: bool
+    ) -> Iterator[NumberedFrame]:
+        """See `FileDataset.frames`."""
+        if type(self).row is not QaPairsDataset.row:  # of a derived class: it says what a row is
+            yield from super().frames(path, form, batch_size, with_documents)
+            return
+        records = self.records(path, form, with_documents)
+        for lot in _lots(records, batch_size, MAX_BATCH_BYTES):
+            numbered = self._numbered(path, lot, with_documents)
+            if numbered is not None:
+                yield numbered
 
     def row(self, record: Record, with_documents: bool) -> SourceRow:
         """See `FileDataset.row`."""
@@ -74,21 +86,40 @@ class QaPairsDataset(FileDataset):
             answers=fields.answers(self._plain_numbers),
             contexts=contexts,
             documents=documents,
-            metadata=fields.metadata(self.names.kept),
+            metadata=fields.found.metadata(record.value, self.names.kept),
         )
-        self._identify(row, fields)
+        row.question_id, row.other_id = identify(
+            self.id_prefix, *fields.own_id(), row.question, contexts
+        )
         return row
 
-    def _identify(self, row: SourceRow, fields: _Fields) -> None:
-        """Names a row by its own id, or by its question and, where that comes again, contexts."""
-        name, column = fields.own_id()
-        question = row.question.strip()
-        row.question_id = name or content_id(self.id_prefix, question)
-        if not name and row.contexts:
-            row.other_id = content_id(self.id_prefix, question, *row.contexts)
-        elif name and column != "question_id":
-            # An `id` may be that of the text that several rows ask about.
-            row.other_id = content_id(self.id_prefix, name, question, *row.contexts)
+    def _numbered(
+        self, path: str, records: Sequence[Record], with_documents: bool
+    ) -> NumberedFrame | None:
+        """The rows of records in one frame: plain ones by the column, the others by `row`."""
+        found = [self.names.find(record.value) for record in records]
+        distinct = {id(one): one for one in found}
+        layouts = {key: plain_layout(one, with_documents) for key, one in distinct.items()}
+        layout = next((one for one in layouts.values() if one is not None), None)
+        if layout is None:
+            rows = list(self.rows_of(path, records, with_documents))
+            return to_frame(rows) if rows else None
+        values = [record.value for record in records]
+        columns, odd = plain_columns(values, layout, found, self.names.kept, self.id_prefix)
+        strange = {key for key, one in layouts.items() if one is None or not layout.holds(one)}
+        if strange:
+            odd.update(at for at, one in enumerate(found) if id(one) in strange)
+        left_out = set()
+        for at in sorted(odd):
+            row = next(self.rows_of(path, (records[at],), with_documents), None)
+            if row is None:
+                left_out.add(at)
+            else:
+                columns.put(at, row)
+        places = [record.place for at, record in enumerate(records) if at not in left_out]
+        if left_out:
+            columns = columns.without(left_out)
+        return columns.numbered(places, path) if places else None
 
 
 class _Fields:
@@ -140,11 +171,11 @@ class _Fields:
         marked: list[Paragraph] = []
         searched: list[Paragraph] = []
         for column, value in self._values("documents"):
-            if column == _DOCUMENTS and not with_documents:
+            if column == DOCUMENTS and not with_documents:
                 continue
             paragraphs = paragraphs_of(value, column, self._lose)
             searched += paragraphs
-            if column != _DOCUMENTS:
+            if column != DOCUMENTS:
                 marked += [paragraph for paragraph in paragraphs if paragraph.gold]
         gold = [*self._gold(contexts), *positive]
         texts = [paragraph.context for paragraph in gold or marked]
@@ -154,18 +185,6 @@ class _Fields:
         if len(documents) > len(searched):
             documents = list(dict.fromkeys(documents))
         return texts, [paragraph.document for paragraph in documents]
-
-    def metadata(self, kept: Sequence[str] | None) -> dict[str, Any]:
-        if kept is not None:
-            return {name: reach(self._value, name) for name in kept}
-        if not self.found.has("metadata"):
-            return {key: self._value[key] for key in self.found.others}
-        value = self.found.value(self._value, "metadata")
-        try:
-            metadata = mapping_of(value, "metadata")
-        except ValueProblem:
-            metadata = {"metadata": value}
-        return metadata | {key: self._value[key] for key in self.found.others}
 
     def _gold(self, contexts: list[Paragraph]) -> list[Paragraph]:
         """Those contexts that the file marks as gold; all where it marks none."""
@@ -195,3 +214,34 @@ class _Fields:
 
     def _lose(self, reason: str) -> None:
         self._lose_at(self._line, reason)
+
+
+def _lots(records: Iterator[Record], max_rows: int, max_characters: int) -> Iterator[list[Record]]:
+    """Collects records, about `max_characters` at most; those before a fault are given first."""
+    lot: list[Record] = []
+    size = 0
+    try:
+        for record in records:
+            lot.append(record)
+            size += _characters(record.value)
+            if len(lot) >= max_rows or size >= max_characters:
+                yield lot
+                lot, size = [], 0
+    except DataError:
+        if lot:
+            yield lot
+        raise
+    if lot:
+        yield lot
+
+
+def _characters(value: list[Any] | dict[str, Any], deep: int = 6) -> int:
+    """About how long the texts of a record are."""
+    size = 0
+    for item in value.values() if isinstance(value, dict) else value:
+        kind = type(item)
+        if kind is str:
+            size += len(item)
+        elif deep and kind in (list, dict):
+            size += _characters(item, deep - 1)
+    return size

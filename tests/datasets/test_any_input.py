@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from slm_vllm.datasets.inspection import check_dataset
 from slm_vllm.errors import DataError, SlmVllmError
+from support.any_rows import ROW, TEXT
 from support.public_layouts import LAYOUTS
 
 FOLDER = settings(
@@ -26,34 +27,6 @@ FOLDER = settings(
     deadline=None,
     max_examples=40,
 )
-NAMES = (
-    ["question", "Question", "query", "input", "problem", "answer", "answers", "golden_answers"]
-    + ["possible_answers", "output", "id", "_id", "question_id", "context", "contexts", "ctxs"]
-    + ["documents", "positive_ctxs", "passages", "paragraphs", "supporting_facts", "title"]
-    + ["metadata", "qas", "answer_aliases", "entity_pages", "other", ""]
-)
-KEYS = ["text", "value", "aliases", "title", "sentences", "contents", "id", "is_supporting", "x"]
-TEXT = st.text(max_size=8) | st.sampled_from(
-    [
-        "['a', 'b']",
-        '["a"]',
-        "['a' 'b']",
-        "{'text': ['a']}",
-        "[1, 2]",
-        "[[",
-        "(list (description a))",
-    ]
-    + ['[["T", ["A."]]]', "nan", " ", "a\x00b", "\u2028", "“a”"]
-)
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
-    ),
-    max_leaves=8,
-)
-ROW = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6)
 # A list of `qas` stands for as many rows as it has.
 ROWS = st.lists(ROW.filter(lambda row: not row.get("qas")), min_size=1, max_size=5)
 KINDS = st.sampled_from([None, "qa_pairs", "hf", "simple_qa"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _QUESTIONS = ("qas", "qa_pairs")
+_AROUND = frozenset(("row", "paragraphs", *_QUESTIONS))
 
 
 def unfolded(value: Any) -> Iterator[Any]:
@@ -14,7 +15,7 @@ def unfolded(value: Any) -> Iterator[Any]:
     A nested row has the fields of what is around it: title and context. What is no object is
     yielded as it is.
     """
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or _AROUND.isdisjoint(value):
         yield value
         return
     if "row" in value and "row_idx" in value:  # the viewer of the Hugging Face hub

@@ -110,8 +110,10 @@ def read_records(
     for record in _records(path, form, is_row, reject, columns):
         for value in unfolded(record.value):
             number += 1
-            place = Place(record.place.line, number if form.name == "json" else 0)
-            if isinstance(value, dict):
+            place = Place(record.place.line, number) if form.name == "json" else record.place
+            if value is record.value and place is record.place and isinstance(value, dict):
+                yield record
+            elif isinstance(value, dict):
                 yield record._replace(place=place, value=value)
             else:
                 reject(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slm_vllm.datasets.rows.values import ValueProblem, mapping_of
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.nearest import close_names, nearest
 
@@ -107,6 +108,19 @@ class FoundFields:
             (column, _below(row[column], keys) if keys else row[column]) for column, *keys in ways
         ]
         return [(column, value) for column, value in found if value is not None]
+
+    def metadata(self, row: Mapping[str, Any], kept: Sequence[str] | None) -> dict[str, Any]:
+        """What is kept of a row beside its fields: what `kept` names, else all that is left."""
+        if kept is not None:
+            return {name: reach(row, name) for name in kept}
+        others = {key: row[key] for key in self.others}
+        if not self.has("metadata"):
+            return others
+        value = self.value(row, "metadata")
+        try:
+            return mapping_of(value, "metadata") | others
+        except ValueProblem:
+            return {"metadata": value} | others
 
     @property
     def columns(self) -> frozenset[str]:

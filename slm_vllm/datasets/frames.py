@@ -1,0 +1,163 @@
+"""Canonical rows, put into frames of bounded size."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from slm_vllm.datasets.reading.record import Place
+from slm_vllm.datasets.rows.values import Document
+from slm_vllm.datasets.schema import CANONICAL_SCHEMA
+
+_DEEPEST = 100
+_METADATA = json.JSONEncoder(ensure_ascii=False, default=str, allow_nan=False)
+
+
+@dataclass(slots=True)
+class SourceRow:
+    """One canonical row.
+
+    Attributes:
+        place: Where it stands in its file.
+        question_id: Its name.
+        other_id: Its name where an earlier row has `question_id`; "" where that is then the same
+            row once more.
+    """
+
+    place: Place
+    question_id: str
+    question: str
+    answers: list[str]
+    contexts: list[str] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    other_id: str = ""
+    path: str = ""
+
+
+@dataclass(slots=True)
+class NumberedFrame:
+    """A frame of `CANONICAL_SCHEMA`, where its rows stand, and names to fall back on."""
+
+    frame: pl.DataFrame
+    places: list[Place]
+    path: str
+    other_ids: list[str] | None = None
+
+
+@dataclass(slots=True)
+class Columns:
+    """The fields of canonical rows, a list each; see `SourceRow` and `CANONICAL_SCHEMA`."""
+
+    question_id: list[str]
+    question: list[str]
+    answers: list[list[str]]
+    contexts: list[list[str]]
+    documents: list[list[Document]]
+    metadata: list[str]
+    other_id: list[str]
+
+    def put(self, at: int, row: SourceRow) -> None:
+        """Puts a row in the place of another."""
+        self.question_id[at], self.question[at] = row.question_id, row.question
+        self.answers[at], self.contexts[at] = row.answers, row.contexts
+        self.documents[at], self.metadata[at] = row.documents, encoded(row.metadata)
+        self.other_id[at] = row.other_id
+
+    def without(self, positions: set[int]) -> Columns:
+        """The columns without some rows."""
+        left = [at for at in range(len(self.question)) if at not in positions]
+        return Columns(*([getattr(self, name)[at] for at in left] for name in self.__slots__))
+
+    def numbered(self, places: list[Place], path: str) -> NumberedFrame:
+        """A frame of these columns."""
+        frame = pl.DataFrame(
+            {
+                "question_id": self.question_id,
+                "question": self.question,
+                "answers": list_column(self.answers, "answers"),
+                "contexts": list_column(self.contexts, "contexts"),
+                "documents": list_column(self.documents, "documents"),
+                "metadata": self.metadata,
+            },
+            schema=CANONICAL_SCHEMA,
+        )
+        return NumberedFrame(frame, places, path, self.other_id if any(self.other_id) else None)
+
+
+def to_frame(rows: list[SourceRow]) -> NumberedFrame:
+    """Puts rows into one frame of `CANONICAL_SCHEMA`."""
+    columns = Columns(
+        [row.question_id for row in rows],
+        [row.question for row in rows],
+        [row.answers for row in rows],
+        [row.contexts for row in rows],
+        [row.documents for row in rows],
+        [encoded(row.metadata) for row in rows],
+        [row.other_id for row in rows],
+    )
+    return columns.numbered([row.place for row in rows], rows[0].path)
+
+
+def encoded(metadata: dict[str, Any]) -> str:
+    """The column `metadata` of a row: JSON, without what JSON has not."""
+    try:
+        return _METADATA.encode(metadata)
+    except (ValueError, TypeError, RecursionError):
+        return _METADATA.encode(_plain(metadata))
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Brings a value to what JSON has: no NaN, no keys but texts, no endless nesting."""
+    if (isinstance(value, float) and not math.isfinite(value)) or depth > _DEEPEST:
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(kept, depth + 1) for key, kept in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, depth + 1) for item in value]
+    return value
+
+
+def list_column(values: Sequence[Sequence[Any]], column: str) -> pl.Series:
+    """A list column, built flat and then grouped: polars infers nested values one by one."""
+    dtype = CANONICAL_SCHEMA[column]
+    assert isinstance(dtype, pl.List)
+    flat = [item for items in values for item in items]
+    if not flat:
+        empty: pl.Series = pl.Series(column, [[]], dtype=dtype).new_from_index(0, len(values))
+        return empty
+    if isinstance(dtype.inner, pl.Struct):
+        fields = {field.name: [item[field.name] for item in flat] for field in dtype.inner.fields}
+        items = pl.DataFrame(fields, schema=dict(dtype.inner)).to_struct(column)
+    else:
+        items = pl.Series(column, flat, dtype=dtype.inner)
+    rows = np.repeat(np.arange(len(values)), [len(items) for items in values])
+    grouped = pl.DataFrame([pl.Series("row", rows), items]).group_by("row").agg(column)
+    return (
+        pl.DataFrame({"row": np.arange(len(values))})
+        .join(grouped, on="row", how="left", maintain_order="left")[column]
+        .fill_null(pl.Series([[]], dtype=dtype))
+    )
+
+
+def in_frames(
+    rows: Iterator[SourceRow], batch_size: int, max_characters: int
+) -> Iterator[NumberedFrame]:
+    """Collects rows into frames of at most `batch_size` rows and about `max_characters`."""
+    batch: list[SourceRow] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(len(document["text"]) for document in row.documents)
+        size += sum(map(len, row.contexts)) + len(row.question)
+        if len(batch) >= batch_size or size >= max_characters:
+            yield to_frame(batch)
+            batch, size = [], 0
+    if batch:
+        yield to_frame(batch)
