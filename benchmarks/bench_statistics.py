@@ -6,6 +6,7 @@
 Draws pairs of runs whose true means are known. `intervals`: how often the permutation test and
 McNemar's test find a difference at 5 % that is not there, and how often the 95 % intervals hold
 the true mean. `power`: how often the questions that `compare --plan` asks for find a difference.
+`floor`: how often another pass over the same questions stays within the numeric floor.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy.typing as npt
 import polars as pl
 
 from slm_vllm.scoring.intervals import estimate_mean
+from slm_vllm.scoring.numeric_floor import numeric_change, numeric_floor
 from slm_vllm.scoring.paired import compare_pairs, sign_flip_p_value
 from slm_vllm.scoring.power import PairedSpread, questions_needed
 
@@ -231,7 +233,32 @@ def power_table(simulations: int, resamples: int) -> str:
     return "\n".join(lines)
 
 
-PARTS = ("intervals", "power")
+def floor_table(simulations: int) -> str:
+    """How often another pass over all questions stays within the numeric floor."""
+    lines = [
+        "| answers that can change | rows asked again | questions | within the floor |",
+        "| --- | --- | --- | --- |",
+    ]
+    for share in (0.05, 0.4):
+        for rows, n in ((50, 491), (100, 491), (300, 3610)):
+            inside = 0
+            for trial in range(simulations):
+                draw = np.random.default_rng((int(100 * share), rows, trial))
+                length, _ = _questions(draw, n, 0.3)
+                # Near-ties: right with a chance in each pass; all others stay as they are.
+                chance = np.where(draw.random(n) < share, draw.beta(2, 2, n), draw.random(n) < 0.3)
+                first, other, again = (_recall(draw, length, chance) for _ in range(3))
+                is_steady = (chance == 0) | (chance == 1)
+                other, again = (np.where(is_steady, first, one) for one in (other, again))
+                square = numeric_change(first[:rows], again[:rows]).mean_square
+                inside += abs(other.mean() - first.mean()) <= numeric_floor(square, n)
+            lines.append(f"| {share:.0%} | {rows} | {n:,} | {_percent(inside / simulations)} |")
+    error = 100 * math.sqrt(0.05 * 0.95 / simulations)
+    said = f"{simulations:,} simulations each: 95 % has a standard error of {error:.1f} points."
+    return "\n".join([*lines, "", said])
+
+
+PARTS = ("intervals", "power", "floor")
 
 
 def intervals_part(arguments: argparse.Namespace) -> str:
@@ -263,6 +290,8 @@ def main() -> None:
             texts.append(intervals_part(arguments))
         elif part == "power":
             texts.append(power_table(arguments.simulations, arguments.resamples))
+        elif part == "floor":
+            texts.append(floor_table(arguments.simulations))
         else:
             parser.error(f"there is no part {part}")
         print(f"{texts[-1]}\n{part}: {time.perf_counter() - started:.0f} s\n", flush=True)

@@ -196,6 +196,8 @@ class ExperimentConfig(Section):
     """A rejected row or a failed request ends the run."""
     answer_cache: bool = False
     """Share greedy answers with other runs, in `<cache_dir>/answers.sqlite`."""
+    repeat_check: int | None = Field(default=None, ge=1)
+    """Ask so many random rows once more at the end, one at a time, to see what batching changes."""
 
 
 class TrackingConfig(Section):

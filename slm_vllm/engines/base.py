@@ -59,6 +59,9 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
             EngineError: The engine itself died.
         """
 
+    def forget_prompts(self) -> None:
+        """Drops what is kept of earlier prompts, so that the same ones are computed anew."""
+
     def wind_down(self) -> None:
         """Ends the stream soon: sends nothing more, drops what is not answered in seconds.
 

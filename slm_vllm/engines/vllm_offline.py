@@ -110,6 +110,11 @@ class VllmEngine(BaseEngine):
             if in_flight and self._llm is not None:
                 self._llm.llm_engine.abort_request(list(in_flight))
 
+    def forget_prompts(self) -> None:
+        """Empties the prefix cache."""
+        if self._llm is not None:
+            self._llm.reset_prefix_cache()
+
     def close(self) -> None:
         """Shuts the engine down and gives its memory back."""
         if self._llm is None:

@@ -17,6 +17,7 @@ from slm_vllm.nearest import nearest
 from slm_vllm.reporting.alignment import AlignedRuns, align
 from slm_vllm.reporting.config_diff import Difference, config_differences
 from slm_vllm.reporting.context_effect import ContextEffect, context_effects
+from slm_vllm.reporting.numeric_floor import floor_notes
 from slm_vllm.rundir.reading import RunData
 from slm_vllm.scoring.intervals import MeanEstimate, estimate_mean
 from slm_vllm.scoring.metrics import METRICS
@@ -210,7 +211,8 @@ def _role(run: RunData) -> tuple[object, ...]:
 
 
 def _compare_dataset(aligned: AlignedRuns, baseline: int, metric: str) -> DatasetComparison:
-    pairs = []
+    pairs: list[Pair] = []
+    floors: list[str] = []
     for number, run in enumerate(aligned.runs):
         if number == baseline:
             continue
@@ -226,6 +228,7 @@ def _compare_dataset(aligned: AlignedRuns, baseline: int, metric: str) -> Datase
                 "in both"
             )
         pairs.append(Pair(run.name, paired, math.nan, None))
+        floors += floor_notes(run, aligned.runs[baseline], paired.difference, metric)
     effects, notes = context_effects(aligned, seed=SEED)
     return DatasetComparison(
         dataset=aligned.dataset,
@@ -236,7 +239,7 @@ def _compare_dataset(aligned: AlignedRuns, baseline: int, metric: str) -> Datase
         ),
         pairs=tuple(pairs),
         effects=tuple(effects),
-        notes=(*aligned.notes, *notes),
+        notes=(*aligned.notes, *floors, *notes),
     )
 
 

@@ -12,6 +12,7 @@ from slm_vllm.reporting.alignment import AlignedRuns, align
 from slm_vllm.reporting.comparison import SEED
 from slm_vllm.reporting.context_effect import ContextEffect, context_effects
 from slm_vllm.reporting.context_role import role_of
+from slm_vllm.reporting.numeric_floor import floor_notes
 from slm_vllm.reporting.run_view import RunView
 from slm_vllm.scoring.metrics import MAIN
 from slm_vllm.scoring.paired import PairedComparison, compare_pairs, holm
@@ -82,13 +83,11 @@ def _paired(dataset: str, views: tuple[RunView, ...]) -> DatasetPairs:
     except DataError as error:
         return DatasetPairs(dataset, scored, None, (), (), (*notes, f"Not compared: {error}."))
     effects, loosely = context_effects(aligned, seed=SEED)
+    pairs = tuple(_pairs(scored, aligned))
+    for pair in pairs:
+        loosely += floor_notes(pair.run.run, pair.against.run, pair.paired.difference, MAIN)
     return DatasetPairs(
-        dataset,
-        scored,
-        aligned,
-        tuple(_pairs(scored, aligned)),
-        tuple(effects),
-        (*notes, *aligned.notes, *loosely),
+        dataset, scored, aligned, pairs, tuple(effects), (*notes, *aligned.notes, *loosely)
     )
 
 

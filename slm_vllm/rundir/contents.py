@@ -67,6 +67,38 @@ class Throughput(TypedDict, total=False):
     prompt_tokens_per_second: float | None
 
 
+class Moved(TypedDict):
+    """How a metric moved when rows were asked again.
+
+    Attributes:
+        mean_change: The second time minus the first.
+        mean_square: Of the changes of single rows; see `scoring.numeric_floor`.
+        floor: What numerics alone may move the mean of all rows of the run by.
+    """
+
+    mean_change: Mean
+    mean_square: float | None
+    floor: float | None
+
+
+class RepeatCheck(TypedDict):
+    """What came of `experiment.repeat_check`.
+
+    Attributes:
+        rows: Asked again with an answer both times.
+        failed: Asked again without.
+        changed: Rows of which the answer is not the same.
+        changed_share: Their share with its 95 % interval.
+        metrics: By metric.
+    """
+
+    rows: int
+    failed: int
+    changed: int
+    changed_share: Mean
+    metrics: dict[str, Moved]
+
+
 class Results(TypedDict, total=False):
     """`results.json`: the figures of a finished run.
 
@@ -79,6 +111,7 @@ class Results(TypedDict, total=False):
         counts: Rows: total, scored, unscored, errors, rejected, resumed ...
         scoring_version: Of the definitions behind the metrics; missing in version 1.
         timing: Seconds by phase; `overlapped` holds those of what went on beside them.
+        repeat_check: Where rows were asked again.
     """
 
     name: str
@@ -96,6 +129,7 @@ class Results(TypedDict, total=False):
     counts: dict[str, int]
     timing: dict[str, Any]
     throughput: Throughput
+    repeat_check: RepeatCheck
 
 
 class Manifest(TypedDict, total=False):

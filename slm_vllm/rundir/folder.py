@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / names.JOURNAL
 
     @property
+    def repeated(self) -> Path:
+        """Answers to rows that were asked again."""
+        return self.path / names.REPEATED
+
+    @property
     def log(self) -> Path:
         """What the run did."""
         return self.path / names.LOG

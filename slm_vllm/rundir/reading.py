@@ -26,6 +26,7 @@ from slm_vllm.rundir.predictions import (
     predictions_schema,
     read_predictions,
 )
+from slm_vllm.rundir.remarks import remarks
 from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.intervals import estimate_mean
 from slm_vllm.scoring.metrics import MAIN, METRICS
@@ -46,7 +47,7 @@ class RunData:
         results: `results.json`.
         memory: `memory_usage.json`, None where the run has none.
         predictions: `predictions.parquet`, one row for each question.
-        note: What was computed anew, "" for nothing.
+        note: What its reader should know: what was computed anew, where it is from; "" for nothing.
     """
 
     path: Path
@@ -102,22 +103,8 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
         results=results,
         memory=read_memory(path),
         predictions=predictions,
-        note="; ".join(filter(None, [_adopted(manifest), note])),
+        note="; ".join([*remarks(manifest, results), *filter(None, [note])]),
     )
-
-
-def _adopted(manifest: Manifest) -> str:
-    """What the reader should know of a run of earlier scripts."""
-    about = manifest.get("adopted")
-    if about is None:
-        return ""
-    said = (
-        f"taken over from {about['from']} and scored anew (token recall "
-        f"{_rounded(about['token_recall'])} there)"
-    )
-    if (own := about["rows"] - about["rows_of_dataset"]) > 0:
-        said += f"; {own} of its questions are not in the dataset and keep their own ids"
-    return f"{said}; unknown: {', '.join(about['unknown'])}"
 
 
 def _is_scored_today(results: Results, present: Collection[str]) -> bool:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any, cast
 
-from slm_vllm.errors import EngineDiedError, EngineError
+import numpy as np
+import numpy.typing as npt
+
+from slm_vllm.errors import EngineError
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.rundir import names
-from slm_vllm.rundir.contents import Manifest, Results, Throughput
+from slm_vllm.rundir.contents import Manifest, RepeatCheck, Results, Throughput
 from slm_vllm.rundir.files import if_readable, read_manifest, read_results
+from slm_vllm.rundir.journal import Journal
 from slm_vllm.rundir.settings import changed_facts
+from slm_vllm.runs.asking import Asking
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
 from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.mode_run import ModeRun, Plan
 from slm_vllm.runs.progress import Progress
+from slm_vllm.runs.repeat_check import compare_passes, drawn_rows
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
 from slm_vllm.runs.services import Services
 from slm_vllm.runs.story import log_results
 
-DRAIN_SECONDS = 20.0
 _MEASURED = ("throughput", "timing", "duration_seconds")
 
 
@@ -94,12 +98,18 @@ class CellRun:
         cell.progress = progress
         indexes.start(cells[cells.index(cell) + 1 :])
         with services.memory.phase(_generate_phase(cell)):
-            seconds = self._generate(plan, progress) if plan.pending else 0.0
+            asking = Asking(cell, self._run, self._renderer, self._host, services)
+            seconds = asking.ask(plan, progress) if plan.pending else 0.0
         overlapped = {"retrieval": self._run.search_seconds}
         if cell.searches:
             overlapped["index"] = indexes.loader(cell).seconds
         timing = RunTiming({**services.seconds, **waited, "generate": seconds}, overlapped)
+        repeats = cell.config.experiment.repeat_check is not None
+        if repeats:
+            timing.phases["repeat"] = self._ask_again(plan)
         result = self._score(plan, progress, timing, resumed)
+        if repeats:
+            result["repeat_check"] = self._compared_passes(plan, result["counts"]["scored"])
         earlier = None if progress.done or self._run.from_cache else self._earlier_results()
         if earlier is None:
             memory = services.memory.report(_phase_names(cell, cells))
@@ -137,46 +147,30 @@ class CellRun:
         folder = self._cell.folder.path
         return if_readable(read_results, folder) if (folder / names.MEMORY).exists() else None
 
-    def _generate(self, plan: Plan, progress: Progress) -> float:
-        """Asks what is open and returns the seconds it took."""
-        started = time.monotonic()
-        signals = self._services.signals
-        signals.drain(True, self._stop)
-        try:
-            self._ask(plan, progress)
-        except EngineDiedError as error:
-            signals.drain(False)
-            died = time.monotonic()
-            self._host.restart(error)
-            started += time.monotonic() - died  # that is counted as loading
-            signals.drain(True, self._stop)
-            self._ask(self._run.plan(), progress)
-        progress.show()
-        self._services.console.end_line()
-        signals.drain(False)
-        self._run.check_answered(plan)
-        return time.monotonic() - started
-
-    def _stop(self) -> None:
-        self._run.stop()
-        self._host.engine.wind_down()
-
-    def _ask(self, plan: Plan, progress: Progress) -> None:
+    def _ask_again(self, plan: Plan) -> float:
+        """Asks the rows of `experiment.repeat_check` that were not; returns the seconds it took."""
         cell, services = self._cell, self._services
-        stop_at: float | None = None
-        answering = self._run.answers(self._host.engine, plan, self._renderer, progress)
-        with closing(answering) as answers:
-            for _ in answers:
-                cell.state.beat(progress.figures)
-                services.log.keep_small()
-                cell.recorder.progress(progress, services.memory.sample)
-                if services.signals.received is None:
-                    continue
-                if stop_at is None:
-                    stop_at = time.monotonic() + DRAIN_SECONDS
-                    services.console.say("Stopping: finishing what is in flight ...")
-                if time.monotonic() > stop_at:
-                    break
+        with Journal(cell.folder.repeated) as journal:
+            run = self._run.again(journal)
+            drawn = self._drawn(plan)
+            again = run.plan().within(np.isin(plan.keys, drawn))
+            if not again.pending:
+                return 0.0
+            self._host.engine.forget_prompts()
+            before = len(drawn) - again.pending
+            progress = Progress(services.console, f"{cell.name}, again", len(drawn), before)
+            asking = Asking(cell, run, self._renderer, self._host, services)
+            return asking.ask(again, progress, one_at_a_time=True)
+
+    def _compared_passes(self, plan: Plan, n_scored: int) -> RepeatCheck:
+        cell = self._cell
+        with Journal(cell.folder.repeated) as journal:
+            seed = cell.config.experiment.seed
+            return compare_passes(cell.journal, journal, self._drawn(plan), n_scored, seed=seed)
+
+    def _drawn(self, plan: Plan) -> npt.NDArray[np.uint64]:
+        answered = np.intersect1d(plan.keys, self._cell.journal.keys(with_failed=False))
+        return drawn_rows(answered, self._cell.config.experiment.repeat_check or 0)
 
     def _score(self, plan: Plan, progress: Progress, timing: RunTiming, resumed: int) -> Results:
         """Writes the predictions and returns the content of `results.json`."""

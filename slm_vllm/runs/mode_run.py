@@ -46,6 +46,10 @@ class Plan:
         """Rows that have no answer yet."""
         return int(self.open.sum())
 
+    def within(self, rows: npt.NDArray[np.bool_]) -> Plan:
+        """The same with no rows open but these."""
+        return Plan(self.keys, self.open & rows)
+
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -129,6 +133,10 @@ class ModeRun:
             self._forget()
         return self.plan()
 
+    def again(self, journal: Journal) -> ModeRun:
+        """The same rows with another journal: none of them is answered yet."""
+        return ModeRun(self._config, self._questions, self._context, self._fingerprint, journal)
+
     def stop(self) -> None:
         """Asks no more; what is in flight still comes."""
         self._stop.set()
@@ -156,16 +164,31 @@ class ModeRun:
             raise self._changed()
 
     def answers(
-        self, engine: BaseEngine, plan: Plan, renderer: PromptRenderer, progress: Progress
+        self,
+        engine: BaseEngine,
+        plan: Plan,
+        renderer: PromptRenderer,
+        progress: Progress,
+        *,
+        one_at_a_time: bool = False,
     ) -> Generator[Completion, None, None]:
         """Runs the engine over all open rows; each completion is journaled when it is yielded.
+
+        Args:
+            engine: Started.
+            plan: Says which rows are open.
+            renderer: Makes the prompts.
+            progress: Counts the answers.
+            one_at_a_time: Wait for each answer before the next row is asked.
 
         Raises:
             EngineError: The engine died, or a request failed under `--strict`.
             StorageError: The journal cannot be written.
         """
         self._forget()  # what was in flight in an engine that died
-        with closing(engine.stream(self.requests(plan, renderer))) as completions:
+        requests = self.requests(plan, renderer)
+        stream = _one_at_a_time(engine, requests) if one_at_a_time else engine.stream(requests)
+        with closing(stream) as completions:
             for completion in completions:
                 if self._cache is not None:
                     prompt = self._asked_as(completion.request_id).prompt
@@ -175,12 +198,12 @@ class ModeRun:
         yield from self._record_refused(progress)
 
     def check_answered(self, plan: Plan) -> None:
-        """Checks that the engine left no row out, which would be missing from the figures.
+        """Checks that the engine left no open row out, which would be missing from the figures.
 
         Raises:
             EngineError: It did.
         """
-        left = int((~np.isin(plan.keys, self._journal.keys())).sum())
+        left = int((~np.isin(plan.keys[plan.open], self._journal.keys())).sum())
         if left:
             raise EngineError(
                 f"the engine ended without an answer to {left} of {len(plan.keys)} questions. The "
@@ -267,3 +290,10 @@ class ModeRun:
         if progress is not None:
             progress.add(answer.text, asked.row["answers"], completion)
         return completion
+
+
+def _one_at_a_time(
+    engine: BaseEngine, requests: Iterator[GenerationRequest]
+) -> Generator[Completion, None, None]:
+    for request in requests:
+        yield from engine.stream([request])

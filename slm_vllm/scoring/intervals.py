@@ -53,6 +53,15 @@ class MeanEstimate:
         return {"mean": mean, "stderr": stderr, "ci95": [low, high], "n": self.n}
 
 
+def estimate_share(count: int, n: int) -> MeanEstimate:
+    """A share with Wilson's 95 % interval, which holds near 0 and 1 too; NaN for n = 0."""
+    if n == 0:
+        return MeanEstimate(math.nan, math.nan, math.nan, math.nan, 0)
+    share = count / n
+    stderr = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else math.nan
+    return MeanEstimate(share, stderr, *running_interval(share, n), n)
+
+
 class ValueTally:
     """How often each value occurred: all that a mean and its bootstrap need.
 

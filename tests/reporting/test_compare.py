@@ -396,3 +396,42 @@ def test_latex_says_the_notes(tmp_path: Path, compare: Compare) -> None:
     make_run(tmp_path / "a", rows=scored([1.0, 0.0, 0.0]))
     make_run(tmp_path / "b", rows=scored([0.0, 1.0]))
     assert "Only shared questions" in compare("a", "b", "--intersect", "--format", "latex").stdout
+
+
+# -- the numeric floor ----------------------------------------------------------------------------
+
+
+def checked(folder: Path, mean_square: float) -> None:
+    """Adds to a run's results that rows were asked again."""
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    moved = {"mean_change": None, "mean_square": mean_square, "floor": 0.0123}
+    share = {"mean": 0.4, "stderr": None, "ci95": [0.313, 0.498], "n": 100}
+    results["repeat_check"] = {
+        "rows": 100,
+        "failed": 0,
+        "changed": 40,
+        "changed_share": share,
+        "metrics": {"token_recall": moved},
+    }
+    path.write_text(json.dumps(results))
+
+
+def test_a_difference_within_the_numeric_floor_is_said(tmp_path: Path, compare: Compare) -> None:
+    one, other = [1.0, 0.0] * 50, [0.0, 1.0] + [1.0, 0.0] * 49
+    make_run(tmp_path / "one", rows=scored(one))
+    make_run(tmp_path / "other", rows=scored([*other[:-1], 1.0]))  # 0.01 more
+    checked(tmp_path / "one", 0.04)  # 1.96 * sqrt(0.04 / 100) = 0.0392
+    text = compare("one", "other").stdout
+    assert (
+        "The difference of +0.0100 between other and one is within the numeric floor of one (0.0392"
+    ) in text
+    assert "one: 40 of 100 answers were others when asked again one at a time (31 to 50 %)" in text
+    assert "floor of" not in compare("one", "other", "--metric", "exact_match").stdout
+
+
+def test_a_difference_beyond_the_numeric_floor_is_not(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "one", rows=scored([1.0, 0.0] * 50))
+    make_run(tmp_path / "other", rows=scored([1.0] * 100))
+    checked(tmp_path / "one", 0.04)
+    assert "within the numeric floor" not in compare("one", "other").stdout

@@ -23,7 +23,7 @@ from slm_vllm.errors import (
     StorageError,
 )
 from slm_vllm.rundir.folder import RunFolder
-from slm_vllm.runs import cell_run, services
+from slm_vllm.runs import asking, cell_run, services
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
@@ -101,6 +101,7 @@ def test_seconds_of_a_restart_are_counted_once(
 ) -> None:
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(cell_run, "time", clock)
+    monkeypatch.setattr(asking, "time", clock)
     monkeypatch.setattr(services, "time", clock)
 
     class Slow(FakeEngine):

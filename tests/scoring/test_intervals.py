@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from slm_vllm.scoring.intervals import ValueTally, estimate_mean, running_interval
+from slm_vllm.scoring.intervals import (
+    ValueTally,
+    estimate_mean,
+    estimate_share,
+    running_interval,
+)
 
 VALUES = st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0]), min_size=2, max_size=60)
 
@@ -104,3 +109,15 @@ def test_seed_decides_the_interval() -> None:
     assert first == estimate_mean(values, seed=5)
     assert first == estimate_mean(values.reverse(), seed=5)
     assert first != estimate_mean(values, seed=6)
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+def test_intervals_of_shares_are_those_of_statsmodels(count: int, n: int) -> None:
+    count = min(count, n)
+    share = estimate_share(count, n)
+    low, high = proportion_confint(count, n, method="wilson")
+    assert (share.mean, share.low, share.high) == pytest.approx((count / n, low, high), abs=1e-6)
+
+
+def test_a_share_of_nothing_is_unknown() -> None:
+    assert math.isnan(estimate_share(0, 0).mean)

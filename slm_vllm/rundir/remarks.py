@@ -1,0 +1,45 @@
+"""What the reader of a run's figures should know, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slm_vllm.rundir.contents import Manifest
+from slm_vllm.scoring.metrics import MAIN, METRICS
+
+
+def remarks(manifest: Manifest, results: Mapping[str, Any]) -> list[str]:
+    """All that there is to say of a finished run."""
+    return list(filter(None, [_adopted(manifest), repeated(results)]))
+
+
+def repeated(results: Mapping[str, Any]) -> str:
+    """What came of the rows that were asked again."""
+    check = results.get("repeat_check")
+    if check is None or not check["rows"]:
+        return ""
+    low, high = check["changed_share"]["ci95"]
+    said = (
+        f"{check['changed']} of {check['rows']} answers were others when asked again one at a time "
+        f"({100 * low:.0f} to {100 * high:.0f} %)"
+    )
+    floor = check["metrics"][MAIN]["floor"]
+    if floor is None:
+        return said
+    return f"{said}: numerics alone move its {METRICS[MAIN].label} by up to {floor:.4f}"
+
+
+def _adopted(manifest: Manifest) -> str:
+    """Where a run of earlier scripts is from."""
+    about = manifest.get("adopted")
+    if about is None:
+        return ""
+    before = about["token_recall"]
+    said = (
+        f"taken over from {about['from']} and scored anew (token recall "
+        f"{'-' if before is None else f'{before:.3f}'} there)"
+    )
+    if (own := about["rows"] - about["rows_of_dataset"]) > 0:
+        said += f"; {own} of its questions are not in the dataset and keep their own ids"
+    return f"{said}; unknown: {', '.join(about['unknown'])}"

@@ -1,0 +1,90 @@
+"""Open rows asked to their end, through the death of an engine and signals to stop."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+
+from slm_vllm.errors import EngineDiedError
+from slm_vllm.prompting.renderer import PromptRenderer
+from slm_vllm.runs.cell import Cell
+from slm_vllm.runs.engine_host import EngineHost
+from slm_vllm.runs.mode_run import ModeRun, Plan
+from slm_vllm.runs.progress import Progress
+from slm_vllm.runs.services import Services
+
+DRAIN_SECONDS = 20.0
+
+
+class Asking:
+    """Has the engine answer rows of a cell.
+
+    Args:
+        cell: The cell.
+        run: Its rows.
+        renderer: Makes its prompts.
+        host: The engine.
+        services: Console and signals of the command.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        run: ModeRun,
+        renderer: PromptRenderer,
+        host: EngineHost,
+        services: Services,
+    ) -> None:
+        self._cell, self._run, self._renderer = cell, run, renderer
+        self._host, self._services = host, services
+
+    def ask(self, plan: Plan, progress: Progress, *, one_at_a_time: bool = False) -> float:
+        """Asks what is open and returns the seconds it took.
+
+        Raises:
+            EngineError: The engine died for the second time, or left rows out.
+            Interrupted: A signal stopped the run.
+        """
+        started = time.monotonic()
+        signals = self._services.signals
+        signals.drain(True, self._stop)
+        try:
+            self._ask(plan, progress, one_at_a_time)
+        except EngineDiedError as error:
+            signals.drain(False)
+            died = time.monotonic()
+            self._host.restart(error)
+            started += time.monotonic() - died  # that is counted as loading
+            signals.drain(True, self._stop)
+            self._ask(self._run.plan().within(plan.open), progress, one_at_a_time)
+        progress.show()
+        self._services.console.end_line()
+        signals.drain(False)
+        self._run.check_answered(plan)
+        return time.monotonic() - started
+
+    def _stop(self) -> None:
+        self._run.stop()
+        self._host.engine.wind_down()
+
+    def _ask(self, plan: Plan, progress: Progress, one_at_a_time: bool) -> None:
+        cell, services = self._cell, self._services
+        stop_at: float | None = None
+        answering = self._run.answers(
+            self._host.engine, plan, self._renderer, progress, one_at_a_time=one_at_a_time
+        )
+        with closing(answering) as answers:
+            for _ in answers:
+                services.log.keep_small()
+                if progress is cell.progress:
+                    cell.state.beat(progress.figures)
+                    cell.recorder.progress(progress, services.memory.sample)
+                else:  # rows that are counted already
+                    cell.state.beat(dict)
+                if services.signals.received is None:
+                    continue
+                if stop_at is None:
+                    stop_at = time.monotonic() + DRAIN_SECONDS
+                    services.console.say("Stopping: finishing what is in flight ...")
+                if time.monotonic() > stop_at:
+                    break
