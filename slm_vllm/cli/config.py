@@ -59,7 +59,7 @@ def show(overrides: tuple[str, ...], config_dir: str | None, as_json: bool) -> N
 @click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
 def validate(overrides: tuple[str, ...], config_dir: str | None) -> None:
     """Check a configuration, and every file of every group on its own."""
-    from slm_vllm.config.compose import compose_config, group_choices
+    from slm_vllm.config.compose import compose_config, group_choices, has_blanks
     from slm_vllm.config.overrides import GROUPS
     from slm_vllm.errors import ConfigError
     from slm_vllm.runs.choices import check_choices
@@ -69,10 +69,10 @@ def validate(overrides: tuple[str, ...], config_dir: str | None) -> None:
     checked = 0
     for group in GROUPS:
         for choice, path in group_choices(group, config_dir).items():
-            if choice == "custom":  # has blanks that --model and --dataset fill in
-                continue
             checked += 1
             try:
+                if has_blanks(path):  # that --model, --dataset and others fill in
+                    continue
                 check_choices(compose_config([*overrides, f"{group}={choice}"], config_dir))
             except ConfigError as error:
                 problems.append(f"{path}: {error}")

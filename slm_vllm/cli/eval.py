@@ -37,7 +37,9 @@ The same command given again goes on where an interrupted run stopped. Exit code
     "--mode", help="no_context, oracle, retriever; several, separated by commas, share one load."
 )
 @click.option("--corpus", help="A file or folder to search in place of the dataset's documents.")
-@click.option("--retriever", help="Retriever configuration: bm25, rank_bm25, dense, hybrid.")
+@click.option(
+    "--retriever", help="Retriever configuration (bm25, dense, hybrid, ...) or a run file."
+)
 @click.option(
     "--engine", help="vllm: in this process (the default); openai: a running server; ray: many."
 )

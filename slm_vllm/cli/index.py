@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,7 +40,7 @@ def _shared(command: F) -> F:
         click.option("--cache-dir", type=UserPath(), help="Where indexes are kept."),
         click.option("--top-k", type=click.IntRange(min=1), help="Passages for each question."),
         click.option("--corpus", help="What is searched in place of the dataset's documents."),
-        click.option("--retriever", help="bm25, rank_bm25, dense, hybrid, or a YAML of your own."),
+        click.option("--retriever", help="bm25, dense, hybrid, a YAML of your own, a run file."),
         click.option("--dataset", help="A configured dataset, or a file."),
     ):
         command = option(command)
@@ -133,19 +134,23 @@ def search(question: str, as_json: bool, **given: Any) -> None:
 
 
 @index.command("eval")
+@click.option("--write-run", type=UserPath(), help="Write what was found in trec_eval's form.")
 @_shared
-def evaluate(as_json: bool, **given: Any) -> None:
+def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     """Measure how well the retriever finds answers and documents; no language model needed.
 
     Searches for the 10 best passages of each question, or more with a larger --top-k.
 
     \b
-    Example:
+    Examples:
       slm-vllm index eval --dataset nq --retriever dense --json
+      slm-vllm index eval --dataset nq --retriever bm25 --top-k 100 --write-run bm25.trec
+      slm-vllm index eval --dataset nq --retriever theirs.trec
     """
     from slm_vllm.datasets.registry import open_configured
     from slm_vllm.retrieval.evaluation import NDCG_DEPTH, measure_search
     from slm_vllm.retrieval.judgements import find_judgements
+    from slm_vllm.retrieval.trec_run import written_run
 
     config = _compose(given)
     retriever = _open(config)
@@ -153,7 +158,9 @@ def evaluate(as_json: bool, **given: Any) -> None:
     judgements = find_judgements(dataset, config.corpus, config.cache_dir)
     rows = dataset.scan(with_documents=judgements.needs_documents)
     depth = max(config.retriever.top_k, NDCG_DEPTH)
-    figures = measure_search(retriever, rows, depth, config.retriever.min_score, judgements)
+    min_score = config.retriever.min_score
+    with written_run(write_run, config.retriever.name) if write_run else nullcontext() as to:
+        figures = measure_search(retriever, rows, depth, min_score, judgements, to)
     result = {**retriever.describe(), "dataset": config.dataset.name, **figures}
     retriever.close()
     if as_json:
@@ -234,7 +241,7 @@ def pull(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
 
 def _compose(given: dict[str, Any]) -> Config:
     from slm_vllm.config.compose import compose_config
-    from slm_vllm.config.shorthand import choice_override, corpus_override, dataset_override
+    from slm_vllm.config.shorthand import corpus_override, dataset_override, retriever_override
 
     folder = given["config_dir"]
     words: list[str] = []
@@ -243,7 +250,7 @@ def _compose(given: dict[str, Any]) -> Config:
     if given["corpus"]:
         words += corpus_override(given["corpus"], folder)
     if given["retriever"]:
-        words += choice_override("retriever", given["retriever"], folder)
+        words += retriever_override(given["retriever"], folder)
     if given["top_k"]:
         words.append(f"retriever.top_k={given['top_k']}")
     if given["cache_dir"]:

@@ -84,6 +84,12 @@ def read_choice(path: Path) -> dict[str, Any]:
     return content
 
 
+def has_blanks(path: Path) -> bool:
+    """Whether a file of a group leaves something (`???`) for the user to say."""
+    content = read_choice(path)
+    return "???" in (*content.values(), *content.get("options", {}).values())
+
+
 def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
     """Composes and validates the configuration of one run.
 

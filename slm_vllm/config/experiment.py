@@ -12,6 +12,7 @@ from slm_vllm.config.shorthand import (
     corpus_override,
     dataset_override,
     model_override,
+    retriever_override,
 )
 from slm_vllm.errors import ConfigError
 
@@ -73,7 +74,7 @@ def experiment_words(
     if "corpus" in given:
         words += corpus_override(given["corpus"], config_dir)
     if "retriever" in given:
-        words += choice_override("retriever", given["retriever"], config_dir)
+        words += retriever_override(given["retriever"], config_dir)
     words += [f"{key}={_word(given[name])}" for name, key in KEYS.items() if name in given]
     runs = []
     for mode in modes or [""]:

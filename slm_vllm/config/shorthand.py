@@ -57,6 +57,21 @@ def corpus_override(value: str, config_dir: str | Path | None = None) -> list[st
     return _file_override("corpus", value, config_dir)
 
 
+def retriever_override(value: str, config_dir: str | Path | None = None) -> list[str]:
+    """Overrides that choose a retriever by group name, or a run file of trec_eval's form.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if value in group_choices("retriever", config_dir) or not _is_path(value):
+        return choice_override("retriever", value, config_dir)
+    return [
+        "retriever=trec_run",
+        f"retriever.name={quoted(_slug(value))}",
+        f"retriever.options.file={_literal(value)}",
+    ]
+
+
 def choice_override(group: str, value: str, config_dir: str | Path | None = None) -> list[str]:
     """The override for a group whose values are names only (`experiment_mode`, `retriever`).
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from slm_vllm.config.schema import RetrieverConfig
@@ -100,6 +101,20 @@ class BaseRetriever(ABC):
             ValueError: `top_k` is below 1.
         """
 
+    def search_rows(self, rows: pl.DataFrame, top_k: int) -> SearchResult:
+        """Finds the best passages for the questions of canonical rows.
+
+        By default what `search` finds; a retriever that knows the questions by their ids, or is
+        made of others, has its own.
+        """
+        return self.search(rows["question"].to_list(), top_k)
+
+    def retrieve_rows(
+        self, rows: pl.DataFrame, top_k: int, min_score: float | None = None
+    ) -> list[list[RetrievedPassage]]:
+        """As `retrieve`, for the questions of canonical rows."""
+        return self._looked_up(self.search_rows(rows, top_k), min_score)
+
     def retrieve(
         self, questions: Sequence[str], top_k: int, min_score: float | None = None
     ) -> list[list[RetrievedPassage]]:
@@ -112,7 +127,11 @@ class BaseRetriever(ABC):
         """
         if not questions:
             return []
-        result = self.search(questions, top_k)
+        return self._looked_up(self.search(questions, top_k), min_score)
+
+    def _looked_up(
+        self, result: SearchResult, min_score: float | None
+    ) -> list[list[RetrievedPassage]]:
         keep = result.indices >= 0
         if min_score is not None:
             keep &= result.scores >= min_score

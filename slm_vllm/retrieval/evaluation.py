@@ -27,6 +27,7 @@ import polars as pl
 
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.judgements import Grades, Judgements
+from slm_vllm.retrieval.trec_run import RunWriter
 from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, stands_in, words
 from slm_vllm.types import RetrievedPassage
 
@@ -133,6 +134,7 @@ def measure_search(
     depth: int,
     min_score: float | None,
     judgements: Judgements,
+    write: RunWriter | None = None,
 ) -> dict[str, Any]:
     """Searches for every question of a dataset: how well, and how fast.
 
@@ -142,16 +144,18 @@ def measure_search(
         depth: Passages searched for.
         min_score: See `BaseRetriever.retrieve`.
         judgements: Say which documents are relevant.
+        write: Takes what was found.
     """
     metrics = SearchMetrics(depth=depth, aliases=retriever.passages.aliases)
     n_questions, seconds, empty = 0, 0.0, 0
     for frame in rows:
-        questions = frame["question"].to_list()
         begin = time.perf_counter()
-        found = retriever.retrieve(questions, depth, min_score)
+        found = retriever.retrieve_rows(frame, depth, min_score)
         seconds += time.perf_counter() - begin
         metrics.add(found, frame["answers"].to_list(), judgements.of(frame))
-        n_questions += len(questions)
+        if write is not None:
+            write.add(frame["question_id"].to_list(), found)
+        n_questions += frame.height
         empty += sum(not row for row in found)
     return {
         "questions": n_questions,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+import polars as pl
 from pydantic import Field
 
 from slm_vllm.config.schema import RetrieverConfig
@@ -74,9 +75,18 @@ class HybridRetriever(CompositeRetriever):
         Scores are sums: up to 1 for convex fusion of weights that add up to 1, up to 2 / (k + 1)
         for reciprocal ranks of weight 1.
         """
+        return self._joined(lambda part, depth: part.search(questions, depth), top_k)
+
+    def search_rows(self, rows: pl.DataFrame, top_k: int) -> SearchResult:
+        """See `BaseRetriever.search_rows`."""
+        return self._joined(lambda part, depth: part.search_rows(rows, depth), top_k)
+
+    def _joined(
+        self, search: Callable[[BaseRetriever, int], SearchResult], top_k: int
+    ) -> SearchResult:
         check_top_k(top_k)
         depth = max(self._options.depth, top_k)
-        results = [part.search(questions, depth) for part in self._parts]
+        results = [search(part, depth) for part in self._parts]
         if self._options.fusion == "rrf":
             shares = [reciprocal_rank(result, self._options.k) for result in results]
         else:

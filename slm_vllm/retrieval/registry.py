@@ -22,6 +22,7 @@ _RETRIEVERS = Registry(
         "bm25": "slm_vllm.retrieval.bm25:BM25Retriever",
         "rank_bm25": "slm_vllm.retrieval.rank_bm25:RankBM25Retriever",
         "dense": "slm_vllm.retrieval.dense:DenseRetriever",
+        "trec_run": "slm_vllm.retrieval.trec_run:TrecRunRetriever",
         "hybrid": "slm_vllm.retrieval.hybrid:HybridRetriever",
     },
     one_of=(StoredRetriever, CompositeRetriever),

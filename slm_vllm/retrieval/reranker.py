@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from slm_vllm.config.schema import RerankerConfig
 from slm_vllm.errors import ConfigError, MissingExtraError
@@ -48,6 +49,15 @@ class RerankingRetriever(BaseRetriever):
         """See `BaseRetriever.search`. At least `top_k` candidates are read."""
         check_top_k(top_k)
         found = self._first.search(questions, max(self._config.candidates, top_k))
+        return self._reordered(questions, found, top_k)
+
+    def search_rows(self, rows: pl.DataFrame, top_k: int) -> SearchResult:
+        """See `BaseRetriever.search_rows`."""
+        check_top_k(top_k)
+        found = self._first.search_rows(rows, max(self._config.candidates, top_k))
+        return self._reordered(rows["question"].to_list(), found, top_k)
+
+    def _reordered(self, questions: Sequence[str], found: SearchResult, top_k: int) -> SearchResult:
         keep = found.indices >= 0
         rows, _ = np.nonzero(keep)
         if len(rows) == 0:

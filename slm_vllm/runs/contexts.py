@@ -134,8 +134,8 @@ class RetrieverContext(Context):
         assert self._retriever is not None
         started = time.monotonic()
         settings = self._config.retriever
-        found = self._retriever.retrieve(
-            frame["question"].to_list(), max(settings.top_k, _SEARCH_DEPTH), settings.min_score
+        found = self._retriever.retrieve_rows(
+            frame, max(settings.top_k, _SEARCH_DEPTH), settings.min_score
         )
         laid_out = search_frame(
             found,

@@ -10,7 +10,12 @@ from typing import Literal
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.overrides import quoted
 from slm_vllm.config.schema import Config
-from slm_vllm.config.shorthand import choice_override, dataset_override, model_override
+from slm_vllm.config.shorthand import (
+    choice_override,
+    dataset_override,
+    model_override,
+    retriever_override,
+)
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.rundir.contents import Results, State, Throughput
 from slm_vllm.rundir.files import (
@@ -178,7 +183,7 @@ def _configs(grid: SweepGrid, model: str, dataset: str) -> list[Config]:
 def _searches(grid: SweepGrid) -> Iterator[tuple[list[str], str]]:
     """Overrides that choose each search of the grid, and what they add to the run's name."""
     for retriever in grid.retrievers:
-        chosen = choice_override("retriever", retriever, grid.config_dir)
+        chosen = retriever_override(retriever, grid.config_dir)
         yield from (
             ([*chosen, f"retriever.top_k={k}"], f"_${{retriever.name}}_top{k}") for k in grid.top_k
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slm_vllm.config.compose import compose_config, group_choices
+from slm_vllm.config.compose import compose_config, group_choices, has_blanks
 from slm_vllm.config.overrides import Override, parse_override
 from slm_vllm.errors import ConfigError
 from slm_vllm.monitoring import device
@@ -77,8 +77,10 @@ def test_modes(name: str) -> None:
 
 
 def test_every_shipped_file_composes() -> None:
-    for group in ("retriever", "prompt", "hardware"):
-        for name in group_choices(group):
+    for group in ("corpus", "retriever", "prompt", "hardware"):
+        for name, path in group_choices(group).items():
+            if has_blanks(path):
+                continue
             assert getattr(compose_config([f"{group}={name}"]), group).name == name
 
 
