@@ -1,4 +1,4 @@
-"""Two searches in one, by words and by meaning."""
+"""Several searches in one, such as by words and by meaning."""
 
 from __future__ import annotations
 
@@ -26,28 +26,35 @@ class HybridOptions:
     """What `retriever.options` of kind `hybrid` may hold.
 
     Attributes:
-        retrievers: The two kinds to join.
+        retrievers: The kinds to join, two or more.
         fusion: `convex` adds up scores scaled to 0..1, `rrf` adds up reciprocal ranks.
         weights: What each retriever counts for, in the order of `retrievers`.
         k: The constant of reciprocal rank fusion.
         depth: Passages taken from each search before joining.
-        components: Options of the parts, by kind: `{dense: {model: ...}}`.
+        components: Options of the parts, by kind: `{dense: {model: ...}}`. A part with a `kind`
+            among its options may have any name, so that one kind can be joined twice:
+            `{e5: {kind: dense, model: ...}}`.
     """
 
-    retrievers: tuple[str, str] = ("bm25", "dense")
+    retrievers: tuple[str, ...] = ("bm25", "dense")
     fusion: Literal["convex", "rrf"] = "convex"
-    weights: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.3, 0.7)
+    weights: tuple[Annotated[float, Field(ge=0)], ...] = (0.3, 0.7)
     k: Annotated[float, Field(ge=0)] = 60
     depth: Annotated[int, Field(ge=1)] = 100
     components: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(set(self.retrievers)) < 2:
+        twice = sorted({name for name in self.retrievers if self.retrievers.count(name) > 1})
+        if twice or len(self.retrievers) < 2:
+            found = f"{twice[0]} twice" if twice else f"only {', '.join(self.retrievers) or 'none'}"
+            raise ValueError(f"retrievers must be two or more different ones, not {found}")
+        if len(self.weights) != len(self.retrievers):
             raise ValueError(
-                f"retrievers must be two different kinds, not {self.retrievers[0]} twice"
+                f"weights must be as many as retrievers, {len(self.retrievers)}, not "
+                f"{len(self.weights)}"
             )
         if sum(self.weights) <= 0:
-            raise ValueError("weights must not both be 0")
+            raise ValueError("weights must not all be 0")
         for kind in self.components:
             if kind not in self.retrievers:
                 raise ValueError(
@@ -57,7 +64,7 @@ class HybridOptions:
 
 
 class HybridRetriever(CompositeRetriever):
-    """Searches with two retrievers and joins their rankings (`slm_vllm.retrieval.fusion`)."""
+    """Searches with several retrievers and joins their rankings (`slm_vllm.retrieval.fusion`)."""
 
     kind: ClassVar[str] = "hybrid"
     options_class: ClassVar[type] = HybridOptions
@@ -72,8 +79,8 @@ class HybridRetriever(CompositeRetriever):
     def search(self, questions: Sequence[str], top_k: int) -> SearchResult:
         """See `BaseRetriever.search`.
 
-        Scores are sums: up to 1 for convex fusion of weights that add up to 1, up to 2 / (k + 1)
-        for reciprocal ranks of weight 1.
+        Scores are sums: up to 1 for convex fusion of weights that add up to 1, up to n / (k + 1)
+        for the reciprocal ranks of n searches of weight 1.
         """
         return self._joined(lambda part, depth: part.search(questions, depth), top_k)
 
@@ -104,19 +111,15 @@ class HybridRetriever(CompositeRetriever):
 
     @classmethod
     def components(cls, config: RetrieverConfig, options: HybridOptions) -> list[RetrieverConfig]:
-        """Both parts cut documents in the same way, so they share one store of passages."""
-        for kind in options.retrievers:
+        """All parts cut documents in the same way, so they share one store of passages."""
+        parts = []
+        for name in options.retrievers:
+            own = dict(options.components.get(name, {}))
+            kind = str(own.pop("kind", name))
             if kind == cls.kind:
                 raise ConfigError("retriever.options.retrievers: a hybrid cannot be part of one")
-        return [
-            RetrieverConfig(
-                name=kind,
-                kind=kind,
-                passage=config.passage,
-                options=options.components.get(kind, {}),
-            )
-            for kind in options.retrievers
-        ]
+            parts.append(RetrieverConfig(name=name, kind=kind, passage=config.passage, options=own))
+        return parts
 
     @classmethod
     def combine(cls, parts: Sequence[BaseRetriever], options: HybridOptions) -> HybridRetriever:
