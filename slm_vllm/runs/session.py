@@ -31,6 +31,7 @@ from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
 from slm_vllm.runs.log_tail import last_lines
 from slm_vllm.runs.mode_run import ModeRun
+from slm_vllm.runs.notify import notifying
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.prompt_day import prompt_day
 from slm_vllm.runs.question_set import QuestionSet
@@ -60,8 +61,17 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
         SlmVllmError: What the user has to mend.
         Interrupted: A signal stopped the run; what was answered is kept.
     """
+    first = configs[0].experiment
+    name = ", ".join(config.experiment.name for config in configs)
+    folder = Path(first.output_dir, *([first.name] if len(configs) == 1 else []))
+    with notifying(configs[0].notify, name, folder) as results:
+        results += _evaluate(configs, options or RunOptions())
+    return results
+
+
+def _evaluate(configs: Sequence[Config], options: RunOptions) -> list[dict[str, Any]]:
     with ExitStack() as stack:
-        session = _Session(configs, options or RunOptions(), stack)
+        session = _Session(configs, options, stack)
         try:
             return session.run()
         except (Interrupted, KeyboardInterrupt):

@@ -21,6 +21,7 @@ from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import State, SweepState
 from slm_vllm.rundir.files import if_readable, read_results, read_state
 from slm_vllm.rundir.state import own_process
+from slm_vllm.runs.notify import notifying
 from slm_vllm.runs.signals import SIGNALS, Interrupted
 from slm_vllm.runs.sweep_plan import PlannedCell, groups
 
@@ -59,23 +60,24 @@ def run_sweep(
         Interrupted: A signal stopped the sweep; giving the command again goes on.
         StorageError: The folder cannot be written.
     """
-    _announce(cells, log_dir)
+    words = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors
+    words += [f"--today={date.today()}", *([] if track else ["--no-clearml"])]
     failures: dict[str, dict[str, Any]] = {}
-    today = date.today()
-    for group in groups(cells):
-        todo = [cell for cell in group if retry_errors or overwrite or cell.status != "done"]
-        if not todo:
-            continue
-        words = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors
-        words += [f"--today={today}", *([] if track else ["--no-clearml"])]
-        content = json.dumps([cell.config.model_dump(mode="json") for cell in todo])
-        before = {cell.name: if_readable(read_state, cell.folder) for cell in todo}
-        code = _run_process([*program, *words], content, log_dir, quiet, watch)
-        for cell in todo:
-            error = _error_of(cell, code, before[cell.name])
-            if error is not None:
-                failures[cell.name] = error
-    return [failures.get(cell.name) or _results(cell) for cell in cells]
+    with notifying(cells[0].config.notify, log_dir.name, log_dir) as results:
+        _announce(cells, log_dir)
+        for group in groups(cells):
+            todo = [cell for cell in group if retry_errors or overwrite or cell.status != "done"]
+            if not todo:
+                continue
+            content = json.dumps([cell.config.model_dump(mode="json") for cell in todo])
+            before = {cell.name: if_readable(read_state, cell.folder) for cell in todo}
+            code = _run_process([*program, *words], content, log_dir, quiet, watch)
+            for cell in todo:
+                error = _error_of(cell, code, before[cell.name])
+                if error is not None:
+                    failures[cell.name] = error
+        results += [failures.get(cell.name) or _results(cell) for cell in cells]
+    return results
 
 
 def _announce(cells: Sequence[PlannedCell], folder: Path) -> None:

@@ -6,12 +6,12 @@ thing the project's own (`CLEARML_S3_...`) comes before the standard one (`AWS_.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from slm_vllm.environment import with_env_file
 from slm_vllm.errors import ConfigError
 from slm_vllm.paths import expanded
 
@@ -90,7 +90,7 @@ def load_s3_settings(
         ConfigError: A value cannot be used, a key pair is half given, or a named profile or file
             does not exist.
     """
-    variables = _variables(env_file)
+    variables = with_env_file(env_file)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     unknown = sorted(set(given) - {item.name for item in fields(S3Settings)})
     if unknown:
@@ -123,21 +123,6 @@ def load_s3_settings(
         session_token=keys.token,
         credentials_from=keys.source,
     )
-
-
-def _variables(env_file: Path | None) -> dict[str, str]:
-    """The environment over the file; neither is changed."""
-    from dotenv import dotenv_values
-
-    path = env_file or Path(".env")
-    if env_file is not None and not path.is_file():
-        raise ConfigError(f"--env-file {env_file}: there is no such file")
-    try:
-        read = dotenv_values(path, interpolate=False) if path.is_file() else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    from_file = {name: value.strip() for name, value in read.items() if value}
-    return {**from_file, **{name: value for name, value in os.environ.items() if value}}
 
 
 def _keys(variables: Mapping[str, str]) -> _Keys:

@@ -104,6 +104,11 @@ def _parameters(words: Sequence[str]) -> dict[str, str]:
                 f"{override.key}: holds a password or key, which everybody could read in the task. "
                 "Set it in the environment of the agent"
             )
+        if override.key.startswith("notify."):
+            raise ConfigError(
+                f"{override.key}: may hold a secret, which everybody could read in the task. Write "
+                "it into configs/config.yaml on the machine of the agent"
+            )
         # A group chosen late would undo nothing set before it: Hydra puts values over groups.
         values.pop(override.key, None)
         values[override.key] = override.value

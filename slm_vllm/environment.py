@@ -1,0 +1,30 @@
+"""Variables of the environment and of `.env`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from slm_vllm.errors import ConfigError
+
+
+def with_env_file(env_file: Path | None = None) -> dict[str, str]:
+    """The environment over the file; neither is changed. What is empty is left out.
+
+    Args:
+        env_file: Instead of `.env` in the working directory, which may be missing.
+
+    Raises:
+        ConfigError: The file cannot be read, or one that was named is missing.
+    """
+    from dotenv import dotenv_values
+
+    path = env_file or Path(".env")
+    if env_file is not None and not path.is_file():
+        raise ConfigError(f"--env-file {env_file}: there is no such file")
+    try:
+        read = dotenv_values(path, interpolate=False) if path.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    from_file = {name: value.strip() for name, value in read.items() if value}
+    return {**from_file, **{name: value for name, value in os.environ.items() if value}}
