@@ -20,6 +20,7 @@ FLOORS = (
         "extras",
         "finding",
         "nearest",
+        "parallel",
         "paths",
         "proxies",
         "text_table",

@@ -174,6 +174,11 @@ class StoredRetriever(BaseRetriever):
 
     version: ClassVar[int] = 1
     """Raised when the files of older builds can no longer be read."""
+    layout: ClassVar[int] = 1
+    """Raised when `build` writes the same index in other files; those of others are built again.
+
+    Unlike `version` it is no part of the fingerprint, so the answers given by an index stay valid.
+    """
     resumable: ClassVar[bool] = False
     """Whether `build` can go on from what an interrupted build left in the folder."""
 

@@ -1,4 +1,4 @@
-"""Exact top-k search over an eagerly scored inverted index.
+"""Exact top-k search over an inverted index.
 
 The kernel is compiled by numba. Where numba is not installed, and as long as there is too little to
 do to pay for loading it, numpy adds all terms of a question up, with the same bits as result.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from importlib.util import find_spec
 
 import numpy as np
@@ -22,6 +23,8 @@ NUMBA_PAYS = 20_000_000
 compiling) pays: the sum over questions of passages + `_PER_QUESTION`."""
 
 _THREADS_PAY = 100_000  # passages from which numpy gains from a second thread
+
+_KEPT = 10_000_000  # postings that numpy weighs once for many questions: 120 MB at most
 
 _PER_QUESTION = 20_000  # what numpy's calls cost for one question, in passages
 
@@ -90,15 +93,16 @@ def search_numpy(
 ) -> None:
     """Fills rows `low` to `high` of a result."""
     scores = np.zeros(postings.n_passages, np.float32)
-    gains = postings.bounds[queries.terms] * queries.counts
+    gains = postings.highest(queries.terms) * queries.counts
+    weighted = lru_cache(_KEPT // postings.n_passages)(postings.term)
     for row in range(low, high):
         span = slice(int(queries.pointers[row]), int(queries.pointers[row + 1]))
         # In the order in which the compiled kernel adds: sums of floats depend on it.
         order = np.argsort(-gains[span], kind="stable")
-        terms, counts = queries.terms[span][order], queries.counts[span][order]
-        first, last = postings.pointers[terms].tolist(), postings.pointers[terms + 1].tolist()
-        for begin, end, count in zip(first, last, counts, strict=True):
-            scores[postings.passages[begin:end]] += postings.weights[begin:end] * count
+        terms, counts = queries.terms[span][order].tolist(), queries.counts[span][order]
+        for term, count in zip(terms, counts, strict=True):
+            passages, weights = weighted(term)
+            scores[passages] += weights * count
         threshold = np.float32(0)
         if len(scores) > k:
             threshold = np.partition(scores, len(scores) - k)[len(scores) - k]

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 SEAL = "index.json"
+LAYOUT = "layout"
+"""Key of the seal: which files there are. Left out in seals of 0.2.0, where it was 1."""
 _BLOCK = 4096
 _N_BLOCKS = 17
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -78,8 +80,12 @@ def write_seal(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Gives a sealed folder its name. A damaged one is replaced, a whole one kept as it is."""
-    durable.publish_folder(temporary, final, _is_sealed)
+    """Gives a sealed folder its name.
+
+    A whole one of the same layout is kept as it is; one that is damaged or of another is replaced.
+    """
+    layout = read_seal(temporary).get(LAYOUT, 1)
+    durable.publish_folder(temporary, final, lambda folder: _is_sealed(folder, layout))
 
 
 @contextlib.contextmanager
@@ -136,12 +142,11 @@ def locked(path: Path, what: str, monitor: BuildMonitor) -> Iterator[None]:
         yield
 
 
-def _is_sealed(folder: Path) -> bool:
+def _is_sealed(folder: Path, layout: int) -> bool:
     try:
-        read_seal(folder)
+        return bool(read_seal(folder).get(LAYOUT, 1) == layout)
     except DamagedIndexError:
         return False
-    return True
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -34,6 +34,7 @@ from slm_vllm.retrieval.base import (
 )
 from slm_vllm.retrieval.index_files import (
     FORMAT_VERSION,
+    LAYOUT,
     DamagedIndexError,
     building,
     locked,
@@ -153,8 +154,14 @@ def _try_open(
     if not folder.exists():
         return None
     try:
-        read_seal(folder)
-        return found(passages, fingerprint, folder, options)
+        if read_seal(folder).get(LAYOUT, 1) == found.layout:
+            return found(passages, fingerprint, folder, options)
+        if say_why:
+            logger.warning(
+                "The index %s has the files of another version of slm-vllm and is built again",
+                folder,
+            )
+        return None
     except (DamagedIndexError, OSError, ValueError, KeyError) as damage:
         if say_why:
             logger.warning("The index %s is damaged and will be rebuilt: %s", folder, damage)
@@ -175,6 +182,7 @@ def _build(
         found.build(temporary, passages, options, monitor)
         seconds = time.perf_counter() - begin
         counts = {"n_passages": len(passages), "passages": passages.fingerprint}
+        counts[LAYOUT] = found.layout
         write_seal(temporary, {**facts, **counts, "build_seconds": round(seconds, 3)})
         publish(temporary, folder)
     logger.info("Built %s: %d passages in %.1f s", folder.name, len(passages), seconds)

@@ -118,6 +118,10 @@ class PassageStore:
             schema_overrides=dict.fromkeys(TEXT_COLUMNS, pl.String),
         )
 
+    def reopened(self) -> PassageStore:
+        """The same passages mapped once more; what is read through it is given back with it."""
+        return PassageStore(self.folder, self.fingerprint)
+
     def close(self) -> None:
         """Drops the mappings; the files can be deleted afterwards."""
         self._columns.clear()

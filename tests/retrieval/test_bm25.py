@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slm_vllm.retrieval.bm25_search import PostingsSearcher
-from slm_vllm.retrieval.lexical import Analyzer, QueryTerms
-from slm_vllm.retrieval.postings import Postings
+from slm_vllm.config.schema import PassageConfig
+from slm_vllm.retrieval import bm25_build, postings
+from slm_vllm.retrieval.lexical import Analyzer
+from support.bm25_reference import full_sum
 from support.corpora import WORDS, Opener
 
 KERNELS = ["numpy", "numba"] if find_spec("numba") else ["numpy"]
@@ -55,41 +56,49 @@ def test_scores_are_those_of_the_formula(opened: Opener, kernel: str) -> None:
         )
 
 
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 64 passages, so that small corpora have several."""
+    monkeypatch.setattr(postings, "BLOCK", 64)
+    monkeypatch.setattr(bm25_build, "BLOCK", 64)
+    monkeypatch.setattr(bm25_build, "_MERGED", 500)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data())
-def test_leaving_work_out_changes_nothing(kernel: str, data: st.DataObject) -> None:
-    """Against the full sum over random postings, long ones included, with many ties."""
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    n, n_terms = int(rng.integers(1, 2000)), int(rng.integers(1, 12))
-    dense = np.zeros((n_terms, n), np.float32)
-    for term in range(n_terms):
-        share, scale = [(0.01, 32), (0.1, 8), (0.95, 1)][rng.integers(3)]
-        hit = rng.random(n) < share
-        # As in text, rare terms weigh most. Few distinct weights make equal scores common,
-        # and powers of two make every order of adding exact.
-        dense[term, hit] = rng.choice([0.125, 0.25, 0.5], hit.sum()) * scale
-    frequency = (dense > 0).sum(axis=1)
-    term_of, passage = np.nonzero(dense)
-    postings = Postings(
-        np.concatenate(([0], np.cumsum(frequency))),
-        passage.astype(np.int32),
-        dense[term_of, passage],
-        dense.max(axis=1),
-        n,
-    )
-    terms = np.flatnonzero(rng.random(n_terms) < 0.7)
-    counts = rng.integers(1, 3, len(terms)).astype(np.float32)
-    k = int(rng.integers(1, 15))
-    queries = QueryTerms(np.array([0, len(terms)]), terms, counts)
-    found = PostingsSearcher(postings, 1, kernel).search(queries, k)
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(seed=st.integers(0, 2**32), k=st.integers(1, 120), spread=st.sampled_from([0.6, 1, 1.6]))
+def test_results_have_the_bits_of_the_full_sum(
+    opened: Opener, small_blocks: None, kernel: str, seed: int, k: int, spread: float
+) -> None:
+    """Over blocks with and without a word, of rare and of frequent ones, with many ties."""
+    rng = np.random.default_rng(seed)
+    words = np.array([f"w{i}" for i in range(int(rng.integers(1, 60)))])
+    share = (np.arange(len(words)) + 1.0) ** -spread
+    share /= share.sum()
+    texts = [
+        " ".join(rng.choice(words, int(rng.integers(1, 25)), p=share)) + f" only{i}"
+        for i in range(int(rng.integers(1, 400)))
+    ]
+    questions = [" ".join(rng.choice(words, int(rng.integers(1, 9)))) for _ in range(8)]
+    found = opened("bm25", texts, kernel=kernel, threads=2).search(questions, k)
+    expected = full_sum(texts, questions, k)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.scores, expected.scores)
 
-    full = (dense[terms] * counts[:, None]).sum(axis=0)
-    best = [i for i in np.lexsort((np.arange(n), -full)) if full[i] > 0][:k]
-    assert found.indices[0][: len(best)].tolist() == best
-    assert (found.indices[0][len(best) :] == -1).all()
-    np.testing.assert_allclose(found.scores[0][: len(best)], full[best], rtol=1e-6)
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_long_passages_of_one_word(opened: Opener, kernel: str) -> None:
+    passage = PassageConfig(size=2_000, stride=2_000)
+    texts = [f"{'river ' * n}x{n}" for n in (1, 255, 256, 300, 1_500)]
+    found = opened("bm25", texts, passage, kernel=kernel).search(["river"], 5)
+    expected = full_sum(texts, ["river"], 5)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 @pytest.mark.skipif(len(KERNELS) < 2, reason="numba is not installed")
@@ -156,6 +165,26 @@ def test_rank_bm25_is_the_library(opened: Opener) -> None:
     expected = okapi.get_scores(["castle", "river", "river"])
     np.testing.assert_allclose(result.scores[0], np.sort(expected)[::-1][:6], rtol=1e-6)
     assert result.indices[1].tolist() == [-1] * 6
+
+
+def test_agrees_with_rank_bm25_under_the_same_idf(opened: Opener) -> None:
+    rank_bm25 = pytest.importorskip("rank_bm25")
+
+    class Lucene(rank_bm25.BM25Okapi):
+        def _calc_idf(self, nd: dict[str, int]) -> None:
+            n = self.corpus_size
+            self.idf = {word: math.log1p((n - df + 0.5) / (df + 0.5)) for word, df in nd.items()}
+
+    rng = np.random.default_rng(5)
+    words = [f"w{i}" for i in range(200)]
+    texts = [" ".join(rng.choice(words, rng.integers(5, 60), p=_zipf(200))) for _ in range(300)]
+    peer = Lucene([text.split() for text in texts])
+    questions = [" ".join(rng.choice(words, 5, p=_zipf(200))) for _ in range(40)]
+    found = opened("bm25", texts).search(questions, 10)
+    for question, indices, scores in zip(questions, found.indices, found.scores, strict=True):
+        expected = peer.get_scores(question.split())
+        np.testing.assert_allclose(scores * 2.5, np.sort(expected)[::-1][:10], rtol=1e-5)
+        np.testing.assert_allclose(scores * 2.5, expected[indices], rtol=1e-5)
 
 
 def _zipf(n: int) -> np.ndarray:

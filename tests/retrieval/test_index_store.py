@@ -12,10 +12,14 @@ import pytest
 
 from slm_vllm.config.schema import PassageConfig, RetrieverConfig
 from slm_vllm.errors import DataError, StorageError
+from slm_vllm.retrieval import bm25_build, postings
 from slm_vllm.retrieval.base import BaseRetriever, IndexCancelled
 from slm_vllm.retrieval.bm25 import BM25Retriever
+from slm_vllm.retrieval.index_files import write_seal
 from slm_vllm.retrieval.index_store import open_index, stored_indexes
-from slm_vllm.retrieval.passage_store import PassageWriter
+from slm_vllm.retrieval.lexical import Analyzer
+from slm_vllm.retrieval.passage_store import PassageStore, PassageWriter
+from support.bm25_reference import full_sum
 from support.child import read_until, run_python, start_python
 from support.corpora import WORDS, documents
 
@@ -98,7 +102,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("file", ["index.json", "weights.npy", "terms.arrow", "pointers.npy"])
+@pytest.mark.parametrize("file", ["index.json", "places.npy", "terms.arrow", "pointers.npy"])
 def test_a_damaged_index_is_rebuilt(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str, file: str
 ) -> None:
@@ -133,6 +137,23 @@ def test_another_format_version_is_rebuilt(tmp_path: Path) -> None:
     assert "damaged" not in stored_indexes(tmp_path)[0]
 
 
+def test_an_index_of_0_2_0_is_built_again_under_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = opened(Source(TEXTS), tmp_path).fingerprint
+    folder = folder_of(tmp_path, "bm25")
+    for path in folder.iterdir():
+        path.unlink()
+    np.save(folder / "weights.npy", np.zeros(3, np.float32))
+    write_seal(folder, {"kind": "bm25", "fingerprint": name, "n_passages": len(TEXTS)})
+    with caplog.at_level(logging.WARNING):
+        again = opened(Source(TEXTS), tmp_path)
+    assert "has the files of another version" in caplog.text and "damaged" not in caplog.text
+    assert again.fingerprint == name
+    assert (again.search(TEXTS[:5], 1).indices[:, 0] >= 0).all()
+    assert not (folder / "weights.npy").exists() and hidden(tmp_path) == []
+
+
 def test_leftovers_of_a_killed_build_do_no_harm(tmp_path: Path) -> None:
     name = opened(Source(TEXTS), tmp_path).fingerprint
     folder = folder_of(tmp_path, "bm25")
@@ -141,6 +162,48 @@ def test_leftovers_of_a_killed_build_do_no_harm(tmp_path: Path) -> None:
     opened(Source(TEXTS), tmp_path)
     assert hidden(tmp_path) == []
     assert not (folder / "stray").exists()
+
+
+def test_a_killed_build_goes_on_with_the_blocks_that_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+        import json, sys
+        from pathlib import Path
+        from slm_vllm.config.schema import RetrieverConfig
+        from slm_vllm.retrieval import bm25_build, postings
+        from slm_vllm.retrieval.index_store import open_index
+        from support.corpora import documents
+        bm25_build.BLOCK = postings.BLOCK = 64
+        def progress(phase, done, total):
+            if phase == "counting words" and done >= 64:
+                print("IN THE MIDDLE", flush=True)
+                sys.stdin.readline()
+        config = RetrieverConfig(name="x", kind="bm25", options={"threads": 1})
+        open_index(config, lambda: [documents(json.loads(sys.argv[2]))], corpus_key="key",
+                   cache_dir=Path(sys.argv[1]), progress=progress)
+    """
+    job = start_python(code, str(tmp_path), json.dumps(TEXTS))
+    read_until(job, "IN THE MIDDLE")
+    job.kill()
+    job.communicate()
+    monkeypatch.setattr(bm25_build, "BLOCK", 64)
+    monkeypatch.setattr(postings, "BLOCK", 64)
+    counted: list[int] = []
+    count = bm25_build._count_block
+
+    def counting(folder: Path, passages: PassageStore, low: int, analyzer: Analyzer) -> None:
+        counted.append(low // 64)
+        count(folder, passages, low, analyzer)
+
+    monkeypatch.setattr(bm25_build, "_count_block", counting)
+    source = Source(TEXTS)
+    retriever = opened(source, tmp_path)
+    assert source.reads == 0 and 0 not in counted and 2 in counted
+    found, expected = retriever.search(TEXTS[::9], 5), full_sum(TEXTS, TEXTS[::9], 5)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    assert hidden(tmp_path) == []
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +216,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
             opened(Source(TEXTS), tmp_path)
     assert stored_indexes(tmp_path) == [] and hidden(tmp_path) == []
     with monkeypatch.context() as patch:
-        patch.setattr("slm_vllm.retrieval.bm25.np.save", full)
+        patch.setattr("slm_vllm.retrieval.bm25_build.np.save", full)
         with pytest.raises(StorageError, match="no room"):
             opened(Source(TEXTS), tmp_path)
     assert [e["kind"] for e in stored_indexes(tmp_path)] in ([], ["passages"])
