@@ -11,14 +11,23 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Coroutine, Generator, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from slm_vllm.config.engine import EngineConfig, OpenAIConfig
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.openai_answers import Failed
-from slm_vllm.engines.openai_models import Served, Unusable
+from slm_vllm.engines.openai_models import Unusable
+from slm_vllm.engines.openai_proof import (
+    N_TOKENS,
+    QUESTION,
+    STORY,
+    Proof,
+    disproven_message,
+    prove,
+    unproven_message,
+)
 from slm_vllm.engines.openai_request import contrary_defaults, neutral_fields, request_body
 from slm_vllm.engines.openai_sending import END, Sending
 from slm_vllm.engines.openai_server import Server, api_url, make_client
@@ -33,6 +42,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _FIRST_LIMIT = 16
 _MOST_IN_FLIGHT = 512  # of one server; vLLM batches 256 by default and 1024 on large GPUs
+_PROOF_SECONDS = 30.0  # of each answer to the test question
 _KEY_VARIABLE = "OPENAI_API_KEY"
 
 
@@ -89,11 +99,11 @@ class OpenAIEngine(BaseEngine):
         self._thread.start()
         self._wait_for(self._open())
         served = {server.url: server.served for server in self._servers if server.served}
-        self._say_what_may_leak(served)
         lengths = [found.max_model_len for found in served.values() if found.max_model_len]
         details = {
             "servers": [server.url for server in self._servers],
             "served_model": sorted({found.name for found in served.values()}),
+            "sampling": {server.url: str(server.proof) for server in self._servers if server.proof},
             "prompts": ["turns"]
             if self._config.endpoint == "chat"
             else sorted(
@@ -156,47 +166,88 @@ class OpenAIEngine(BaseEngine):
 
     async def _ask(self, server: Server, request: GenerationRequest) -> Completion:
         """One request to one server; raises `Failed`."""
+        assert server.served is not None
+        is_text = self._config.endpoint == "completions" and not server.served.takes_token_ids
+        prompt = self._text_of(request) if is_text else request.prompt_token_ids
+        body = self._body(server)
+        try:
+            return await server.ask(request, prompt, body)
+        except Failed as failure:
+            if not self._leave_out(server, body, failure):
+                raise
+            return await self._ask(server, request)
+
+    def _body(self, server: Server) -> dict[str, Any]:
         served = server.served
         assert served is not None
         body = request_body(self._settings, served, server.refused_fields)
         if self._config.endpoint == "chat" and served.make == "vllm":
             thinking = {"enable_thinking": self._settings.enable_thinking}
             body["extra_body"]["chat_template_kwargs"] = thinking
-        neutral = neutral_fields(self._settings, body) - set(self._config.extra_body)
         body["extra_body"] |= self._config.extra_body
+        return body
+
+    def _leave_out(
+        self, server: Server, body: Mapping[str, Any], failure: Failed, nameless: bool = False
+    ) -> bool:
+        """Sends neutral fields no more for which a request was refused.
+
+        Args:
+            server: The server that refused it.
+            body: What it was sent.
+            failure: What it said.
+            nameless: Whether all of them are taken for refused where it names none.
+
+        Returns:
+            Whether there were any: the request may be sent again.
+        """
+        if failure.trouble != "request":
+            return False
+        neutral = neutral_fields(self._settings, body) - set(self._config.extra_body)
+        refused = {name for name in neutral if name in str(failure)}
+        if nameless and not refused:
+            refused = neutral
+        if not refused <= server.refused_fields:
+            server.refused_fields |= refused
+            log.warning("%s refuses %s; not sent any more", server.url, ", ".join(sorted(refused)))
+        return bool(refused)
+
+    async def _prove(self, server: Server) -> None:
+        """Finds out whether the run's sampling arrives; says so where that is not proven.
+
+        Raises:
+            Unusable: It does not.
+        """
+
+        async def ask(fields: Mapping[str, Any]) -> str:
+            body = self._body(server) | {"timeout": _PROOF_SECONDS}
+            body.pop("stop", None)
+            body["extra_body"] |= {"max_tokens": N_TOKENS, "temperature": 0.0, **fields}
+            try:
+                return (await server.ask(QUESTION, STORY, body)).text
+            except Failed as failure:
+                if fields or not self._leave_out(server, body, failure, nameless=True):
+                    raise
+                return await ask(fields)
+
+        refused_before = set(server.refused_fields)
         try:
-            if self._config.endpoint == "chat":
-                return await server.ask_chat(request, body)
-            prompt = request.prompt_token_ids if served.takes_token_ids else self._text_of(request)
-            return await server.ask(request, prompt, body)
+            usual = await ask({})  # now it is known what it refuses
+            body = self._body(server)
+            sent = {**self._config.extra_body, **body, **body["extra_body"]}
+            proof = await prove(ask, usual, sent, self._settings.generation.temperature)
         except Failed as failure:
-            refused = {name for name in neutral if name in str(failure)}
-            if failure.trouble != "request" or not refused:
-                raise
-            if not refused <= server.refused_fields:
-                server.refused_fields |= refused
-                self._say_what_is_refused(server, refused)
-            return await self._ask(server, request)
-
-    def _say_what_may_leak(self, served: dict[str, Served]) -> None:
-        contrary = contrary_defaults(self._settings)
-        unknown = [url for url, found in served.items() if found.make == "other"]
-        if contrary and unknown:
-            defaults = ", ".join(f"{name}={value}" for name, value in contrary.items())
-            self.say(
-                f"{', '.join(unknown)}: the model's generation_config.json has {defaults}, which a "
-                "server may apply by itself; every request names this run's values instead"
-            )
-
-    def _say_what_is_refused(self, server: Server, refused: set[str]) -> None:
-        contrary = sorted(refused & set(contrary_defaults(self._settings)))
-        log.warning("%s refuses %s; it is not sent any more", server.url, ", ".join(refused))
-        if contrary:
-            self.say(
-                f"{server.url}: refuses {', '.join(contrary)}, for which the model's "
-                "generation_config.json has a value of its own: its answers may be made with that "
-                "value, and differ from those of a local run"
-            )
+            server.refused_fields = refused_before
+            reason = f"the test question is not answered ({failure}). {server.advice(failure)}"
+            proof = Proof("unproven", reason.removesuffix(". "))
+        before, server.proof = server.proof, proof
+        if proof.outcome == "disproven":
+            raise Unusable(disproven_message(server.url, proof))
+        log.info("%s: sampling %s", server.url, proof)
+        if proof.outcome == "unproven" and proof != before:
+            self.say(unproven_message(server.url, proof, contrary_defaults(self._settings)))
+        elif before is not None and before.outcome != "proven":
+            self.say(f"{server.url}: answers are made with this run's sampling")
 
     def _text_of(self, request: GenerationRequest) -> str:
         if self._text is None:
@@ -205,15 +256,12 @@ class OpenAIEngine(BaseEngine):
 
     async def _open(self) -> None:
         found = await asyncio.gather(
-            *(self._find(server) for server in self._servers), return_exceptions=True
+            *(self._meet(server) for server in self._servers), return_exceptions=True
         )
         for server, result in zip(self._servers, found, strict=True):
-            if isinstance(result, Served):
-                server.down = None
-            elif isinstance(result, Unusable):
-                server.down = str(result)
-            elif isinstance(result, BaseException):
+            if isinstance(result, BaseException) and not isinstance(result, Unusable):
                 raise result
+            server.down = None if result is None else str(result)
         if all(server.down is not None for server in self._servers):
             reasons = "\n".join(f"  {server.down}" for server in self._servers)
             raise EngineError(f"No server can be used:\n{reasons}")
@@ -225,8 +273,14 @@ class OpenAIEngine(BaseEngine):
     async def _probe(self, server: Server) -> None:
         await self._find(server)
         await server.check_alive()
+        if server.proof is None or server.proof.outcome != "proven":
+            await self._prove(server)
 
-    async def _find(self, server: Server) -> Served:
+    async def _meet(self, server: Server) -> None:
+        await self._find(server)
+        await self._prove(server)
+
+    async def _find(self, server: Server) -> None:
         served = await server.list_models(self._names, self._config.served_model)
         needed = self._settings.max_model_len
         if served.max_model_len is not None and served.max_model_len < needed:
@@ -235,7 +289,6 @@ class OpenAIEngine(BaseEngine):
                 f"{needed}. Start it with room for {needed} (vLLM: --max-model-len), or set "
                 f"model.max_model_len={served.max_model_len} (longer prompts then lose passages)"
             )
-        return served
 
     async def _shut(self) -> None:
         if self._pool is not None:

@@ -17,10 +17,9 @@ def request_body(
 ) -> dict[str, Any]:
     """Everything of a request but its prompt and the user's own fields.
 
-    vLLM fills what is not said from the model's own generation_config.json, where a local run
-    takes the neutral value; llama.cpp has sampling defaults of its own. Both are told everything
-    that matters. Other servers refuse fields they do not know, and get only what is not neutral
-    and what the model's defaults would change.
+    Servers fill what is not said from the model's generation_config.json or from defaults of their
+    own, where a local run takes the neutral value. So each is told everything that matters, in its
+    own words; what one refuses that is neutral is left out.
 
     Args:
         settings: The run's settings.
@@ -62,24 +61,13 @@ def neutral_fields(settings: EngineSettings, body: Mapping[str, Any]) -> set[str
 
 
 def _extra(settings: EngineSettings, served: Served) -> dict[str, Any]:
-    sampled = settings.generation.temperature > 0
-    top_k = _value(settings, "top_k")
-    penalty = _value(settings, "repetition_penalty")
-    if served.make == "vllm":
-        extra = {"top_k": -1 if top_k is None else top_k, "repetition_penalty": penalty}
-        return extra | ({"min_p": 0.0} if sampled else {})
-    if served.make == "llama.cpp":
-        extra = {"top_k": top_k or 0, "min_p": 0.0} if sampled else {}
-        return extra | ({"repeat_penalty": penalty} if penalty != 1.0 else {})
-    extra = {}
-    contrary = contrary_defaults(settings)
-    if top_k is not None or "top_k" in contrary:
-        extra["top_k"] = -1 if top_k is None else top_k
-    if penalty != 1.0 or "repetition_penalty" in contrary:
-        extra["repetition_penalty"] = penalty
-    if "min_p" in contrary:
-        extra["min_p"] = 0.0
-    return extra
+    is_llama = served.make == "llama.cpp"
+    penalty = "repeat_penalty" if is_llama else "repetition_penalty"
+    extra = {penalty: _value(settings, penalty)}
+    if settings.generation.temperature > 0 or served.make == "vllm":
+        top_k = _value(settings, "top_k")
+        extra["top_k"] = top_k if top_k is not None else 0 if is_llama else -1
+    return extra | ({"min_p": 0.0} if settings.generation.temperature > 0 else {})
 
 
 def _value(settings: EngineSettings, name: str) -> Any:

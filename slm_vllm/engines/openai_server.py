@@ -19,6 +19,7 @@ from slm_vllm.engines.openai_answers import (
     shortened,
 )
 from slm_vllm.engines.openai_models import Served, Unusable, cards_in, find_model, model_by_name
+from slm_vllm.engines.openai_proof import Proof
 from slm_vllm.errors import EngineError, MissingExtraError
 from slm_vllm.proxies import goes_direct, proxy_advice
 from slm_vllm.types import Completion, GenerationRequest
@@ -59,6 +60,7 @@ class Server:
         self.limit = limit
         self.endpoint = endpoint
         self.served: Served | None = None
+        self.proof: Proof | None = None
         self.refused_fields: set[str] = set()
         self.down: str | None = "not asked yet"
         self.is_final = False
@@ -117,10 +119,7 @@ class Server:
         """
         body: dict[str, Any] = {"max_tokens": 1, "timeout": _ALIVE_SECONDS}
         try:
-            if self.endpoint == "chat":
-                await self.ask_chat(_GREETING, body)
-            else:
-                await self.ask(_GREETING, "Hello", body)
+            await self.ask(_GREETING, "Hello", body)
         except Failed as failure:
             # One that says what is wrong with the request is there.
             if failure.trouble != "request" and failure.status != 429:
@@ -129,11 +128,13 @@ class Server:
     async def ask(
         self, request: GenerationRequest, prompt: Any, body: dict[str, Any]
     ) -> Completion:
-        """Sends one whole prompt.
+        """Sends one whole prompt, or its turns to a server that gets chats.
 
         Raises:
             Failed: There is no answer; says what kind of trouble it was.
         """
+        if self.endpoint == "chat":
+            return await self.ask_chat(request, body)
         completions = self.client.completions
         read = partial(read_completion, request)
         return await self._sent(
@@ -199,27 +200,32 @@ class Server:
             reason = self._hidden(shortened(str(error)))
             raise Failed("server", f"an answer that cannot be read: {reason}") from None
 
-    def _problem(self, failure: Failed, if_not_found: str) -> str:
-        """A failure that ends the use of this server, with what to do about it."""
-        advice = proxy_advice(self.url)
+    def advice(self, failure: Failed, if_not_found: str = _NOT_SERVED) -> str:
+        """What to do about a failure; empty where its own words are enough."""
+        proxy = proxy_advice(self.url)
         if failure.trouble == "connection":
-            advice = advice or (
+            return proxy or (
                 "Is the server started, and is the address right? vLLM: `vllm serve MODEL --port "
                 "8000`, then --base-url http://HOST:8000/v1"
             )
-        elif failure.status in (401, 403):
+        if failure.status in (401, 403):
             return (
-                f"{self.url}: refuses the key ({failure}). Put the right one into the environment "
-                "variable that --api-key-env names (OPENAI_API_KEY without it)"
+                "Put the right key into the environment variable that --api-key-env names "
+                "(OPENAI_API_KEY without it)"
             )
-        elif failure.status == 400:
-            advice = (
+        if failure.status == 400:
+            return (
                 "Some gateways say so to a wrong or missing key: --api-key-env names the "
                 "environment variable that holds it (OPENAI_API_KEY without it)"
             )
-        elif failure.status in _NOT_FOUND or failure.status is None:
-            advice = if_not_found
-        return f"{self.url}: {failure}" + (f". {advice}" if advice else "")
+        has_no_form = failure.status is None and failure.trouble == "server"
+        return if_not_found if has_no_form or failure.status in _NOT_FOUND else proxy
+
+    def _problem(self, failure: Failed, if_not_found: str) -> str:
+        """A failure that ends the use of this server, with what to do about it."""
+        what = f"refuses the key ({failure})" if failure.status in (401, 403) else str(failure)
+        advice = self.advice(failure, if_not_found)
+        return f"{self.url}: {what}" + (f". {advice}" if advice else "")
 
     def _hidden(self, text: str) -> str:
         """Without the key, which some servers repeat when they refuse it."""

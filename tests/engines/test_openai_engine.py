@@ -13,37 +13,19 @@ from typing import Any
 import pytest
 
 from slm_vllm.config.engine import OpenAIConfig
-from slm_vllm.config.schema import GenerationConfig, HardwareConfig
+from slm_vllm.config.schema import GenerationConfig
 from slm_vllm.engines.openai_engine import OpenAIEngine
 from slm_vllm.engines.openai_server import Server, api_url
 from slm_vllm.engines.server_pool import RetryPolicy
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import ConfigError, EngineError
-from slm_vllm.monitoring.device import Device
 from slm_vllm.prompting.answer import ExtractedAnswer, extract_answer
 from slm_vllm.types import Completion, GenerationRequest
 from support.child import run_python
+from support.engine_requests import QUICK, SETTINGS, requests
 from support.fake_server import CARD, FakeServer, Reply, answer_to, usual
 
 pytestmark = pytest.mark.slow
-
-SETTINGS = EngineSettings(
-    model_path=Path("/m"),
-    device=Device("cpu", "CPU"),
-    hardware=HardwareConfig(name="cpu"),
-    generation=GenerationConfig(max_new_tokens=8),
-    dtype="float32",
-    max_model_len=128,
-    model_names=("tiny",),
-)
-QUICK = RetryPolicy(
-    attempts=4, first_delay=0.01, longest_delay=0.05, probe_delay=0.02, patience=2.0
-)
-
-
-def requests(count: int) -> list[GenerationRequest]:
-    said = [[{"role": "user", "content": f"question {i}"}] for i in range(count)]
-    return [GenerationRequest(f"r{i}", [i, 7, 7], said[i]) for i in range(count)]
 
 
 def config(*servers: FakeServer | str, **more: Any) -> OpenAIConfig:
@@ -157,7 +139,7 @@ def test_a_thought_told_apart_from_the_answer(
         assert extract_answer(answer.text) == ExtractedAnswer(text, unterminated)
 
 
-def test_a_server_that_is_not_vllm_gets_text_and_no_fields_of_vllm(demo_model_path: Path) -> None:
+def test_a_server_that_is_not_vllm_gets_text(demo_model_path: Path) -> None:
     from slm_vllm.models.tokenizer import load_tokenizer
 
     text = "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
@@ -170,7 +152,6 @@ def test_a_server_that_is_not_vllm_gets_text_and_no_fields_of_vllm(demo_model_pa
         assert engine.start().details["prompts"] == ["text"]
         list(engine.stream([GenerationRequest("a", ids)]))
     assert server.bodies[0]["prompt"] == text
-    assert not {"top_k", "repetition_penalty"} & set(server.bodies[0])
 
 
 def every_third(reply: Reply) -> Any:

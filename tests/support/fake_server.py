@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from slm_vllm.engines.openai_proof import QUESTION, STORY
+
 # What a script returns: a status with headers and a body, or None for the usual answer.
 Reply = tuple[int, dict[str, str], Any] | str | None
 Script = Callable[[int, dict[str, Any]], Reply]
 
+_DRAWN = itertools.count()
 CARD = {"id": "tiny", "object": "model", "owned_by": "vllm", "root": "/m", "max_model_len": 256}
 
 
@@ -29,6 +33,7 @@ class FakeServer:
         cards: What the list of models holds.
         key: The key that requests must carry, if any.
         models: The whole answer to a question for the list of models, in place of `cards`.
+        proof: As `script`, for the question that proves the sampling; neither counts the other's.
     """
 
     def __init__(
@@ -38,13 +43,16 @@ class FakeServer:
         key: str | None = None,
         port: int = 0,
         models: Reply = None,
+        proof: Script | None = None,
     ) -> None:
         self.bodies: list[dict[str, Any]] = []
+        self.proofs: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.most_at_once = 0
         self._at_once = 0
         self._lock = threading.Lock()
         self._script = script or (lambda number, body: None)
+        self._proof = proof or (lambda number, body: None)
         self._cards = [CARD] if cards is None else cards
         self._key = key
         self._list = models
@@ -103,13 +111,15 @@ class FakeServer:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
         if self._refuses(handler):
             return
+        is_proof = body.get("prompt") == STORY or body.get("messages") == QUESTION.turns
+        bodies, script = (self.proofs, self._proof) if is_proof else (self.bodies, self._script)
         with self._lock:
-            number = len(self.bodies)
-            self.bodies.append(body)
-            self._at_once += 1
+            number = len(bodies)
+            bodies.append(body)
+            self._at_once += not is_proof
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            reply = self._script(number, body)
+            reply = script(number, body)
             if reply == "reset":
                 _break(handler.connection)
                 handler.close_connection = True
@@ -117,7 +127,7 @@ class FakeServer:
             _send(handler, *(reply if isinstance(reply, tuple) else (200, {}, usual(body))))
         finally:
             with self._lock:
-                self._at_once -= 1
+                self._at_once -= not is_proof
 
     def _refuses(self, handler: BaseHTTPRequestHandler) -> bool:
         given = handler.headers.get("authorization", "").removeprefix("Bearer ")
@@ -128,9 +138,18 @@ class FakeServer:
         return True
 
 
+def sampled(body: dict[str, Any]) -> str:
+    """A text that changes with what is sampled, as that of any model does."""
+    penalty = body.get("repetition_penalty", body.get("repeat_penalty", 1.0))
+    is_greedy = body.get("temperature") == 0 or body.get("top_k") == 1
+    is_greedy = is_greedy or body.get("min_p") == 1 or body.get("top_p", 1) < 0.1
+    return f" under {penalty:.3f}" + ("" if is_greedy else f" and chance {next(_DRAWN)}")
+
+
 def usual(body: dict[str, Any]) -> dict[str, Any]:
     if "messages" in body:
-        said = answer_to(body["messages"][-1]["content"])
+        turns = body["messages"]
+        said = sampled(body) if turns == QUESTION.turns else answer_to(turns[-1]["content"])
         choice = {"index": 0, "finish_reason": "stop"}
         return {
             "id": "x",
@@ -141,12 +160,13 @@ def usual(body: dict[str, Any]) -> dict[str, Any]:
             "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
         }
     prompt = body["prompt"]
+    said = sampled(body) if prompt == STORY else answer_to(prompt)
     return {
         "id": "x",
         "object": "text_completion",
         "created": 0,
         "model": body["model"],
-        "choices": [{"index": 0, "text": answer_to(prompt), "finish_reason": "length"}],
+        "choices": [{"index": 0, "text": said, "finish_reason": "length"}],
         "usage": {"prompt_tokens": len(prompt), "completion_tokens": 3, "total_tokens": 0},
     }
 
