@@ -12,7 +12,7 @@ import polars as pl
 from slm_vllm.datasets.schema import DOCUMENT
 from slm_vllm.types import RejectedRow
 
-BATCH_ROWS = 256
+BATCH_ROWS = 1024
 _PART_BYTES = 8 << 20
 NO_DOCUMENTS = pl.DataFrame(schema=dict(DOCUMENT))
 
@@ -88,7 +88,9 @@ def limited_scan(
     Documents cost the most to read (whole pages), so they are left out unless asked for.
     """
     left = max_rows
-    size = BATCH_ROWS if max_rows is None else min(BATCH_ROWS, max_rows)
+    size = BATCH_ROWS
+    if max_rows is not None:  # in equal parts, so that few rows behind the last one are read
+        size = -(-max_rows // max(1, -(-max_rows // BATCH_ROWS)))
     for frame in dataset.scan(size, with_documents=with_documents):
         yield from _parts(frame if left is None else frame.head(left))
         if left is not None and (left := left - frame.height) <= 0:

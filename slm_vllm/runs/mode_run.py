@@ -150,10 +150,11 @@ class ModeRun:
         seen = 0
         # A search may be judged by the rows' documents.
         judged = self._context.searches and self._context.judgements.needs_documents
+        kept = self._questions.keeps(with_documents=judged)
         for frame in self._questions.scan(with_documents=judged):
             rows = slice(seen, seen := seen + frame.height)
             keys, is_open = plan.keys[rows], plan.open[rows]
-            if not np.array_equal(self._row_keys(frame), keys):
+            if not kept and not np.array_equal(self._row_keys(frame), keys):
                 raise self._changed()
             todo = frame.filter(pl.Series(is_open))
             for request in self._ask(todo, keys[is_open].tolist(), renderer):

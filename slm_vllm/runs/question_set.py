@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.retrieval.corpus import Corpus, find_corpus
 from slm_vllm.retrieval.judgements import Judgements, find_judgements
 from slm_vllm.rundir.fingerprint import digest
+from slm_vllm.runs.kept_rows import KeptRows
 from slm_vllm.runs.survey import Survey, survey
-
-_KEPT_BYTES = 32 << 20
 
 
 class QuestionSet:
@@ -44,7 +43,7 @@ class QuestionSet:
         self._file: str | None = None
         self._identity: dict[str, Any] | None = None
         self._found: Survey | None = None
-        self._kept: list[pl.DataFrame] | None = None
+        self._kept: KeptRows | None = None
         self.rejected = 0
         self.notices: list[str] = []
 
@@ -129,26 +128,31 @@ class QuestionSet:
             else:
                 other.unlink(missing_ok=True)  # an earlier command's
 
+    def keeps(self, *, with_documents: bool) -> bool:
+        """Whether `scan` gives what was surveyed, whatever became of the file."""
+        return self._kept is not None and not with_documents
+
     def scan(self, *, with_documents: bool = False) -> Iterator[pl.DataFrame]:
         """The rows that are asked, in the order of the dataset.
 
         Args:
             with_documents: Read their documents too, which cost the most.
         """
-        if self._kept is not None and not with_documents:
-            yield from self._kept
+        if self.keeps(with_documents=with_documents) and self._kept is not None:
+            yield from self._kept.frames()
             return
         yield from limited_scan(self.open(), self._max_samples, with_documents=with_documents)
 
     def _keeping(self, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """Keeps what is read, so that it is not parsed again, until it is too much."""
-        kept: list[pl.DataFrame] = []
-        size = 0
+        """Keeps what is read, so that it is not parsed again; without room it is."""
+        kept: KeptRows | None = None
+        with suppress(OSError):
+            kept = KeptRows(Path(self._cache_dir))
         for frame in frames:
-            size += int(frame.estimated_size())
-            if size <= _KEPT_BYTES:
-                kept.append(frame)
-            else:
-                kept.clear()
+            if kept is not None:
+                try:
+                    kept.add(frame)
+                except OSError:
+                    kept = None
             yield frame
-        self._kept = kept if size <= _KEPT_BYTES else None
+        self._kept = kept
