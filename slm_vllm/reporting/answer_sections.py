@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from slm_vllm.reporting.cautions import cautions
 from slm_vllm.reporting.context_effect import ContextEffect
 from slm_vllm.reporting.estimates import estimate_text
 from slm_vllm.reporting.harm import CAUSES, Harm
 from slm_vllm.reporting.html_table import table
-from slm_vllm.reporting.pairing import DatasetPairs, Pair
+from slm_vllm.reporting.pairing import SIGNIFICANCE, DatasetPairs, Pair
 from slm_vllm.reporting.plain_text import escaped
-from slm_vllm.reporting.verdicts import SIGNIFICANCE, Verdict, cautions, verdicts
+from slm_vllm.reporting.verdicts import Verdict, verdicts
 from slm_vllm.scoring.metrics import MAIN, METRICS
 
 # More than this does not fit the first screen.
-_MOST_VERDICTS = 6
+_MOST_VERDICTS = 8
 _MOST_LIMITS = 4
 
 
@@ -23,7 +24,6 @@ def verdict_section(datasets: Sequence[DatasetPairs]) -> str:
     said, limits = verdicts(datasets), cautions(datasets)
     parts = []
     if said:
-        parts.append("<h2>What the runs say</h2>")
         parts.append(f'<ul class="verdicts">{_listed(said[:_MOST_VERDICTS])}</ul>')
         if more := said[_MOST_VERDICTS:]:
             parts.append(
@@ -33,8 +33,9 @@ def verdict_section(datasets: Sequence[DatasetPairs]) -> str:
         parts.append(
             f'<p class="fine">{escaped(METRICS[MAIN].label)} paired by question, 95 % bootstrap '
             f"intervals. Clear: p below {SIGNIFICANCE} in a sign-flip permutation test, Holm-"
-            "corrected over all pairs of this page. Bound: an oracle run is given the right "
-            "passage, so it is a limit and no rival.</p>"
+            "corrected over all pairs of this page. Other metrics are named where they say "
+            "something else. Bound: an oracle run is given the right passage, so it is a limit and "
+            "no rival.</p>"
         )
     if limits:
         listed = "".join(f"<li>{escaped(text)}</li>" for text in limits)
@@ -49,9 +50,17 @@ def verdict_section(datasets: Sequence[DatasetPairs]) -> str:
 
 def _listed(said: Iterable[Verdict]) -> str:
     return "".join(
-        f'<li><b class="kind {one.kind}">{one.kind}</b> <span>{escaped(one.text)}</span></li>'
+        f'<li><b class="kind {one.kind}">{one.kind}</b> <div>{escaped(one.text)}'
+        f"{_members(one)}</div></li>"
         for one in said
     )
+
+
+def _members(verdict: Verdict) -> str:
+    if not verdict.members:
+        return ""
+    listed = f'<ul class="verdicts">{_listed(verdict.members)}</ul>'
+    return f"<details><summary>each of the {len(verdict.members)}</summary>{listed}</details>"
 
 
 def differences_section(datasets: Sequence[DatasetPairs]) -> str:
@@ -63,7 +72,7 @@ def differences_section(datasets: Sequence[DatasetPairs]) -> str:
             parts.append(_pairs_table(dataset.pairs, suffix))
         if dataset.effects:
             parts.append(_effects_table(dataset.effects, suffix))
-    return "".join(parts) or "<p>There is no second run on the same dataset.</p>"
+    return "".join(parts)
 
 
 def _pairs_table(pairs: Sequence[Pair], suffix: str) -> str:
@@ -126,7 +135,7 @@ def _effects_table(effects: Sequence[ContextEffect], suffix: str) -> str:
 def harm_section(harms: Sequence[Harm]) -> str:
     """How many answers context destroyed, by cause; the script lists them under it."""
     if not harms:
-        return "<p>There is no run with context beside a closed-book run of the same model.</p>"
+        return ""
     shown = [cause for cause in CAUSES if any(harm.counts.get(cause) for harm in harms)]
     rows = [
         [

@@ -42,7 +42,7 @@ class Interval:
 class Spot:
     """A run as a point: `x` is what it costs or gives, `y` how good it is.
 
-    Its colour stands for the condition, its shape for the model.
+    Its colour stands for the condition, its shape for the model. A bound is no rival of the others.
     """
 
     model: str
@@ -54,6 +54,7 @@ class Spot:
     high: float
     colour: str
     shape: int
+    is_bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +106,20 @@ def _vertical_grid(axis: Axis, top: float, bottom: float) -> list[Shape]:
 
 
 def pareto_front(spots: Sequence[Spot], *, less_is_better: bool) -> list[Spot]:
-    """The spots that no other one beats, from the cheapest to the best.
+    """The spots that no other one beats, from the cheapest to the best; bounds are left out.
 
     One spot beats another when it is at least as good in both x and y and better in one.
     """
     sign = -1.0 if less_is_better else 1.0
+    rivals = [spot for spot in spots if not spot.is_bound]
     front = [
         spot
-        for spot in spots
+        for spot in rivals
         if not any(
             sign * other.x >= sign * spot.x
             and other.y >= spot.y
             and (other.x, other.y) != (spot.x, spot.y)
-            for other in spots
+            for other in rivals
         )
     ]
     return sorted(front, key=lambda spot: (spot.y, -sign * spot.x))
@@ -131,21 +133,17 @@ def pareto_chart(title: str, spots: Sequence[Spot], unit: str, *, less_is_better
     y_axis = Axis(0.0, top, begin + _PLOT_HEIGHT, begin + 16.0)
     shapes = [*legend, *_frame(x_axis, y_axis, unit)]
     front = pareto_front(spots, less_is_better=less_is_better)
-    shapes.append(
-        Line(
-            _stairs([(x_axis.at(spot.x), y_axis.at(spot.y)) for spot in front]),
-            "muted",
-            1.5,
-            dashed=True,
-            title="not beaten in both by any run",
-        )
-    )
+    if front:
+        steps = _stairs([(x_axis.at(spot.x), y_axis.at(spot.y)) for spot in front])
+        said = "not beaten in both by any run"
+        shapes.append(Line(steps, "muted", 1.5, dashed=True, title=said))
     for spot in spots:
         x = x_axis.at(spot.x)
         ends = ((x, y_axis.at(spot.low)), (x, y_axis.at(spot.high)))
         said = f"{spot.label}: token recall {spot.y:.3f}, {number(spot.x)} {unit}"
         shapes.append(Line(ends, spot.colour, 1.5, title=said))
-        shapes.append(Marker(x, y_axis.at(spot.y), spot.colour, spot.shape, said, 5.5))
+        mark = Marker(x, y_axis.at(spot.y), spot.colour, spot.shape, said, 5.5, spot.is_bound)
+        shapes.append(mark)
     best = ", ".join(spot.label for spot in front)
     spoken = f"Not beaten in both by any run: {best}"
     return Drawing(WIDTH, y_axis.begin + 46, tuple(shapes), title, spoken)

@@ -22,6 +22,7 @@ from slm_vllm.reporting.charts import (
     pareto_chart,
     pareto_front,
 )
+from slm_vllm.reporting.context_role import role_of
 from slm_vllm.reporting.drawing import Drawing, require_matplotlib, to_svg, write_png
 from slm_vllm.reporting.run_view import RunView
 from slm_vllm.reporting.time_chart import Strip, Track, time_chart
@@ -98,10 +99,8 @@ def _dataset_figures(views: Sequence[RunView]) -> Iterator[Figure]:
     yield from _pareto_figures(scored)
     for key, title, note, unit, bins, grouped in _BREAKDOWNS:
         known = [(view, grouped(view.run.predictions)) for view in scored]
-        chunks = list(_chunked([(view, groups) for view, groups in known if groups]))
-        for i, chunk in enumerate(chunks):
-            figure = _group_figure(key, title, note, unit, bins, chunk)
-            yield _counted(figure, i, len(chunks))
+        for name, chunk in _chunked([(view, groups) for view, groups in known if groups]):
+            yield _part(_group_figure(key, title, note, unit, bins, chunk), name)
     yield from _time_figures(views)
 
 
@@ -129,7 +128,7 @@ def _recall_figure(views: Sequence[RunView]) -> Figure:
 def _pareto_figures(views: Sequence[RunView]) -> Iterator[Figure]:
     rates = {view.label: view.run.results["throughput"]["questions_per_second"] for view in views}
     memory, what = _peak_memory(views)
-    note = "Dashed steps: what no run beats in both. Colour: mode; shape: model."
+    note = "Dashed steps: what no run beats in both. Colour: mode; shape: model; hollow: a bound."
     for key, title, unit, values, less in (
         ("throughput", "Token recall against throughput", "questions/s", rates, False),
         ("memory", f"Token recall against {what}", f"{what}, GiB", memory, True),
@@ -146,6 +145,7 @@ def _pareto_figures(views: Sequence[RunView]) -> Iterator[Figure]:
                 *_ends(view),
                 view.colour,
                 view.shape,
+                role_of(view.run) == "bound",
             )
             for view in known
         ]
@@ -211,8 +211,7 @@ def _group_figure(
 def _time_figures(views: Sequence[RunView]) -> Iterator[Figure]:
     title = "Memory over time"
     known = [(view, tracks) for view in views if (tracks := _memory_tracks(view))]
-    chunks = list(_chunked(known))
-    for i, chunk in enumerate(chunks):
+    for name, chunk in _chunked(known):
         strips = [Strip(view.label, tracks, _phases(view)) for view, tracks in chunk]
         figure = Figure(
             "memory-over-time",
@@ -226,7 +225,7 @@ def _time_figures(views: Sequence[RunView]) -> Iterator[Figure]:
                 for t in strip.tracks
             ),
         )
-        yield _counted(figure, i, len(chunks))
+        yield _part(figure, name)
 
 
 def _memory_tracks(view: RunView) -> list[Track]:
@@ -265,22 +264,23 @@ def _ends(view: RunView) -> tuple[float, float, float]:
 
 def _chunked(
     known: Sequence[tuple[RunView, Any]],
-) -> Iterator[Sequence[tuple[RunView, Any]]]:
-    """All at once where they fit in one chart, else each model for itself."""
+) -> Iterator[tuple[str, Sequence[tuple[RunView, Any]]]]:
+    """All at once where they fit in one chart, else each model for itself; named, "" for all."""
     if len(known) <= _MOST_SERIES:
-        parts = [known] if known else []
-    else:
-        models = dict.fromkeys(view.model for view, _ in known)
-        parts = [[pair for pair in known if pair[0].model == model] for model in models]
-    for part in parts:
-        for i in range(0, len(part), _MOST_SERIES):
-            yield part[i : i + _MOST_SERIES]
+        if known:
+            yield "", known
+        return
+    for model in dict.fromkeys(view.model for view, _ in known):
+        own = [pair for pair in known if pair[0].model == model]
+        parts = [own[i : i + _MOST_SERIES] for i in range(0, len(own), _MOST_SERIES)]
+        for i, part in enumerate(parts, start=1):
+            yield model if len(parts) == 1 else f"{model} ({i} of {len(parts)})", part
 
 
-def _counted(figure: Figure, i: int, n: int) -> Figure:
-    if n == 1:
+def _part(figure: Figure, name: str) -> Figure:
+    if not name:
         return figure
-    return replace(figure, key=f"{figure.key}-{i + 1}", title=f"{figure.title} ({i + 1} of {n})")
+    return replace(figure, key=f"{figure.key}-{_slug(name)}", title=f"{figure.title}: {name}")
 
 
 def _slug(name: str) -> str:

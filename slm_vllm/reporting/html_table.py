@@ -35,10 +35,10 @@ def table(
     )
     body = "".join(
         "<tr>"
-        + f'<th scope="row">{escaped(row[0])}</th>'
+        + f'<th scope="row">{_breakable(row[0])}</th>'
         + "".join(
             f'<td{kind} data-label="{escaped(column)}">'
-            f"{_cell(cell) if kind else escaped(cell)}</td>"
+            f"{_cell(cell) if kind else _breakable(cell)}</td>"
             for cell, kind, column in zip(row[1:], classes[1:], columns[1:], strict=True)
         )
         + "</tr>"
@@ -50,6 +50,11 @@ def table(
         f"<table><caption>{escaped(caption)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _breakable(text: str) -> str:
+    """Text that may be broken between the words of a name, and is copied as it is."""
+    return re.sub(r"(?<=[_/.-])(?=\w)", "<wbr>", escaped(text))
 
 
 def _cell(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -13,19 +13,36 @@ from slm_vllm.reporting.comparison import SEED
 from slm_vllm.reporting.context_effect import ContextEffect, context_effects
 from slm_vllm.reporting.context_role import role_of
 from slm_vllm.reporting.numeric_floor import floor_notes
+from slm_vllm.reporting.other_metrics import Dissent, dissents, other_values
 from slm_vllm.reporting.run_view import RunView
 from slm_vllm.scoring.metrics import MAIN
 from slm_vllm.scoring.paired import PairedComparison, compare_pairs, holm
 
+SIGNIFICANCE = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two runs over one dataset; differences are `run` minus `against`."""
+    """Two runs over one dataset; differences are `run` minus `against`.
+
+    Attributes:
+        run: The one.
+        against: The other.
+        paired: The difference in the main metric.
+        p_holm: Its p-value, corrected over all pairs of the report.
+        dissents: Other metrics that say something else.
+    """
 
     run: RunView
     against: RunView
     paired: PairedComparison
     p_holm: float = math.nan
+    dissents: tuple[Dissent, ...] = ()
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the main metric tells the two apart."""
+        return self.p_holm < SIGNIFICANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +71,12 @@ def paired_datasets(views: Sequence[RunView]) -> list[DatasetPairs]:
     names = dict.fromkeys(view.dataset for view in views)
     found = [_paired(name, tuple(view for view in views if view.dataset == name)) for name in names]
     adjusted = iter(holm([pair.paired.p_value for one in found for pair in one.pairs]))
-    return [
+    found = [
         replace(one, pairs=tuple(replace(pair, p_holm=next(adjusted)) for pair in one.pairs))
         for one in found
     ]
+    n_pairs = sum(len(one.pairs) for one in found)
+    return [replace(one, pairs=tuple(_with_dissents(one, n_pairs))) for one in found]
 
 
 def ranked(views: Sequence[RunView]) -> list[RunView]:
@@ -89,6 +108,24 @@ def _paired(dataset: str, views: tuple[RunView, ...]) -> DatasetPairs:
     return DatasetPairs(
         dataset, scored, aligned, pairs, tuple(effects), (*notes, *aligned.notes, *loosely)
     )
+
+
+def _with_dissents(dataset: DatasetPairs, n_pairs: int) -> Iterator[Pair]:
+    if dataset.aligned is None:
+        return
+    values = other_values(dataset.aligned)
+    place = {view: number for number, view in enumerate(dataset.views)}
+    for pair in dataset.pairs:
+        found = dissents(
+            values,
+            place[pair.run],
+            place[pair.against],
+            pair.paired.difference,
+            main_is_clear=pair.is_clear,
+            significance=SIGNIFICANCE / n_pairs,
+            seed=SEED,
+        )
+        yield replace(pair, dissents=found)
 
 
 def _pairs(views: Sequence[RunView], aligned: AlignedRuns) -> list[Pair]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from slm_vllm.durable import write_text
 from slm_vllm.errors import DataError, StorageError, reason_of
-from slm_vllm.reporting import answer_sections, sections
 from slm_vllm.reporting.comparison import with_unique_names
 from slm_vllm.reporting.figures import Figure, build_figures
 from slm_vllm.reporting.harm import harms
+from slm_vllm.reporting.page_sections import Content, sections_and_links
 from slm_vllm.reporting.pairing import paired_datasets
 from slm_vllm.reporting.payload import packed, passages_payload, questions_payload
 from slm_vllm.reporting.plain_text import escaped
@@ -75,7 +75,8 @@ def _page(views: Sequence[RunView], figures: Sequence[Figure]) -> str:
     style = (page / "page.css").read_text("utf-8")
     script = "\n".join((page / name).read_text("utf-8") for name in _SCRIPTS)
     datasets = paired_datasets(views)
-    destroyed = harms(datasets)
+    content = Content(views, datasets, harms(datasets), figures)
+    sections, links = sections_and_links(content)
     values = {
         "title": escaped(_title(views)),
         "subtitle": escaped(_subtitle(views)),
@@ -84,15 +85,9 @@ def _page(views: Sequence[RunView], figures: Sequence[Figure]) -> str:
         "script": script,
         # Nothing but this script can run, and nothing can be fetched, whatever a prediction says.
         "script_hash": _hash(script),
-        "verdicts": answer_sections.verdict_section(datasets),
-        "differences": answer_sections.differences_section(datasets),
-        "harm": answer_sections.harm_section(destroyed),
-        "headline": sections.headline(views),
-        "results": sections.results_section(views),
-        "figures": sections.figures_section(figures),
-        "configuration": sections.configuration_section(views),
-        "origin": sections.origin_section(views),
-        "questions": packed(questions_payload(views, destroyed)),
+        "sections": sections,
+        "links": links,
+        "questions": packed(questions_payload(views, content.harms)),
         "passages": packed(passages_payload(views)),
     }
     template = (page / "page.html").read_text("utf-8")

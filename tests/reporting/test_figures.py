@@ -77,8 +77,12 @@ def test_a_bin_of_one_question_is_hollow_and_has_no_interval(tmp_path: Path) -> 
 def test_axes_are_named_and_the_front_is_made_of_steps(tmp_path: Path, key: str, x: str) -> None:
     make_run(tmp_path / "a", mode="no_context", rows=rows(), questions_per_second=20, peak_rss=1024)
     good = [{"token_recall": 1.0}] * 20
-    make_run(tmp_path / "b", mode="oracle", rows=good, questions_per_second=10, peak_rss=4096)
+    make_run(tmp_path / "b", mode="retriever", rows=good, questions_per_second=10, peak_rss=4096)
+    make_run(tmp_path / "c", mode="oracle", rows=good, questions_per_second=99, peak_rss=16)
     figure = figures(tmp_path)[f"demo-{key}"]
+    # A bound is drawn, hollow, and beats nobody.
+    assert [row[-1] for row in figure.rows] == ["yes", "yes", "no"]
+    assert sum(isinstance(s, Marker) and s.hollow for s in figure.drawing.shapes) == 1
     assert {x, "token recall"} <= set(texts(figure))
     (front,) = [s for s in figure.drawing.shapes if isinstance(s, Line) and s.dashed]
     first, corner, last = front.points

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from slm_vllm.reporting.answer_sections import verdict_section
+from slm_vllm.reporting.cautions import cautions
 from slm_vllm.reporting.pairing import DatasetPairs, paired_datasets
 from slm_vllm.reporting.report import build_report
 from slm_vllm.reporting.run_view import view_runs
-from slm_vllm.reporting.verdicts import cautions, verdicts
+from slm_vllm.reporting.verdicts import verdicts
+from slm_vllm.rundir.names import MANIFEST
 from slm_vllm.rundir.reading import load_run
 from support.run_folders import make_run
 
@@ -53,9 +58,12 @@ def test_the_oracle_is_a_bound_and_wins_nothing(tmp_path: Path) -> None:
     make_run(tmp_path / "a", mode="no_context", rows=rows(10))
     make_run(tmp_path / "b", mode="retriever", rows=rows(50))
     make_run(tmp_path / "c", mode="oracle", rows=rows(90))
-    best, context, bound = verdicts(paired(tmp_path))
+    best, bound = verdicts(paired(tmp_path))
     assert best.text.startswith("Highest token recall: retriever (bm25), 0.500 [")
-    assert "oracle" not in best.text + context.text
+    # The pair is said once.
+    assert "; it beats closed book, the next, by 0.400 [" in best.text
+    assert best.text.endswith("; 0 of 10 right answers were lost, 40 gained.")
+    assert "oracle" not in best.text
     assert bound.kind == "bound"
     assert "reaches 0.900; retriever (bm25) leaves 0.400 [" in bound.text
 
@@ -115,3 +123,73 @@ def test_names_are_text(tmp_path: Path) -> None:
     html = build_report([load_run(path) for path in sorted(tmp_path.iterdir())]).html
     assert "&lt;img src=x onerror" in html
     assert "<img" not in html and "<i>" not in html
+
+
+def test_what_several_models_say_is_summed_up(tmp_path: Path) -> None:
+    for model, closed, searched in (("a", 20, 60), ("b", 30, 80), ("c", 90, 50), ("d", 31, 32)):
+        make_run(tmp_path / f"{model}0", model=model, mode="no_context", rows=rows(closed))
+        make_run(tmp_path / f"{model}1", model=model, mode="retriever", rows=rows(searched))
+    said = {verdict.text: verdict for verdict in verdicts(paired(tmp_path))}
+    (context,) = [one for one in said.values() if "against closed book" in one.text]
+    assert context.text == (
+        "retriever (bm25) against closed book, 4 models: ahead in 2, by 0.400 to 0.500; "
+        "behind in 1, by 0.400; not told apart in 1 (d); "
+        "40 of 171 right answers were lost, 91 gained."
+    )
+    assert context.kind == "mixed"
+    assert [one.kind for one in context.members] == ["clear", "clear", "clear", "open"]
+    (models,) = [one for one in said.values() if one.text.startswith("closed book: ")]
+    assert models.text.startswith(
+        "closed book: c 0.900, d 0.310, b 0.300, a 0.200; not told apart: "
+    )
+    assert "b and d" in models.text and "and c" not in models.text
+    assert len(models.members) == 6
+
+
+def with_metric(recall: int, other: int) -> list[dict[str, Any]]:
+    """200 questions: so many right by token recall, and so many by exact match."""
+    return [
+        {"token_recall": float(i < recall), "exact_match": float(i < other)} for i in range(200)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("closed", "searched", "said"),
+    [
+        ((40, 100), (90, 60), "; exact match says the opposite, -0.200 [-0.2"),
+        ((40, 100), (90, 99), "; exact match does not follow, -0.005 ["),
+        ((40, 60), (41, 100), "; exact match tells them apart, +0.200 [+0.1"),
+        # From the side of the one that is named first.
+        ((90, 60), (40, 100), "; exact match says the opposite, -0.200 [-0.2"),
+    ],
+)
+def test_a_metric_that_says_something_else_is_named(
+    tmp_path: Path, closed: tuple[int, int], searched: tuple[int, int], said: str
+) -> None:
+    make_run(tmp_path / "a", mode="no_context", rows=with_metric(*closed))
+    make_run(tmp_path / "b", mode="retriever", rows=with_metric(*searched))
+    (verdict,) = verdicts(paired(tmp_path))
+    assert said in verdict.text
+
+
+@pytest.mark.parametrize(("closed", "searched"), [((40, 60), (90, 100)), ((40, 60), (42, 61))])
+def test_a_metric_that_follows_is_not(
+    tmp_path: Path, closed: tuple[int, int], searched: tuple[int, int]
+) -> None:
+    make_run(tmp_path / "a", mode="no_context", rows=with_metric(*closed))
+    make_run(tmp_path / "b", mode="retriever", rows=with_metric(*searched))
+    (verdict,) = verdicts(paired(tmp_path))
+    assert "exact match" not in verdict.text
+
+
+def test_runs_of_different_machines_do_not_compare_in_speed(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", mode="no_context", rows=rows(30))
+    path = make_run(tmp_path / "b", mode="retriever", rows=rows(60))
+    assert not any("devices" in text for text in cautions(paired(tmp_path)))
+    manifest = json.loads((path / MANIFEST).read_text())
+    manifest["device"]["name"] = "Tesla V100"
+    (path / MANIFEST).write_text(json.dumps(manifest))
+    assert (
+        "Runs of different devices do not compare in speed and memory (Some CPU: a; Tesla V100: b)."
+        in cautions(paired(tmp_path))
+    )

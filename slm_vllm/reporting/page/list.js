@@ -124,16 +124,20 @@ class List {
   listHarms() {
     const { runs, harms } = this.predictions;
     for (const harm of harms) {
+      const number = harm.causes.reduce((sum, cause) => sum + cause.rows.length, 0);
+      const place = harms.length === 1 ? $("harm-lists") : element("details", "",
+        element("summary", "", `${runs[harm.run].label} (${number.toLocaleString("en")})`));
+      if (harms.length > 1 && number) $("harm-lists").append(place);
       for (const cause of harm.causes) {
         const list = element("ol", "harms");
         const details = element("details", "", element("summary", "",
-          `${runs[harm.run].label}: ${cause.label} (${cause.rows.length.toLocaleString("en")})`), list);
+          `${cause.label} (${cause.rows.length.toLocaleString("en")})`), list);
         details.addEventListener("toggle", () => {
           if (details.open && !list.children.length) {
             list.append(...cause.rows.map((row) => this.harmLine(harm, row)));
           }
         });
-        $("harm-lists").append(details);
+        place.append(details);
       }
     }
   }

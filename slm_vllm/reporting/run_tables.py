@@ -1,0 +1,164 @@
+"""Tables with a line for each run: results, search, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slm_vllm.reporting.axes import number
+from slm_vllm.reporting.estimates import metric_text
+from slm_vllm.reporting.html_table import table
+from slm_vllm.reporting.plain_text import escaped
+from slm_vllm.reporting.run_view import RunView
+from slm_vllm.scoring.metrics import in_tables
+
+_COUNTS = {
+    "errors": "failed requests",
+    "unscored": "rows without a usable answer to score against",
+    "rejected": "rows of the dataset rejected",
+    "truncated": "prompts cut to fit the context",
+    "unterminated_thinking": "answers that ended while thinking",
+    "resumed": "answers kept from an earlier process",
+    "from_cache": "answers of other runs, from the answer cache",
+}
+
+_UNITS = "; ".join(f"{metric.label}: {metric.unit}" for metric in in_tables())
+
+
+def results_table(views: Sequence[RunView]) -> str:
+    """One line for each run, and what there is to say about counts."""
+    columns = [
+        "run", "model", "dataset", "mode", *(metric.label for metric in in_tables()), "hit", "n",
+        "questions/s",
+    ]  # fmt: skip
+    rows = [_result_row(view) for view in views]
+    result = table(
+        *_telling(columns, rows),
+        caption=f"Means with 95 % bootstrap intervals ({_UNITS})",
+        text_columns={"run", "model", "dataset", "mode"},
+        tools="runs",
+    )
+    notes = [note for view in views for note in _notes(view)]
+    if not notes:
+        return result
+    listed = "".join(f"<li>{escaped(note)}</li>" for note in notes)
+    return f'{result}<ul class="notes">{listed}</ul>'
+
+
+def _telling(
+    columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """The table without the columns that are empty, or a name that all runs share."""
+    kept = []
+    for i, column in enumerate(columns):
+        cells = {row[i] for row in rows}
+        shared = column in ("model", "dataset") and len(rows) > 1 and len(cells) == 1
+        if not cells <= {"", "-"} and not shared:
+            kept.append(i)
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def _result_row(view: RunView) -> list[str]:
+    results = view.run.results
+    metrics = [results["metrics"].get(metric.name) for metric in in_tables()]
+    hit = hit_name(results)
+    return [
+        view.run.name,
+        view.model,
+        view.dataset,
+        view.mode,
+        *(unbroken(metric) for metric in metrics),
+        "-" if hit is None else f"@{hit.partition('@')[2]} {unbroken(results['retrieval'][hit])}",
+        f"{results['counts']['scored']:,}",
+        number(rate_of(view) or 0) if rate_of(view) else "-",
+    ]
+
+
+def hit_name(results: Mapping[str, Any]) -> str | None:
+    """The hit rate nearest to what the prompt held: @3 where there is one, as in other tables."""
+    names = [name for name in results.get("retrieval", {}) if name.startswith("answer_hit@")]
+    return "answer_hit@3" if "answer_hit@3" in names else (names[-1] if names else None)
+
+
+def _notes(view: RunView) -> list[str]:
+    counts = view.run.results["counts"]
+    said = [f"{counts[key]:,} {text}" for key, text in _COUNTS.items() if counts.get(key)]
+    said += [view.run.note] if view.run.note else []
+    return [f"{view.run.name}: {', '.join(said)}"] if said else []
+
+
+def search_table(views: Sequence[RunView]) -> str:
+    """How well each search found answers and documents; "" where nothing was searched."""
+    searched = [view for view in views if view.run.results.get("retrieval")]
+    names = dict.fromkeys(name for view in searched for name in view.run.results["retrieval"])
+    if not searched:
+        return ""
+    return table(
+        ["run", *(name.replace("_", " ") for name in names)],
+        [
+            [view.run.name, *(unbroken(view.run.results["retrieval"].get(name)) for name in names)]
+            for view in searched
+        ],
+        caption="How well the search found answers and their documents, within so many passages",
+        text_columns={"run"},
+        tools="search",
+    )
+
+
+def cost_table(views: Sequence[RunView]) -> str:
+    """Seconds, tokens and memory of each run."""
+    phases = dict.fromkeys(phase for view in views for phase in _phases(view))
+    columns = [
+        "run", "seconds", *(f"{phase} s" for phase in phases), "prompt tokens", "new tokens",
+        "tokens a question", "new tokens/s", "peak GPU GiB", "peak host GiB",
+    ]  # fmt: skip
+    rows = [[view.run.name, *_cost(view, list(phases))] for view in views]
+    return table(
+        *_telling(columns, rows),
+        caption="Time, tokens and memory; runs of one command share its loading",
+        text_columns={"run"},
+        tools="cost",
+    )
+
+
+def _cost(view: RunView, phases: Sequence[str]) -> list[str]:
+    results, memory = view.run.results, view.run.memory or {}
+    counts = results["counts"]
+    prompt, new = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    seconds = results.get("duration_seconds")
+    each = None
+    if prompt is not None and new is not None and counts["total"]:
+        each = (prompt + new) / counts["total"]
+    rate = results["throughput"].get("completion_tokens_per_second")
+    took = _phases(view)
+    return [
+        "-" if seconds is None else f"{seconds:,.1f}",
+        *(f"{took[phase]:,.1f}" if phase in took else "-" for phase in phases),
+        "-" if prompt is None else f"{prompt:,}",
+        "-" if new is None else f"{new:,}",
+        "-" if each is None else number(each),
+        "-" if rate is None else number(rate),
+        _gib(memory.get("peak_gpu")),
+        _gib(memory.get("peak_rss")),
+    ]
+
+
+def _gib(mib: float | None) -> str:
+    return f"{mib / 1024:.2f}" if mib else "-"
+
+
+def _phases(view: RunView) -> Mapping[str, float]:
+    """Seconds by phase, those of less than a tenth left out."""
+    timing = view.run.results.get("timing") or {}
+    return {name: s for name, s in timing.items() if isinstance(s, (int, float)) and s >= 0.1}
+
+
+def unbroken(metric: Mapping[str, Any] | None) -> str:
+    """A mean whose interval stays in one line."""
+    return metric_text(metric).replace(", ", ",\N{NO-BREAK SPACE}")
+
+
+def rate_of(view: RunView) -> float | None:
+    """Questions a second, None where that was not measured."""
+    rate: float | None = view.run.results["throughput"]["questions_per_second"]
+    return rate
