@@ -21,7 +21,7 @@ ENTRY_POINTS = "slm_vllm.engines"
 class EngineConfig(Section):
     """Which engine generates and how far requests run ahead of it.
 
-    What only one engine has is in the class derived for it; `vllm` needs no more than this.
+    What only one engine has is in the class derived for it.
     """
 
     weights_are_known: ClassVar[bool] = True
@@ -60,6 +60,20 @@ class EngineConfig(Section):
             with suppress(ValueError):  # a broken package is reported when its engine is chosen
                 sections.append(_added_section(name))
         return {key: field for section in sections for key, field in section.model_fields.items()}
+
+
+class VllmConfig(EngineConfig):
+    """vLLM on this machine."""
+
+    replicas_per_gpu: int | Literal["auto"] = "auto"
+    """Engines on each GPU, or on the CPU, in a process each; `auto`: several where they pay."""
+
+    @field_validator("replicas_per_gpu", mode="before")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if value != "auto" and (not str(value).isdigit() or int(value) < 1):
+            raise ValueError(f"must be auto or a number from 1 on, found {value}")
+        return value
 
 
 class OpenAIConfig(EngineConfig):
@@ -142,7 +156,7 @@ class RayConfig(EngineConfig):
 
 
 BUILT_IN_SECTIONS: dict[str, type[EngineConfig]] = {
-    "vllm": EngineConfig,
+    "vllm": VllmConfig,
     "openai": OpenAIConfig,
     "ray": RayConfig,
 }

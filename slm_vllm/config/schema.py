@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from slm_vllm.config.engine import EngineConfig, engine_section
+from slm_vllm.config.engine import EngineConfig, VllmConfig, engine_section
 from slm_vllm.config.section import FolderName, Section, UserPath
 
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
@@ -179,6 +179,10 @@ class HardwareConfig(Section):
     """Environment variables set before vLLM is imported, unless the user has set them."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of vLLM's `EngineArgs`; those the installed version lacks are left out."""
+    start: Literal["auto", "fast", "throughput"] = "auto"
+    """`fast`: no compilation and no CUDA graphs; `throughput`: with both; `auto`: by the work."""
+    deterministic: bool = False
+    """Answers that do not depend on the batch; an error where the engine cannot give such."""
 
 
 class ExperimentConfig(Section):
@@ -246,7 +250,7 @@ class Config(Section):
     prompt: PromptConfig
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
     hardware: HardwareConfig
-    engine: SerializeAsAny[EngineConfig] = Field(default_factory=EngineConfig)
+    engine: SerializeAsAny[EngineConfig] = Field(default_factory=VllmConfig)
     """A section of the class that `engine.name` chooses."""
     experiment: ExperimentConfig
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
@@ -271,6 +275,15 @@ class Config(Section):
             raise ValueError(
                 f"experiment.answer_cache=true does not go with engine.name={self.engine.name}: a "
                 "server may be given other weights under the same address"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _deterministic_here(self) -> Config:
+        if self.hardware.deterministic and self.engine.place is not None:
+            raise ValueError(
+                f"hardware.deterministic=true does not go with engine.name={self.engine.name}: a "
+                "server has its own settings (of vLLM's: VLLM_BATCH_INVARIANT=1)"
             )
         return self
 

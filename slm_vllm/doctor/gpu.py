@@ -119,8 +119,9 @@ def _free_memory(device: Device, free: int) -> Finding:
     if share >= 0.9:
         return Finding("GPU memory", "ok", found)
     fix = (
-        "Another process holds memory (nvidia-smi names it); profiles ask for 90 %: end it, or "
-        f"give hardware.engine_args.gpu_memory_utilization={max(share - 0.05, 0.1):.2f}"
+        "Another process holds memory (nvidia-smi names it); an engine whose cache is not sized "
+        "beforehand asks for 90 %: end it, or give "
+        f"hardware.engine_args.gpu_memory_utilization={max(share - 0.05, 0.1):.2f}"
     )
     return Finding("GPU memory", "warn", found, fix)
 

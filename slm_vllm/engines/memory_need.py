@@ -6,13 +6,7 @@ from pathlib import Path
 
 from slm_vllm.amounts import format_memory
 from slm_vllm.config.schema import Config
-from slm_vllm.engines.settings import (
-    EngineSettings,
-    cpu_kv_cache_bytes,
-    engine_settings,
-    read_model_config,
-)
-from slm_vllm.models.local import weight_bytes
+from slm_vllm.engines.settings import engine_settings, kv_cache_bytes
 from slm_vllm.models.resolve import find_here
 from slm_vllm.monitoring.device import Device
 
@@ -38,11 +32,11 @@ def memory_need(config: Config, device: Device, longest_prompt: int) -> tuple[bo
     if folder is None:
         return None, f"unknown: {model.path} is not here, or not whole"
     settings = engine_settings(config, folder, device, longest_prompt)
-    weights = _loaded_bytes(config, settings)
+    weights = settings.weight_bytes
     arguments = config.hardware.engine_args
     one = settings.max_model_len * settings.kv_bytes_per_token
     if device.kind == "cpu":
-        room, wanted = device.memory_bytes, cpu_kv_cache_bytes(settings)
+        room, wanted = device.memory_bytes, kv_cache_bytes(settings) or 0
     else:
         of_ray = int(getattr(config.engine, "gpus_per_replica", 1))
         gpus = max(int(arguments.get("tensor_parallel_size", 1)), of_ray)
@@ -57,16 +51,3 @@ def memory_need(config: Config, device: Device, longest_prompt: int) -> tuple[bo
         at_once = min((room - weights) // one, settings.max_num_seqs)
         said += f"; {at_once} prompts of {settings.max_model_len} tokens at once"
     return fits, f"{said} (without what the engine itself needs)"
-
-
-def _loaded_bytes(config: Config, settings: EngineSettings) -> int:
-    """The weights in the data type they are run in."""
-    stored = weight_bytes(settings.model_path)
-    model = read_model_config(settings.model_path)
-    if "quantization_config" in model:
-        return stored
-    width = 4 if "float32" in (model.get("torch_dtype"), model.get("dtype")) else 2
-    loaded = 4 if settings.dtype == "float32" else 2
-    if config.model.load_in_8bit or config.model.quantization:
-        loaded = 1
-    return stored * loaded // width

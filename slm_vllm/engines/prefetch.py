@@ -16,12 +16,13 @@ class Prefetcher(Generic[T]):
     """Runs `source` in a thread and keeps at most `size` of its items waiting.
 
     What the source raises is raised again by `take`. `close` stops the thread after the item it
-    is making.
+    is making; a source that may wait for ever has a method `stop`, which is called then.
     """
 
     def __init__(self, source: Iterable[T], size: int) -> None:
         self._queue: queue.Queue[object] = queue.Queue(maxsize=max(1, size))
         self._stop = threading.Event()
+        self._stop_source = getattr(source, "stop", lambda: None)
         self._error: BaseException | None = None
         self._exhausted = False
         self._thread = threading.Thread(
@@ -52,6 +53,7 @@ class Prefetcher(Generic[T]):
     def close(self) -> None:
         """Stops reading and waits for the thread; nothing can be taken afterwards."""
         self._stop.set()
+        self._stop_source()
         while self._thread.is_alive():
             # The thread may be waiting for room in the queue.
             with contextlib.suppress(queue.Empty):

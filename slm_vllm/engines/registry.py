@@ -6,12 +6,18 @@ the engine's and whose value is a class derived from `BaseEngine`.
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable
+from functools import partial
 
-from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig
+from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig, VllmConfig
 from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.replica_plan import plan_replicas
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.plugins import Registry
+
+log = logging.getLogger(__name__)
 
 _ENGINES = Registry(
     key="engine.name",
@@ -39,4 +45,33 @@ def engine_factory(config: EngineConfig) -> EngineFactory:
         ConfigError: There is no such engine.
     """
     found = engine_class(config.name)
+    if isinstance(config, VllmConfig):
+        return partial(_one_or_several, found, config)
     return lambda settings: found(settings, config)
+
+
+def _one_or_several(
+    found: type[BaseEngine], config: VllmConfig, settings: EngineSettings
+) -> BaseEngine:
+    """An engine in this process, or several in processes of their own."""
+    plan = plan_replicas(config, settings)
+    log.info("engines: %d (%s)", plan.count, plan.reason)
+    settings = dataclasses.replace(settings, choices={"replicas": f"{plan.count}: {plan.reason}"})
+    if plan.count == 1:
+        return found(settings, config)
+    from slm_vllm.engines.local_replicas import LocalReplicas
+
+    make_engine = partial(found, config=config)
+    return LocalReplicas(settings, config, make_engine=make_engine, plan=plan)
+
+
+def engine_import(config: EngineConfig) -> Callable[[], None]:
+    """What imports an engine's packages ahead; nothing where other processes import them.
+
+    Raises:
+        ConfigError: There is no such engine.
+    """
+    found = engine_class(config.name)
+    if isinstance(config, VllmConfig) and config.replicas_per_gpu not in ("auto", 1):
+        return lambda: None
+    return found.import_ahead

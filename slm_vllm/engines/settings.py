@@ -9,14 +9,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slm_vllm.amounts import GIB
+from slm_vllm.amounts import GIB, format_memory
 from slm_vllm.config.schema import Config, GenerationConfig, HardwareConfig
+from slm_vllm.engines.determinism import check_deterministic, deterministic_environment
 from slm_vllm.engines.quantization import choose_quantization
-from slm_vllm.engines.versions import fit_arguments, installed_vllm, takes_kv_cache_bytes
+from slm_vllm.engines.start_choice import StartChoice, choose_start
+from slm_vllm.engines.versions import (
+    compiles,
+    fit_arguments,
+    installed_vllm,
+    takes_kv_cache_bytes,
+)
 from slm_vllm.errors import ConfigError, EngineError
-from slm_vllm.monitoring.device import Device
+from slm_vllm.models.local import weight_bytes
+from slm_vllm.monitoring.device import Device, Gpu, visible_gpus
 
 _BLOCK = 128  # tokens; the largest block size any profile uses
+_GPU_SHARE = 0.9  # of a GPU's memory that vLLM may use in all, where nothing is said
+# Of an engine on a GPU beside weights and KV cache: CUDA's context, the largest step, its graphs.
+_GPU_RESERVE = 2 * GIB
+_MEASURED_BY_VLLM = ("gpu_memory_utilization", "num_gpu_blocks_override")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,12 @@ class EngineSettings:
         model_defaults: Sampling defaults that the model's `generation_config.json` sets; a local
             run ignores them, a server may not.
         enable_thinking: Whether a chat template is told to let the model think.
+        questions: Those that are open when the engine is sized; 0 where it is not known.
+        layers: Of the model; 0 where its configuration does not say.
+        weight_bytes: The weights in the data type they are run in; 0 where there are none yet.
+        gpus: The GPUs it may run on and their free memory; empty where that is not known.
+        engines_on_device: Engines that share the device, this one included.
+        choices: What was chosen for it and why, in words, by what was chosen.
         ignore_eos: Go on to `max_new_tokens` whatever the model says; for benchmarks.
         extra: Further engine arguments (quantization, trust_remote_code).
     """
@@ -57,6 +75,12 @@ class EngineSettings:
     model_names: tuple[str, ...] = ()
     model_defaults: Mapping[str, Any] = field(default_factory=dict)
     enable_thinking: bool = False
+    questions: int = 0
+    layers: int = 0
+    weight_bytes: int = 0
+    gpus: tuple[Gpu, ...] = ()
+    engines_on_device: int = 1
+    choices: Mapping[str, str] = field(default_factory=dict)
     ignore_eos: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -72,7 +96,7 @@ class EngineSettings:
 
 
 def engine_settings(
-    config: Config, model_path: Path, device: Device, longest_prompt: int
+    config: Config, model_path: Path, device: Device, longest_prompt: int, questions: int = 0
 ) -> EngineSettings:
     """Sizes an engine for a run.
 
@@ -81,6 +105,7 @@ def engine_settings(
         model_path: The resolved model folder.
         device: The device it will run on.
         longest_prompt: Longest prompt of the run in tokens (an upper bound).
+        questions: How many it will ask; 0 where that is not known.
 
     Raises:
         EngineError: The model folder's configuration cannot be read.
@@ -88,6 +113,7 @@ def engine_settings(
     """
     model = read_model_config(model_path)
     dtype = choose_dtype(config, device)
+    check_deterministic(config, device, dtype, installed_vllm())
     return EngineSettings(
         model_path=model_path,
         device=device,
@@ -103,6 +129,10 @@ def engine_settings(
         model_names=(config.model.path, config.model.name),
         model_defaults=read_model_defaults(model_path),
         enable_thinking=config.prompt.enable_thinking,
+        questions=questions,
+        layers=int(model.get("num_hidden_layers") or 0),
+        weight_bytes=_loaded_bytes(config, model, model_path, dtype),
+        gpus=visible_gpus() if device.kind == "cuda" else (),
         extra=_extra_arguments(config, model, device),
     )
 
@@ -138,7 +168,8 @@ def choose_dtype(config: Config, device: Device) -> str:
             "has). Use model.dtype=float16"
         )
     if wanted == "auto" and device.kind == "cpu":
-        return "bfloat16" if device.has_fast_bfloat16 else "float32"
+        is_half = device.has_fast_bfloat16 and not config.hardware.deterministic
+        return "bfloat16" if is_half else "float32"
     return wanted
 
 
@@ -182,6 +213,18 @@ def kv_bytes_per_token(model: Mapping[str, Any], dtype: str) -> int:
         return 0
     width = 4 if dtype == "float32" else 2
     return 2 * layers * kv_heads * head_dim * width
+
+
+def _loaded_bytes(config: Config, model: Mapping[str, Any], path: Path, dtype: str) -> int:
+    """The weights in the data type they are run in."""
+    stored = weight_bytes(path)
+    if "quantization_config" in model:
+        return stored
+    width = 4 if "float32" in (model.get("torch_dtype"), model.get("dtype")) else 2
+    loaded = 4 if dtype == "float32" else 2
+    if config.model.load_in_8bit or config.model.quantization:
+        loaded = 1
+    return stored * loaded // width
 
 
 def _extra_arguments(config: Config, model: Mapping[str, Any], device: Device) -> dict[str, Any]:
@@ -231,31 +274,96 @@ def vllm_arguments(
         **settings.hardware.engine_args,
         **settings.extra,
     }
-    if settings.device.kind == "cpu":
-        wanted.setdefault("kv_cache_memory_bytes", cpu_kv_cache_bytes(settings))
+    wanted.setdefault("enforce_eager", start_choice(settings).eager)
+    kv_cache = kv_cache_bytes(settings)
+    if kv_cache is not None:
+        wanted["kv_cache_memory_bytes"] = kv_cache
+    if settings.device.kind == "cuda":
+        wanted.setdefault("gpu_memory_utilization", _gpu_share(settings, kv_cache))
     return fit_arguments(wanted, available)
 
 
-def cpu_kv_cache_bytes(settings: EngineSettings) -> int:
-    """KV cache that holds every sequence of a full batch at full length, at least 256 MiB.
+def start_choice(settings: EngineSettings) -> StartChoice:
+    """Whether the engine compiles the model and captures graphs, and why."""
+    arguments = settings.hardware.engine_args
+    if "enforce_eager" in arguments:
+        eager = bool(arguments["enforce_eager"])
+        return StartChoice(eager, f"hardware.engine_args.enforce_eager={str(eager).lower()}")
+    return choose_start(
+        settings.hardware.start,
+        settings.device.kind,
+        compiles=compiles(installed_vllm()),
+        questions=settings.questions,
+        new_tokens=settings.generation.max_new_tokens,
+        batch=settings.max_num_seqs,
+        layers=settings.layers,
+    )
 
-    vLLM's own choice is a share of all memory of the machine, and it fails to start where that
-    share is not free.
+
+def kv_cache_bytes(settings: EngineSettings) -> int | None:
+    """KV cache that holds every sequence of a full batch at full length.
+
+    On a CPU at least 256 MiB and at most 4 GiB: vLLM's own choice is a share of all memory of the
+    machine, and it fails to start where that share is not free.
+
+    On a GPU None where vLLM shall measure what is free and take that: the user has said which
+    share, the release takes no size, or the whole of it would not fit.
     """
+    arguments = settings.hardware.engine_args
+    if "kv_cache_memory_bytes" in arguments:
+        return int(arguments["kv_cache_memory_bytes"])
+    one = settings.max_model_len * settings.kv_bytes_per_token
+    whole = settings.max_num_seqs * one
+    if settings.device.kind == "cpu":
+        return max(min(whole, 4 * GIB // settings.engines_on_device), 2 * one, 256 << 20)
+    said = any(name in arguments for name in _MEASURED_BY_VLLM)
+    parts = int(arguments.get("tensor_parallel_size", 1))
+    if (
+        said
+        or parts > 1
+        or not (whole and settings.gpus and takes_kv_cache_bytes(installed_vllm()))
+    ):
+        return None
+    free = _GPU_SHARE * min(gpu.free_bytes for gpu in settings.gpus)
+    room = free / settings.engines_on_device - settings.weight_bytes - _GPU_RESERVE
+    return max(whole, GIB) if max(whole, GIB) <= room else None
+
+
+def device_bytes(settings: EngineSettings) -> int:
+    """What an engine takes of its device, where the size of its KV cache is chosen here."""
+    kv_cache = kv_cache_bytes(settings) or 0
+    reserve = _GPU_RESERVE if settings.device.kind == "cuda" else 0
+    return settings.weight_bytes + kv_cache + reserve
+
+
+def kv_cache_choice(settings: EngineSettings) -> str:
+    """How large the KV cache is, and who says so."""
+    size = kv_cache_bytes(settings)
+    if size is None:
+        return "what vLLM measures as free"
     if "kv_cache_memory_bytes" in settings.hardware.engine_args:
-        return int(settings.hardware.engine_args["kv_cache_memory_bytes"])
-    whole = settings.max_num_seqs * settings.max_model_len * settings.kv_bytes_per_token
-    one = 2 * settings.max_model_len * settings.kv_bytes_per_token
-    return max(min(whole, 4 * GIB), one, 256 << 20)
+        return "hardware.engine_args.kv_cache_memory_bytes"
+    seqs, length = settings.max_num_seqs, settings.max_model_len
+    return f"{format_memory(size)}, for up to {seqs} sequences of {length} tokens"
+
+
+def _gpu_share(settings: EngineSettings, kv_cache: int | None) -> float:
+    """The share of the GPU that vLLM asks to be free at its start, even with a size given."""
+    if kv_cache is None or not settings.gpus:
+        return int(100 * _GPU_SHARE / settings.engines_on_device) / 100
+    smallest = min(gpu.memory_bytes for gpu in settings.gpus)
+    return -(-100 * device_bytes(settings) // smallest) / 100
 
 
 def engine_environment(settings: EngineSettings) -> dict[str, str]:
     """Variables to set before vLLM is imported; those the user has set are left alone."""
     wanted = dict(settings.hardware.env)
+    if settings.hardware.deterministic:
+        wanted |= deterministic_environment(settings.device)
     if settings.device.kind == "cpu":
         cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
         wanted.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
         if not takes_kv_cache_bytes(installed_vllm()):
-            gib = max(1, -(-cpu_kv_cache_bytes(settings) // GIB))
+            gib = max(1, -(-(kv_cache_bytes(settings) or 0) // GIB))
             wanted.setdefault("VLLM_CPU_KVCACHE_SPACE", str(gib))
     return {name: value for name, value in wanted.items() if name not in os.environ}

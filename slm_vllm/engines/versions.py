@@ -65,6 +65,24 @@ def takes_kv_cache_bytes(release: str | None) -> bool:
     return release is not None and parse_release(release) >= (0, 19, 0)
 
 
+def has_batch_invariance(release: str | None, capability: tuple[int, int]) -> bool:
+    """Whether vLLM has kernels whose results do not depend on the batch (VLLM_BATCH_INVARIANT).
+
+    The variable is in 0.19.1 and not in 0.9.2. What is below compute capability 9.0 was taken up
+    later; vLLM's tests ran on 8.9 with 0.22 (vllm-project/vllm pull 44435).
+    """
+    if release is None:
+        return False
+    return parse_release(release) >= ((0, 19, 0) if capability >= (9, 0) else (0, 22, 0)) and (
+        capability >= (8, 0)
+    )
+
+
+def compiles(release: str | None) -> bool:
+    """Whether the engine compiles the model where it captures graphs: V1 does, V0 (0.9.2) not."""
+    return release is None or parse_release(release) >= (0, 10, 2)
+
+
 def fit_arguments(
     wanted: Mapping[str, Any], available: Collection[str]
 ) -> tuple[dict[str, Any], list[str]]:

@@ -13,11 +13,12 @@ import inspect
 import logging
 import os
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from slm_vllm.amounts import format_memory
-from slm_vllm.config.engine import EngineConfig
+from slm_vllm.config.engine import EngineConfig, VllmConfig
 from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.determinism import how as deterministic_by
 from slm_vllm.engines.memory_shortage import (
     MAX_RETRIES,
     PrintedErrors,
@@ -28,9 +29,12 @@ from slm_vllm.engines.memory_shortage import (
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.settings import (
     EngineSettings,
-    cpu_kv_cache_bytes,
+    device_bytes,
     engine_environment,
+    kv_cache_bytes,
+    kv_cache_choice,
     sampling_arguments,
+    start_choice,
     vllm_arguments,
 )
 from slm_vllm.engines.versions import (
@@ -52,6 +56,8 @@ _SEE_LOG = "engine.log in the run folder has vLLM's own messages"
 
 class VllmEngine(BaseEngine):
     """One vLLM engine on one device of this machine."""
+
+    config_class: ClassVar[type[EngineConfig]] = VllmConfig
 
     def __init__(self, settings: EngineSettings, config: EngineConfig | None = None) -> None:
         super().__init__(settings, config)
@@ -77,6 +83,12 @@ class VllmEngine(BaseEngine):
             arguments, left_out = vllm_arguments(self._settings, engine_argument_names())
             if left_out:
                 log.info("vLLM %s has no argument %s", vllm.__version__, ", ".join(left_out))
+            choices = {
+                **self._settings.choices,
+                "start": start_choice(self._settings).reason,
+                "kv_cache": kv_cache_choice(self._settings),
+            }
+            log.info("chosen: %s", choices)
             log.info("starting vLLM %s with %s", vllm.__version__, arguments)
             try:
                 self._llm = self._load(vllm, arguments)
@@ -87,6 +99,9 @@ class VllmEngine(BaseEngine):
         self._prompt_of = prompt_maker()
         details = {"vllm": vllm.__version__, "arguments": arguments, "left_out": left_out}
         details["kv_cache_tokens"] = kv_cache_tokens(self._llm)
+        details["choices"] = choices
+        if self._settings.hardware.deterministic:
+            details["deterministic"] = deterministic_by(self._settings.device)
         if less:
             details["retried_with_less_memory"] = less
         return EngineInfo("vllm", self._settings.max_model_len, details)
@@ -241,14 +256,13 @@ def _check_host_memory(settings: EngineSettings) -> None:
         return
     import psutil
 
-    stored = sum(path.stat().st_size for path in settings.model_path.glob("*.safetensors"))
-    weights = stored * (2 if settings.dtype == "float32" else 1)
-    cache = cpu_kv_cache_bytes(settings)
+    needed = device_bytes(settings)
     free = psutil.virtual_memory().available
-    if weights + cache > free:
+    if needed > free:
         reason = (
-            f"Not enough memory for the engine: weights {format_memory(weights)} and KV "
-            f"cache {format_memory(cache)}, but {format_memory(free)} are free"
+            f"Not enough memory for the engine: weights {format_memory(settings.weight_bytes)} and "
+            f"KV cache {format_memory(kv_cache_bytes(settings) or 0)}, but {format_memory(free)} "
+            "are free"
         )
         raise _TooLittleMemory(reason, reason)
 

@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm_vllm.monitoring.nvml import Nvml, first_visible
+from slm_vllm.monitoring.nvml import Nvml, first_visible, visible_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,32 @@ class Device:
     def has_fast_bfloat16(self) -> bool:
         """Whether a CPU multiplies bf16 matrices natively; elsewhere bf16 is emulated."""
         return bool(self.cpu_flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One of the GPUs that CUDA may use.
+
+    Attributes:
+        name: Its index or UUID, as CUDA_VISIBLE_DEVICES has it.
+        memory_bytes: All of its memory.
+        free_bytes: What nobody holds of it now.
+    """
+
+    name: str
+    memory_bytes: int
+    free_bytes: int
+
+
+def visible_gpus() -> tuple[Gpu, ...]:
+    """Those whose memory can be asked for, in the order of CUDA_VISIBLE_DEVICES."""
+    found = []
+    with Nvml() as nvml:
+        for name in visible_names(int(nvml.ask("nvmlDeviceGetCount") or 0)):
+            memory = nvml.ask("nvmlDeviceGetMemoryInfo", nvml.gpu_named(name))
+            if memory is not None:
+                found.append(Gpu(name, int(memory.total), int(memory.free)))
+    return tuple(found)
 
 
 def detect_device() -> Device:

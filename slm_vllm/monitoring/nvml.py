@@ -50,10 +50,13 @@ class Nvml(AbstractContextManager["Nvml"]):
 
     def first_gpu(self) -> Any:
         """The handle of the GPU that CUDA will call the first, None without one."""
-        first = first_visible()
-        if first.isdigit():
-            return self.ask("nvmlDeviceGetHandleByIndex", int(first))
-        return self.ask("nvmlDeviceGetHandleByUUID", first)
+        return self.gpu_named(first_visible())
+
+    def gpu_named(self, name: str) -> Any:
+        """The handle of a GPU that CUDA_VISIBLE_DEVICES names so, None without one."""
+        if name.isdigit():
+            return self.ask("nvmlDeviceGetHandleByIndex", int(name))
+        return self.ask("nvmlDeviceGetHandleByUUID", name)
 
     def _tried(self, function: str, *arguments: Any) -> tuple[bool, Any]:
         try:
@@ -68,3 +71,15 @@ class Nvml(AbstractContextManager["Nvml"]):
 def first_visible() -> str:
     """Index or UUID of the GPU that CUDA will call the first."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+
+
+def visible_names(count: int) -> list[str]:
+    """Indexes or UUIDs of the GPUs that CUDA may use.
+
+    Args:
+        count: GPUs of the machine, which are meant where nothing is said.
+    """
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if said is None:
+        return [str(index) for index in range(count)]
+    return [name for part in said.split(",") if (name := part.strip()) and name != "-1"]

@@ -10,6 +10,10 @@ from slm_vllm.rundir.settings import NOT_SET, flat
 
 # Names and places differ between any two runs and say nothing.
 _IGNORED = ("experiment.name", "experiment.output_dir", "cache_dir")
+# Settings that earlier versions did not know, with the value that means what they did.
+_AS_EVER = {"engine.replicas_per_gpu": "auto", "hardware.start": "auto"} | {
+    "hardware.deterministic": "false"
+}
 _MANIFEST_KEYS = (
     "slm_vllm",
     "model.revision",
@@ -60,10 +64,14 @@ def config_differences(runs: Sequence[RunData]) -> list[Difference]:
 def flat_settings(run: RunData) -> dict[str, str]:
     """The configuration with dotted keys and values as JSON, without names and places.
 
-    A setting that is null is left out, as earlier versions did with those they did not know. The
-    day that stands in the prompts is one of the settings, whoever chose it.
+    A setting that is null, or as earlier versions had it without knowing it, is left out. The day
+    that stands in the prompts is one of the settings, whoever chose it.
     """
-    found = {key: value for key, value in flat(run.config).items() if value != "null"}
+    found = {
+        key: value
+        for key, value in flat(run.config).items()
+        if value not in ("null", _AS_EVER.get(key))
+    }
     found["prompt.date"] = str(run.manifest.get("prompt_date", "null"))
     return {k: v for k, v in found.items() if k not in _IGNORED and v != "null"}
 

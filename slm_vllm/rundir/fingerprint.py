@@ -58,6 +58,8 @@ def answer_settings(config: Config) -> dict[str, Any]:
         if config.corpus is not None:
             content["corpus"] = config.corpus.model_dump(exclude={"name"})
     content |= config.engine.changes_answers()
+    if config.hardware.deterministic:
+        content["deterministic"] = True
     if config.generation.temperature > 0:
         content["seed"] = config.experiment.seed
     return content

@@ -17,6 +17,7 @@ _PLACES = {
     "served": "engine",
     "endpoint": "engine.endpoint",
     "seed": "experiment.seed",
+    "deterministic": "hardware.deterministic",
 }
 
 # What of a manifest may leave the answers of an earlier run without use.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.config.schema import Config
-from slm_vllm.engines.registry import engine_class, engine_factory
+from slm_vllm.engines.registry import engine_factory, engine_import
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
 from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
@@ -103,7 +103,7 @@ class _Session:
         self._config = configs[0]
         engine = self._config.engine
         self._make_engine = options.make_engine or engine_factory(engine)
-        self._import_engine = options.import_engine or engine_class(engine.name).import_ahead
+        self._import_engine = options.import_engine or engine_import(engine)
         questions: dict[str, QuestionSet] = {}
         self._cells = [
             self._open(config, questions.setdefault(QuestionSet.key(config), QuestionSet(config)))
@@ -216,7 +216,7 @@ class _Session:
 
     def _engine_host(self, model: ResolvedModel, tokenizer: Any) -> EngineHost:
         """Opens the journals and sizes the engine for the longest prompt of all cells."""
-        longest = 0
+        longest = questions = 0
         model_config = read_model_config(model.path)
         for cell in self._alive():
             cell.journal = self._stack.enter_context(Journal(cell.folder.journal))
@@ -225,7 +225,9 @@ class _Session:
             renderer = PromptRenderer(cell.template, tokenizer, limit)
             found = cell.questions.found
             longest = max(longest, cell.context.longest_prompt(cell.config, found, renderer))
-        settings = engine_settings(self._config, model.path, self._services.device, longest)
+            questions += max(0, found.rows - len(cell.journal))
+        device = self._services.device
+        settings = engine_settings(self._config, model.path, device, longest, questions)
         place = self._config.engine.place or self._services.device.name
         return EngineHost(
             settings,

@@ -70,6 +70,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         settings = settings_for(tmp_path, device, *words)
         known = frozenset({*settings.hardware.engine_args, "max_num_batched_tokens"})
         known |= {"model", "dtype", "max_model_len", "seed", "kv_cache_memory_bytes"}
+        known |= {"enforce_eager", "gpu_memory_utilization"}
         monkeypatch.setattr(vllm_offline, "_import_vllm", lambda: vllm)
         monkeypatch.setattr(vllm_offline, "engine_argument_names", lambda: known)
         monkeypatch.setattr(vllm_offline, "free_device", lambda kind: None)

@@ -14,10 +14,10 @@ from slm_vllm.engines.settings import (
     EngineSettings,
     choose_dtype,
     choose_max_model_len,
-    cpu_kv_cache_bytes,
     engine_environment,
     engine_settings,
     kv_bytes_per_token,
+    kv_cache_bytes,
     read_model_config,
     vllm_arguments,
 )
@@ -114,10 +114,10 @@ def test_kv_bytes() -> None:
 def test_kv_cache_on_a_cpu(model_path: Path) -> None:
     small = sized(model_path)
     assert small.max_model_len == 256
-    assert cpu_kv_cache_bytes(small) == 64 * 256 * 46080
-    assert cpu_kv_cache_bytes(sized(model_path, "hardware.engine_args.max_num_seqs=1")) == GIB // 4
+    assert kv_cache_bytes(small) == 64 * 256 * 46080
+    assert kv_cache_bytes(sized(model_path, "hardware.engine_args.max_num_seqs=1")) == GIB // 4
     large = sized(model_path, longest=8000)
-    assert cpu_kv_cache_bytes(large) == 4 * GIB
+    assert kv_cache_bytes(large) == 4 * GIB
 
 
 @pytest.mark.parametrize("device", [T4, A100])
@@ -135,6 +135,7 @@ def test_eight_bit_where_it_cannot_be(model_path: Path, device: Device) -> None:
 def test_only_known_arguments_are_passed(model_path: Path) -> None:
     settings = sized(model_path, "model.trust_remote_code=true", device=V100)
     everything = {"model", "dtype", "max_model_len", "seed", "trust_remote_code"}
+    everything |= {"enforce_eager", "gpu_memory_utilization"}
     everything |= set(settings.hardware.engine_args)
     arguments, left_out = vllm_arguments(settings, everything)
     assert set(arguments) == everything and left_out == []
@@ -159,9 +160,10 @@ def test_misspelt_argument(model_path: Path) -> None:
 def test_cpu_is_told_its_cache(model_path: Path) -> None:
     settings = sized(model_path)
     names = {"model", "dtype", "max_model_len", "seed", "kv_cache_memory_bytes"}
+    names |= {"enforce_eager", "gpu_memory_utilization"}
     names |= {*settings.hardware.engine_args, *sized(model_path, device=V100).hardware.engine_args}
     arguments, _ = vllm_arguments(settings, names)
-    assert arguments["kv_cache_memory_bytes"] == cpu_kv_cache_bytes(settings)
+    assert arguments["kv_cache_memory_bytes"] == kv_cache_bytes(settings)
     own = sized(model_path, "hardware.engine_args.kv_cache_memory_bytes=123")
     assert vllm_arguments(own, names)[0]["kv_cache_memory_bytes"] == 123
     assert "kv_cache_memory_bytes" not in vllm_arguments(sized(model_path, device=V100), names)[0]

@@ -1,4 +1,4 @@
-"""An engine for Ray actors: answers with its pid, and dies or fails where a test says so."""
+"""An engine for replicas: answers with its pid, and dies or fails where a test says so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.settings import EngineSettings
-from slm_vllm.errors import EngineError
+from slm_vllm.errors import EngineDiedError, EngineError
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
 KILLED_BY = 666
@@ -26,12 +26,16 @@ class CountingEngine(BaseEngine):
         settings: As for real engines.
         folder: Where each process leaves a file named by its pid.
         die_after: The first process to answer so many requests kills itself; None for none.
+        raise_after: The first process to answer so many raises instead; None for none.
+        journal: Each process writes down what it was asked, in a file `PID.asked`.
         broken: Replicas cannot start.
     """
 
     settings: EngineSettings
     folder: Path
     die_after: int | None = None
+    raise_after: int | None = None
+    journal: bool = False
     broken: bool = False
 
     def start(self) -> EngineInfo:
@@ -42,9 +46,20 @@ class CountingEngine(BaseEngine):
 
     def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
         source = Prefetcher(requests, 4)
+        try:
+            yield from self._answers(source)
+        finally:
+            source.close()
+
+    def _answers(self, source: Prefetcher[GenerationRequest]) -> Generator[Completion, None, None]:
         answered = 0
         while (request := source.take(wait=True)) is not None:
             token = request.prompt_token_ids[0]
+            if self.journal:
+                with (self.folder / f"{os.getpid()}.asked").open("a") as file:
+                    file.write(f"{request.request_id}\n")
+            if answered == self.raise_after and self._first_to_die():
+                raise EngineDiedError("the engine died")
             if token == KILLED_BY or (answered == self.die_after and self._first_to_die()):
                 os.kill(os.getpid(), signal.SIGKILL)
             answered += 1

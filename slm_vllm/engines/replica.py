@@ -1,4 +1,4 @@
-"""What runs inside a Ray actor: one engine in a thread, requests in, finished answers out."""
+"""What runs in a replica's process: one engine in a thread, requests in, finished answers out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from slm_vllm.engines.versions import installed_vllm
 from slm_vllm.monitoring.memory import tree_rss
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 from slm_vllm.version import __version__
+
+_RSS_SECONDS = 1.0  # between two looks at the memory, which read the whole process table
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,12 @@ class Exchange:
     Attributes:
         completions: Answers that finished since the last exchange.
         rss_bytes: Resident memory of the replica's process tree.
+        error: How the engine died; None while it lives.
     """
 
     completions: list[Completion]
     rss_bytes: int
+    error: str | None = None
 
 
 def versions() -> dict[str, str | None]:
@@ -55,11 +60,29 @@ def versions() -> dict[str, str | None]:
     return {"slm-vllm": __version__, "vllm": installed_vllm(), "python": python}
 
 
+class Incoming:
+    """Requests as they come, without an end until it is told to stop."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[GenerationRequest | None] = queue.SimpleQueue()
+
+    def put(self, request: GenerationRequest) -> None:
+        """Adds one."""
+        self._queue.put(request)
+
+    def stop(self) -> None:
+        """Ends it behind those that are there; whoever waits for the next one is woken."""
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[GenerationRequest]:
+        return iter(self._queue.get, None)
+
+
 class Replica:
     """An engine that answers one endless stream.
 
     The engine starts and runs in one thread of its own, because threads that a CPU engine binds
-    to cores belong to the thread that started it. The calls of the actor only move lists.
+    to cores belong to the thread that started it. The calls from outside only move lists.
 
     Args:
         make_engine: Builds the engine, in this process.
@@ -67,14 +90,16 @@ class Replica:
 
     def __init__(self, make_engine: Callable[[], BaseEngine]) -> None:
         self._make_engine = make_engine
-        self._requests: queue.SimpleQueue[GenerationRequest] = queue.SimpleQueue()
+        self._requests = Incoming()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._started: queue.SimpleQueue[EngineInfo | Exception] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._rss, self._look_at = 0, 0.0
 
     def start(self) -> ReplicaInfo:
         """Loads the model; what goes wrong is in the result, as text that every driver can read."""
-        started: queue.SimpleQueue[EngineInfo | Exception] = queue.SimpleQueue()
-        threading.Thread(target=self._run, args=(started,), name="engine", daemon=True).start()
-        found = started.get()
+        self._thread.start()
+        found = self._started.get()
         failed = isinstance(found, Exception)
         return ReplicaInfo(
             host=platform.node(),
@@ -90,41 +115,41 @@ class Replica:
         Args:
             requests: To be answered.
             wait: Longest wait for an answer, in seconds.
-
-        Raises:
-            RuntimeError: The engine died.
         """
         for request in requests:
             self._requests.put(request)
         completions: list[Completion] = []
+        error = None
         try:
-            completions.append(self._taken(wait))
-            while True:
-                completions.append(self._taken(0.0))
+            while error is None:
+                left = 0.0 if completions else wait
+                item = self._answers.get(timeout=left) if left else self._answers.get_nowait()
+                if isinstance(item, Exception):
+                    error = f"{type(item).__name__}: {item}"
+                else:
+                    completions.append(item)
         except queue.Empty:
-            return Exchange(completions, tree_rss()[0])
+            pass
+        return Exchange(completions, self._rss_bytes(), error)
 
-    def _taken(self, wait: float) -> Completion:
-        item = self._answers.get(timeout=wait) if wait else self._answers.get_nowait()
-        if isinstance(item, Exception):
-            raise RuntimeError(str(item))
-        assert isinstance(item, Completion)
-        return item
+    def end(self) -> None:
+        """Takes no more requests, and returns when the engine has answered and closed."""
+        self._requests.stop()
+        self._thread.join()
 
-    def _run(self, started: queue.SimpleQueue[EngineInfo | Exception]) -> None:
+    def _rss_bytes(self) -> int:
+        if time.monotonic() >= self._look_at:
+            self._rss = tree_rss()[0]
+            self._look_at = time.monotonic() + _RSS_SECONDS
+        return self._rss
+
+    def _run(self) -> None:
         try:
-            engine = self._make_engine()
-            info = engine.start()
+            with self._make_engine() as engine:
+                self._started.put(engine.start())
+                for completion in engine.stream(self._requests):
+                    self._answers.put(completion)
         except Exception as error:
-            started.put(error)
-            return
-        started.put(info)
-        try:
-            for completion in engine.stream(self._incoming()):
-                self._answers.put(completion)
-        except Exception as error:
+            # Whoever waits: `start`, where it did not get so far, or the next exchange.
+            self._started.put(error)
             self._answers.put(error)
-
-    def _incoming(self) -> Iterator[GenerationRequest]:
-        while True:
-            yield self._requests.get()

@@ -1,0 +1,166 @@
+"""How many engines one machine gets, and what each of them has of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from slm_vllm.amounts import GIB
+from slm_vllm.config.engine import VllmConfig
+from slm_vllm.engines.settings import EngineSettings, device_bytes, kv_cache_bytes
+from slm_vllm.errors import ConfigError
+
+# Seen on one H200 with SmolLM2-135M (0.27 GB): 2 engines answer 1.84 times as much as one, 4 2.07
+# times, 6 no more. What larger models gain, and slower GPUs, was not measured: both are less idle.
+_MEASURED_ON = (9, 0)
+_MOST_BY_WEIGHTS = ((GIB // 2, 4), (3 * GIB // 2, 2))
+_TOKENS_PER_SECOND = 33_000  # new ones, of one engine there, which is bound by a core of Python
+_WORTH_SECONDS = 10.0  # of answering by one engine; more of them load some seconds longer
+_FREE = 0.9  # of the memory of a GPU that nobody else works on
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPlan:
+    """Engines of one machine.
+
+    Attributes:
+        gpus: Names of the GPUs as CUDA_VISIBLE_DEVICES has them; empty on a CPU.
+        on_each: Engines on each of them.
+        reason: Why, in words.
+    """
+
+    gpus: tuple[str, ...]
+    on_each: int
+    reason: str
+
+    @property
+    def count(self) -> int:
+        """Engines in all."""
+        return max(1, len(self.gpus)) * self.on_each
+
+
+def plan_replicas(config: VllmConfig, settings: EngineSettings) -> ReplicaPlan:
+    """Says how many engines a run gets.
+
+    Raises:
+        ConfigError: More are wanted than the machine can have.
+    """
+    wanted = config.replicas_per_gpu
+    parts = int(settings.hardware.engine_args.get("tensor_parallel_size", 1))
+    if parts > 1:
+        if wanted not in ("auto", 1):
+            raise ConfigError(
+                f"engine.replicas_per_gpu={wanted} does not go with tensor_parallel_size={parts}: "
+                "an engine has either several GPUs or a share of one"
+            )
+        return ReplicaPlan((), 1, f"one engine over {parts} GPUs")
+    if wanted == "auto":
+        return _chosen(settings)
+    cores = len(os.sched_getaffinity(0))
+    if settings.device.kind == "cpu" and wanted > cores:
+        raise ConfigError(
+            f"engine.replicas_per_gpu={wanted}: there are {cores} cores, and each engine needs one"
+        )
+    return ReplicaPlan(tuple(gpu.name for gpu in settings.gpus), wanted, "as configured")
+
+
+def _chosen(settings: EngineSettings) -> ReplicaPlan:
+    if settings.device.kind == "cpu":
+        return ReplicaPlan((), 1, "one engine uses all cores")
+    seconds = _seconds_of_one(settings)
+    if seconds < _WORTH_SECONDS:
+        gpus, on_each, reason = settings.gpus[:1], 1, f"one answers in about {seconds:.0f} s"
+    else:
+        free = (gpu for gpu in settings.gpus if gpu.free_bytes >= _FREE * gpu.memory_bytes)
+        gpus = tuple(free) or settings.gpus[:1]
+        on_each, reason = _on_each(dataclasses.replace(settings, gpus=gpus))
+    return ReplicaPlan(tuple(gpu.name for gpu in gpus), on_each, reason)
+
+
+def _seconds_of_one(settings: EngineSettings) -> float:
+    """About how long one engine answers; a model that takes more memory is taken to be slower."""
+    tokens = settings.questions * settings.generation.max_new_tokens
+    return tokens / _TOKENS_PER_SECOND * max(1.0, settings.weight_bytes / (GIB // 2))
+
+
+def _on_each(settings: EngineSettings) -> tuple[int, str]:
+    """Engines that pay on each of the GPUs, and what bounds them."""
+    by_size = next((n for size, n in _MOST_BY_WEIGHTS if settings.weight_bytes <= size), 1)
+    if (settings.device.compute_capability or (0, 0)) < _MEASURED_ON:
+        by_size //= 2
+    if not settings.weight_bytes or by_size < 2:
+        return 1, "one is taken to fill a GPU with a model of this size"
+    by_cores = (len(os.sched_getaffinity(0)) - 1) // max(1, len(settings.gpus))
+    by_memory = 0
+    if kv_cache_bytes(settings) is not None:
+        free = min(gpu.free_bytes for gpu in settings.gpus)
+        by_memory = int(_FREE * free / device_bytes(settings))
+    bounds = {"the model's size": by_size, "the cores": by_cores, "the memory": by_memory}
+    named = min(bounds, key=bounds.__getitem__)
+    return max(1, bounds[named]), f"bounded by {named}"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one engine has of the machine.
+
+    Attributes:
+        settings: Its settings.
+        environment: Variables of its process.
+        cores: Those it may use; empty: all.
+    """
+
+    settings: EngineSettings
+    environment: Mapping[str, str]
+    cores: tuple[int, ...] = ()
+
+
+def share(plan: ReplicaPlan, settings: EngineSettings, number: int) -> Share:
+    """The part of one engine.
+
+    Args:
+        plan: Of all.
+        settings: Those of the run.
+        number: Which one, from 0.
+    """
+    settings = dataclasses.replace(
+        settings,
+        engines_on_device=plan.on_each,
+        questions=-(-settings.questions // plan.count),
+    )
+    if settings.device.kind == "cpu":
+        cores = core_share(number, plan.count)
+        return Share(settings, core_environment(cores), cores)
+    environment = {}
+    name = "VLLM_ENABLE_V1_MULTIPROCESSING"
+    if name not in os.environ and name not in settings.hardware.env:
+        environment[name] = "0"  # the process is the engine's own: its core needs no other
+    arguments = settings.hardware.engine_args
+    if "gpu_memory_utilization" in arguments:
+        part = int(100 * float(arguments["gpu_memory_utilization"]) / plan.on_each) / 100
+        arguments = {**arguments, "gpu_memory_utilization": part}
+        hardware = settings.hardware.model_copy(update={"engine_args": arguments})
+        settings = dataclasses.replace(settings, hardware=hardware)
+    if plan.gpus:
+        own = plan.gpus[number // plan.on_each]
+        gpus = tuple(gpu for gpu in settings.gpus if gpu.name == own)
+        settings = dataclasses.replace(settings, gpus=gpus)
+        # NVML counts GPUs in this order, CUDA by itself in another.
+        environment |= {"CUDA_VISIBLE_DEVICES": own, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return Share(settings, environment)
+
+
+def core_share(number: int, count: int) -> tuple[int, ...]:
+    """The cores of one of several engines on this machine's CPU."""
+    cores = sorted(os.sched_getaffinity(0))
+    return tuple(cores[number % len(cores) :: count])
+
+
+def core_environment(cores: tuple[int, ...]) -> dict[str, str]:
+    """What tells vLLM and its libraries which cores are theirs."""
+    return {
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+        "OMP_NUM_THREADS": str(len(cores)),
+    }

@@ -1,0 +1,154 @@
+"""A replica in a process of this machine, and the driver's end of it.
+
+python -m slm_vllm.engines.replica_process FILE_DESCRIPTOR
+
+The two talk over one socket. It closes when the driver ends, however it does, and then the
+process ends with all that its engine started; the kernel sees to it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any
+
+from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.replica import Exchange, Replica, ReplicaInfo
+from slm_vllm.engines.replicated import Link, ReplicaLostError
+from slm_vllm.types import GenerationRequest
+
+_END_SECONDS = 5.0  # for an engine to close and remove what it shares between its processes
+_POLL_SECONDS = 0.01
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class ReplicaProcess(Link):
+    """A replica in a process that is started for it.
+
+    Attributes:
+        connection: What its answers are read from.
+
+    Args:
+        make_engine: Builds the engine, there; can be pickled.
+        environment: Variables that the process gets beside those of this one.
+        cores: Those it may use; empty: all.
+    """
+
+    def __init__(
+        self,
+        make_engine: Callable[[], BaseEngine],
+        environment: Mapping[str, str],
+        cores: Sequence[int] = (),
+    ) -> None:
+        self.connection, other = Pipe()
+        self._seconds_to_end = 0.0
+        with other:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(other.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[other.fileno()],
+                env={**os.environ, **environment, **_import_path()},
+                # Ctrl-C in the terminal is for the run; and so the group is the engine's own.
+                start_new_session=True,
+            )
+        self._send((pickle.dumps(make_engine), tuple(cores)))
+
+    def exchange(self, requests: list[GenerationRequest], wait: float) -> None:
+        """See `Link.exchange`."""
+        self._send((requests, wait))
+
+    def result(self) -> ReplicaInfo | Exchange:
+        """See `Link.result`."""
+        try:
+            found: ReplicaInfo | Exchange = self.connection.recv()
+        except (EOFError, OSError):
+            raise ReplicaLostError(f"its process {self._ended()}") from None
+        return found
+
+    def end(self) -> None:
+        """See `Link.end`."""
+        self._send(None)
+        self._seconds_to_end = _END_SECONDS
+
+    def kill(self) -> None:
+        """See `Link.kill`."""
+        with suppress(EOFError, OSError):  # the end that is waited for
+            while self._seconds_to_end and self.connection.poll(self._seconds_to_end):
+                self.connection.recv()
+        # What is left of its group, itself or its engine's. It is not reaped before, so its number
+        # is nobody else's.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.connection.close()
+
+    def _send(self, message: Any) -> None:
+        # One that is gone is met when its answer is read.
+        with suppress(OSError):
+            self.connection.send(message)
+
+    def _ended(self) -> str:
+        """How the process ended; it is left to `kill` to reap it."""
+        options = os.WEXITED | os.WNOWAIT | os.WNOHANG
+        until = time.monotonic() + _END_SECONDS
+        while (found := os.waitid(os.P_PID, self._process.pid, options)) is None:
+            if time.monotonic() > until:
+                return f"{self._process.pid} hung up"
+            time.sleep(_POLL_SECONDS)
+        if found.si_code == os.CLD_EXITED:
+            return f"{self._process.pid} ended with exit code {found.si_status}"
+        return f"{self._process.pid} was ended by {signal.Signals(found.si_status).name}"
+
+
+def _import_path() -> dict[str, str]:
+    """What can be imported here can be there, and nothing else: no file of the working folder."""
+    return {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
+
+
+def ready(links: Sequence[Link], seconds: float) -> list[Link]:
+    """Those that have an answer or are gone; waits for a first one."""
+    by_connection: dict[Any, Link] = {
+        link.connection: link for link in links if isinstance(link, ReplicaProcess)
+    }
+    return [by_connection[found] for found in wait(list(by_connection), seconds)]
+
+
+def main(descriptor: int) -> None:
+    """Loads the engine and answers the driver until it says that this is the end."""
+    for number in _SIGNALS:
+        # A signal to every process of a job is for the driver: what is in flight is finished.
+        # No SIG_IGN, which what the engine starts would inherit.
+        signal.signal(number, lambda *_: None)
+    connection = Connection(descriptor)
+    threading.Thread(target=_end_with_driver, args=(descriptor,), daemon=True).start()
+    pickled, cores = connection.recv()
+    if cores:
+        os.sched_setaffinity(0, cores)
+    replica = Replica(pickle.loads(pickled))
+    connection.send(replica.start())
+    while (message := connection.recv()) is not None:
+        connection.send(replica.exchange(*message))
+    replica.end()
+    sys.stdout.flush()
+    os._exit(0)  # threads of an engine may have no end
+
+
+def _end_with_driver(descriptor: int) -> None:
+    """Waits until the driver's end of the socket is closed; then ends the whole group at once."""
+    hung_up = select.poll()
+    hung_up.register(descriptor, 0)  # a hang-up is told of always
+    hung_up.poll()
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
