@@ -91,7 +91,7 @@ def prepare_demo_model(cache_dir: Path) -> Path:
 def find_demo_model(cache_dir: Path) -> Path | None:
     """The folder that `prepare_demo_model` has made, None where it has yet to."""
     try:
-        target = _target(cache_dir, sha256_of(_find_gguf()[0]))
+        target = _target(cache_dir, sha256_of(packed_demo_model()))
     except EngineError:
         return None
     return target if _is_complete(target) else None
@@ -106,6 +106,15 @@ def read_provenance(model_dir: Path) -> dict[str, Any]:
 def _target(cache_dir: Path, digest: str) -> Path:
     name = hashlib.sha256(f"{digest}/{_RECIPE}".encode()).hexdigest()[:12]
     return cache_dir / "models" / f"smollm2-135m-instruct-{name}"
+
+
+def packed_demo_model() -> Path:
+    """The quantised GGUF file that the demo model is made from.
+
+    Raises:
+        EngineError: The package that carries it is missing or damaged.
+    """
+    return _find_gguf()[0]
 
 
 def _find_gguf() -> tuple[Path, str]:

@@ -1,0 +1,71 @@
+"""llama.cpp's own HTTP server with the demo model in float32, from the package xllamacpp.
+
+python -m support.llama_server MODEL.gguf PORT
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import sys
+from pathlib import Path
+
+KEY = "secret"
+
+
+def why_not() -> str | None:
+    """Why it cannot be started here; None if it can."""
+    for name in ("xllamacpp", "gguf"):
+        if importlib.util.find_spec(name) is None:
+            return f"{name} is not installed (glibc 2.35 and up, x86-64 or ARM): pip install {name}"
+    return None
+
+
+def write_model(packed: Path, to: Path) -> None:
+    """The demo model with the very weights that the engine computes with: float16 in float32.
+
+    llama.cpp multiplies float16 weights by activations that it has rounded.
+
+    Args:
+        packed: The quantised GGUF that the demo model was made from.
+        to: The file to write; 540 MB.
+    """
+    import numpy as np
+    from gguf import GGUFReader, GGUFValueType, GGUFWriter, dequantize
+
+    reader = GGUFReader(packed)
+    writer = GGUFWriter(str(to), "llama")
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        kind = field.types[0]
+        part = field.types[-1] if kind == GGUFValueType.ARRAY else None
+        value = 0 if field.name == "general.file_type" else field.contents()  # 0: all float32
+        writer.add_key_value(field.name, value, kind, sub_type=part)
+    for tensor in reader.tensors:
+        weights = dequantize(tensor.data, tensor.tensor_type).astype(np.float16)
+        writer.add_tensor(tensor.name, np.ascontiguousarray(weights, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def main() -> None:
+    import xllamacpp
+
+    model, port = sys.argv[1:]
+    params = xllamacpp.CommonParams()
+    params.model.path, params.model_alias = model, {"smol"}
+    params.port = int(port)
+    params.n_parallel, params.n_ctx = 4, 8192
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    params.api_keys = [KEY]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    server = xllamacpp.Server(params)
+    print(f"serves {server.listening_address}", flush=True)
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main()
