@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from slm_vllm.cli.findings import show_finding
+from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
 
 
@@ -17,16 +18,19 @@ def command() -> None:
 
 
 @command.command(epilog="Example: slm-vllm clearml check")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def check(as_json: bool) -> None:
-    """Log in, make and delete a task, store and delete an artifact.
+def check(overrides: tuple[str, ...], config_dir: str | None, as_json: bool) -> None:
+    """Log in, make and delete a task, store and delete an artifact, and say where it was stored.
 
+    Settings (tracking.project, tracking.output_uri) are those of a run with the same KEY=VALUE.
     Ends within a minute, whatever the server does; with exit code 5 when a step fails.
     """
-    from slm_vllm.config.schema import TrackingConfig
+    from slm_vllm.config.compose import compose_config
     from slm_vllm.tracking.clearml.check import check_clearml
 
-    settings = TrackingConfig()
+    settings = compose_config(overrides, config_dir).tracking
     findings = check_clearml(settings.project, settings.output_uri)
     failed = any(finding.status == "fail" for finding in findings)
     if as_json:

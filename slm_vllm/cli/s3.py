@@ -246,17 +246,20 @@ def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
 def artifacts(run: str, output_dir: Path, prefix: str, as_json: bool, **given: Any) -> None:
     """Show what RUN left in the artifact bucket, compared with its folder by size and hash.
 
-    RUN is a name under --output-dir, or the path of a run folder.
+    RUN is a name under --output-dir, or the path of a run folder. Without --bucket it is looked
+    for where it was stored, else in CLEARML_S3_ARTIFACTS_BUCKET, else in CLEARML_S3_BUCKET.
 
     \b
     Example:
-      slm-vllm s3 artifacts qwen_1.7b_nq_retriever --bucket clearml
+      slm-vllm s3 artifacts qwen_1.7b_nq_retriever
     """
     from slm_vllm.rundir.finding import find_run
-    from slm_vllm.tracking.clearml.artifacts import find_artifacts
+    from slm_vllm.tracking.clearml.artifacts import artifacts_bucket, find_artifacts
 
+    folder = find_run(run, output_dir)
+    given["bucket"] = given["bucket"] or artifacts_bucket(folder, given["env_file"])
     bucket = open_bucket(given)
-    found = find_artifacts(bucket, find_run(run, output_dir), prefix)
+    found = find_artifacts(bucket, folder, prefix)
     if as_json:
         items = [item.to_json() for item in found.artifacts]
         about = {"task": found.task, "earlier_tasks": list(found.earlier)}

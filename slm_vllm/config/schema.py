@@ -212,7 +212,8 @@ class TrackingConfig(Section):
     project: str = "slm-experiments"
     task_type: Literal["testing", "inference"] = "testing"
     output_uri: UserPath | None = None
-    """Where artifacts go (`s3://host:port/bucket`, a folder); null: as ClearML is configured."""
+    """Where artifacts go (`s3://host:port/bucket`, a folder); null: as the environment and
+    ClearML's configuration say (docs/clearml.md)."""
     offline: bool = True
     """Without a server keep the run as an offline session in its folder."""
     debug_samples: int = Field(default=100, ge=0)

@@ -121,9 +121,9 @@ class CellRun:
             result = cast(Results, {**result, **kept})
         cell.folder.write_json(names.RESULTS, result)
         _check_answers(cell, result["counts"], progress)
+        log_results(result)
         cell.recorder.finished()
         cell.state.update("finished", done=result["counts"]["total"], eta_seconds=None)
-        log_results(result)
         return {**result}
 
     def _earlier_engine(self) -> dict[str, Any]:

@@ -102,6 +102,10 @@ class RunLog:
         self._rotate_at.setdefault(path, LOG_BYTES)
         self.keep_small()
 
+    def end(self) -> None:
+        """Leaves the file as it is; what the user is told goes to the console alone."""
+        self._drop_handler()
+
     def capture(self, path: Path) -> None:
         """Where everything else goes; here that is left to the caller of the run."""
 

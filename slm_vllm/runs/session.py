@@ -122,6 +122,8 @@ class _Session:
         )
         for cell in self._cells:
             cell.recorder = tracking.recorder(cell.folder.path)
+        # The log is among what is told: what becomes of the telling is said to the user alone.
+        stack.callback(self._services.log.end)
         self._services.memory.set_publisher(tracking.pid)
         self._indexes = IndexPool()
         stack.callback(self._indexes.close)

@@ -16,10 +16,12 @@ from slm_vllm.errors import ConfigError
 from slm_vllm.paths import expanded
 
 DEFAULT_REGION = "us-east-1"
+ARTIFACTS_BUCKET = "CLEARML_S3_ARTIFACTS_BUCKET"
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "endpoint": ("CLEARML_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
     "bucket": ("CLEARML_S3_BUCKET",),
+    "artifacts_bucket": (ARTIFACTS_BUCKET,),
     "region": ("CLEARML_S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
     "path_style": ("CLEARML_S3_PATH_STYLE",),
     "verify_ssl": ("CLEARML_S3_VERIFY_SSL", "AWS_CA_BUNDLE"),
@@ -50,6 +52,7 @@ class S3Settings:
         profile: The AWS profile that was named, if any.
         session_token: Third part of temporary credentials. Never shown.
         credentials_from: Where the keys came from, for messages.
+        artifacts_bucket: The bucket for what runs leave to ClearML, on the same server.
     """
 
     endpoint: str | None
@@ -62,6 +65,7 @@ class S3Settings:
     profile: str | None
     session_token: str | None = field(default=None, repr=False)
     credentials_from: str = "boto3's own search"
+    artifacts_bucket: str | None = None
 
     @property
     def where(self) -> str:
@@ -114,6 +118,7 @@ def load_s3_settings(
     return S3Settings(
         endpoint=endpoint,
         bucket=_bucket(values.get("bucket")),
+        artifacts_bucket=_bucket(values.get("artifacts_bucket")),
         access_key=keys.access,
         secret_key=keys.secret,
         region=str(values.get("region", DEFAULT_REGION)),

@@ -29,9 +29,11 @@ _MIB = 1 << 20
 _ARTIFACTS = {
     "results": names.RESULTS,
     "predictions": names.PREDICTIONS,
+    "predictions_json": names.PREDICTIONS_JSON,
     "memory_usage": names.MEMORY,
     "manifest": names.MANIFEST,
     "config": names.CONFIG,
+    "log": names.LOG,
     "report": names.REPORT,
 }
 _Call = TypeVar("_Call", bound=Callable[..., None])
@@ -148,7 +150,7 @@ class Recorder(NullRecorder):
 
     @_harmless
     def finished(self) -> None:
-        """The run has written its results."""
+        """The run has written its results, and all of its log."""
         results, memory = read_results(self.folder), read_memory(self.folder)
         assert results is not None
         events: list[Event] = [SingleValues(single_values(results, memory or {}))]
@@ -220,6 +222,18 @@ def record_finished_run(folder: Path, config: Config) -> None:
     recorder.finished()
     if recorder.broken:
         raise OSError(f"the results in {folder} cannot be read")
+
+
+def record_report(folder: Path) -> None:
+    """Adds the page of a run, which is written when somebody asks for it, to what is published.
+
+    Raises:
+        OSError: The spool cannot be written.
+    """
+    if (folder / names.REPORT).exists():
+        spool = Spool(folder / SPOOL)
+        spool.append(Artifact("report", names.REPORT))
+        spool.close()
 
 
 def started_event(config: Config, manifest: Mapping[str, Any]) -> Started:

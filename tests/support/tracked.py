@@ -80,7 +80,7 @@ def assert_everything_is_there(server: Loopback) -> None:
     assert running == dict(POINTS)
     assert values["Summary", "token_recall", -(2**31)] == pytest.approx(0.5)
     assert set(server.artifacts()) == {
-        "results", "predictions", "memory_usage", "manifest", "config",
+        "results", "predictions", "predictions_json", "memory_usage", "manifest", "config", "log",
     }  # fmt: skip
     assert "second line" in "".join(event["msg"] for event in server.events("log"))
     assert len(server.events("plot")) >= 3

@@ -60,6 +60,7 @@ def run_folder(tmp_path: Path) -> Path:
     ]
     path = make_run(tmp_path / "outputs" / "tracked", mode="retriever", rows=rows)
     (path / "experiment.log").write_text("first line\nsecond line\n")
+    (path / "predictions.json").write_text("[]\n")
     return path
 
 

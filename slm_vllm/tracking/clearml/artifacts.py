@@ -10,8 +10,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from slm_vllm.errors import StorageError
+from slm_vllm.rundir import names
 from slm_vllm.storage.bucket import Bucket, RemoteObject
 from slm_vllm.storage.checksums import compare
+from slm_vllm.storage.settings import load_s3_settings
+from slm_vllm.tracking.clearml.storage import bucket_of
+from slm_vllm.tracking.cursor import read_cursor
 
 _TASK = r"(?:^|/){name}\.(?P<task>[0-9a-f]{{32}})/"
 
@@ -56,6 +60,21 @@ class TaskArtifacts:
     task: str
     earlier: tuple[str, ...]
     artifacts: tuple[ArtifactState, ...]
+
+
+def artifacts_bucket(folder: Path, env_file: Path | None = None) -> str | None:
+    """The bucket a run's artifacts were stored in, else the one that they would be stored in.
+
+    Args:
+        folder: The run folder.
+        env_file: Instead of `.env`.
+    """
+    cursor = read_cursor(folder / names.TRACKING / "clearml.json")
+    stored = (cursor.memory.get("artifacts") or {}).values() if cursor else ()
+    for artifact in stored:
+        if str(artifact.get("uri")).startswith("s3://"):
+            return bucket_of(artifact["uri"])
+    return load_s3_settings(env_file=env_file).artifacts_bucket
 
 
 def find_artifacts(bucket: Bucket, folder: Path, prefix: str = "") -> TaskArtifacts:

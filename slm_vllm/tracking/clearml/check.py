@@ -45,7 +45,9 @@ def check_clearml(
     return findings + (found or [Finding("answer", "fail", answers.problem or "none")])
 
 
-def try_all(request: dict[str, Any]) -> Iterator[tuple[str, Status, str]]:
+def try_all(
+    request: dict[str, Any],
+) -> Iterator[tuple[str, Status, str] | tuple[str, Status, str, str]]:
     """What the process does: the fields of a finding for each thing it tried."""
     from slm_vllm.tracking.clearml.api import ClearMLApi
     from slm_vllm.tracking.clearml.server import check_task
@@ -62,8 +64,13 @@ def try_all(request: dict[str, Any]) -> Iterator[tuple[str, Status, str]]:
         yield name, "ok", f"{check_task(api, request['project'])} made and deleted"
         name = "artifacts"
         place = output_place(request["output_uri"], api.files_server)
-        check_storage(place)
-        yield name, "ok", f"{place}: stored, read back, deleted"
+        said = f"{place.url} ({place.named_by})"
+        check_storage(place.url)
+        said += ": stored, read back, deleted"
+        if place.among_datasets:
+            yield name, "warn", said, place.advice
+        else:
+            yield name, "ok", said
     except SlmVllmError as error:
         yield name, "fail", str(error)
     except Exception as error:  # whatever the SDK lets through

@@ -204,7 +204,7 @@ class ClearMLServer(BaseTracker):
     def _task_folder(self) -> str:
         place = output_place(self._output_uri, self._api.files_server)
         names = self.memory["place"]
-        return task_folder(place, names["project"], names["name"], self._task)
+        return task_folder(place.url, names["project"], names["name"], self._task)
 
     def _find_task(self) -> str | None:
         """The task of an earlier attempt whose answer got lost."""

@@ -2,20 +2,73 @@
 
 from __future__ import annotations
 
-import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from slm_vllm.storage.settings import S3Settings, load_s3_settings
+from slm_vllm.environment import with_env_file
+from slm_vllm.storage.settings import ARTIFACTS_BUCKET, S3Settings, load_s3_settings
 from slm_vllm.tracking.base import TrackerError
 
+_DEFAULT = "CLEARML_DEFAULT_OUTPUT_URI"
+_DATASETS = "CLEARML_S3_BUCKET, the bucket of the datasets"
 
-def output_place(configured: str | None, files_server: str) -> str:
-    """Where artifacts go: a URL without a slash at its end.
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where artifacts go.
+
+    Attributes:
+        url: A bucket, a folder or a server, without a slash at its end.
+        named_by: The setting that names it.
+    """
+
+    url: str
+    named_by: str
+
+    @property
+    def among_datasets(self) -> bool:
+        """Whether it is the bucket of the datasets because no other was named."""
+        return self.named_by == _DATASETS
+
+    @property
+    def advice(self) -> str:
+        """What to do where artifacts land among the datasets."""
+        return (
+            f"Name a bucket of their own, or this one again, with {ARTIFACTS_BUCKET} or "
+            "tracking.output_uri"
+        )
+
+
+def named_place(configured: str | None) -> Place | None:
+    """The place that the run or the environment (or `.env`) names; does not need the SDK.
 
     From strong to weak: `tracking.output_uri`, `CLEARML_DEFAULT_OUTPUT_URI`, the bucket of
-    `CLEARML_S3_BUCKET`, `sdk.development.default_output_uri` of clearml.conf, the file server.
+    `CLEARML_S3_ARTIFACTS_BUCKET`, and that of `CLEARML_S3_BUCKET`, as earlier versions had it.
+
+    Args:
+        configured: The run's own.
+
+    Raises:
+        ConfigError: The settings of the bucket cannot be used.
+    """
+    settings = load_s3_settings()
+    default = with_env_file().get(_DEFAULT)
+    candidates = (
+        (configured, "tracking.output_uri"),
+        (default, _DEFAULT),
+        (s3_url(settings, settings.artifacts_bucket), ARTIFACTS_BUCKET),
+        (s3_url(settings, settings.bucket), _DATASETS),
+    )
+    return next((Place(url.rstrip("/"), by) for url, by in candidates if url), None)
+
+
+def output_place(configured: str | None, files_server: str) -> Place:
+    """Where artifacts go; the SDK is given the keys of a bucket.
+
+    Behind what `named_place` finds come `sdk.development.default_output_uri` of clearml.conf and
+    the files server.
 
     Args:
         configured: The run's own.
@@ -23,25 +76,31 @@ def output_place(configured: str | None, files_server: str) -> str:
     """
     from clearml.config import config
 
-    settings = load_s3_settings()
-    bucket = None
-    if os.environ.get("CLEARML_S3_BUCKET") or settings.bucket:
-        bucket = s3_url(settings)
-    named = configured or os.environ.get("CLEARML_DEFAULT_OUTPUT_URI") or bucket
-    named = named or config.get("development.default_output_uri", None)
-    place = (str(named) if isinstance(named, str) and named else files_server).rstrip("/")
-    if place.startswith("s3://"):
-        _use_credentials(settings, place)
+    place = named_place(configured)
+    if place is None:
+        default = config.get("development.default_output_uri", None)
+        if isinstance(default, str) and default:
+            place = Place(default.rstrip("/"), "default_output_uri of clearml.conf")
+        else:
+            place = Place(files_server.rstrip("/"), "no setting, so the files server")
+    if place.url.startswith("s3://"):
+        _use_credentials(load_s3_settings(), place.url)
     return place
 
 
-def s3_url(settings: S3Settings) -> str:
-    """The bucket as ClearML writes it: the port is part of it, whatever it is."""
-    if settings.endpoint is None:
-        return f"s3://{settings.bucket}"
+def s3_url(settings: S3Settings, bucket: str | None) -> str | None:
+    """A bucket as ClearML writes it: the port is part of it, whatever it is."""
+    if bucket is None or settings.endpoint is None:
+        return None if bucket is None else f"s3://{bucket}"
     parts = urlsplit(settings.endpoint)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return f"s3://{parts.hostname}:{port}/{settings.bucket}"
+    return f"s3://{parts.hostname}:{port}/{bucket}"
+
+
+def bucket_of(url: str) -> str:
+    """The bucket in a URL as ClearML writes it."""
+    parts = urlsplit(url)
+    return parts.path.split("/")[1] if parts.port is not None else parts.netloc
 
 
 def task_folder(place: str, project: str, name: str, task: str) -> str:
@@ -85,21 +144,19 @@ def _use_credentials(settings: S3Settings, place: str) -> None:
     from clearml.storage.helper import StorageHelper
 
     parts = urlsplit(place)
-    with_host = parts.port is not None
-    bucket = parts.path.split("/")[1] if with_host else parts.netloc
     # The SDK's own list; what its configuration gives is a copy.
     known = StorageHelper._s3_configurations
     if known.get_config_by_uri(place).key:
         return
     entry = {
-        "bucket": bucket,
+        "bucket": bucket_of(place),
         "key": settings.access_key,
         "secret": settings.secret_key,
         "region": settings.region,
         "secure": not (settings.endpoint or "https").startswith("http:"),
         "verify": settings.verify_ssl,
     }
-    if with_host:
+    if parts.port is not None:
         entry["host"] = parts.netloc
     if settings.session_token:
         entry["token"] = settings.session_token

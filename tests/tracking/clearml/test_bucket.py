@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from slm_vllm.cli.clearml import command as clearml_command
+from slm_vllm.cli.s3 import command as s3_command
 from slm_vllm.storage.client import make_client
 from slm_vllm.tracking.clearml.check import check_clearml
 from slm_vllm.tracking.launch import open_tracking
@@ -91,6 +92,44 @@ def test_artifacts_go_into_the_bucket(
     assert "files" not in configured.calls
     spool = b"".join(path.read_bytes() for path in (run_folder / "tracking").iterdir())
     assert SECRET.encode() not in spool
+
+
+def test_artifacts_have_a_bucket_beside_that_of_the_datasets(
+    keys: Any,
+    endpoint: str,
+    configured: Loopback,
+    run_folder: Path,
+    config: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys(endpoint)
+    monkeypatch.setenv("CLEARML_S3_BUCKET", "datasets")
+    monkeypatch.setenv("CLEARML_S3_ARTIFACTS_BUCKET", BUCKET)
+    said: list[str] = []
+    play(run_folder, config(), said.append)
+    assert_stored(endpoint, configured, run_folder)
+    monkeypatch.delenv("CLEARML_S3_ARTIFACTS_BUCKET")  # the run knows where they are
+    done = CliRunner().invoke(s3_command, ["artifacts", str(run_folder), "--json"])
+    assert done.exit_code == 0, done.output
+    stored = json.loads(done.output)["artifacts"]
+    assert {Path(item["key"]).name for item in stored if item["same"]} >= {
+        "results.json", "predictions.parquet", "predictions.json", "manifest.json",
+        "experiment.log",
+    }  # fmt: skip
+
+
+def test_check_warns_of_the_bucket_of_the_datasets(
+    keys: Any, endpoint: str, configured: Loopback
+) -> None:
+    place = keys(endpoint)
+    said = check_clearml("p", None)[-1]
+    assert (said.name, said.status) == ("artifacts", "warn")
+    assert f"{place} (CLEARML_S3_BUCKET" in said.found and "ARTIFACTS_BUCKET" in (said.fix or "")
+    words = ["check", "--json", f"tracking.output_uri={place}"]
+    done = CliRunner().invoke(clearml_command, words)
+    assert done.exit_code == 0
+    found = json.loads(done.output)["checks"][-1]
+    assert found["status"] == "ok" and f"{place} (tracking.output_uri)" in found["found"]
 
 
 def test_a_bucket_that_is_away_is_served_later(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from slm_vllm.durable import sha256_of
 from slm_vllm.tracking.launch import open_tracking, wait_for
 from support.clearml_loopback import Loopback, Refusal
 from support.qa_files import write_rows
@@ -221,7 +222,11 @@ def test_sigterm_gives_143_and_the_resumed_run_goes_on_in_the_same_task(
     assert f"asked {QUESTIONS - kept}\n" in resumed.stdout
     assert configured.task["status"] == "completed"  # `task` fails where there are two
     assert configured.repeated() == []
-    assert {"results", "predictions"} <= set(configured.artifacts())
+    artifacts = configured.artifacts()
+    assert {"results", "predictions", "predictions_json", "log"} <= set(artifacts)
+    # To its last line.
+    assert artifacts["log"]["hash"] == sha256_of(folder / "experiment.log")
+    assert "finished in" in (folder / "experiment.log").read_text().splitlines()[-1]
     assert configured.scalars()["Summary", "count_total", -(2**31)] == QUESTIONS
     memory = json.loads((folder / "memory_usage.json").read_text())
     assert memory["publisher"]["peak_rss"] > 10

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from slm_vllm.durable import sha256_of
 from slm_vllm.rundir.names import SPOOL
 from slm_vllm.tracking.clearml import arrange
 from slm_vllm.tracking.launch import open_tracking
@@ -44,6 +45,19 @@ def test_a_run_is_published_whole(
     assert sync(run_folder, said.append)
     assert_everything_is_there(configured)
     assert len(configured.calls) - calls < 10
+
+
+def test_a_report_that_was_written_later_is_published_by_sync(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    tracked(run_folder, config())
+    (run_folder / "config.yaml").write_text(yaml.safe_dump(config().model_dump(mode="json")))
+    assert "report" not in configured.artifacts()
+    for page in ("<p>first</p>", "<p>second</p>"):
+        (run_folder / "report.html").write_text(page)
+        assert sync(run_folder)
+        assert configured.artifacts()["report"]["hash"] == sha256_of(run_folder / "report.html")
+    assert configured.task["status"] == "completed" and configured.repeated() == []
 
 
 def test_a_session_publishes_while_it_goes_on(
