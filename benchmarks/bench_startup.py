@@ -64,6 +64,7 @@ def main() -> None:
         {"vllm_eager": ", enforce_eager=True"} if arguments.eager else {}
     )
     seconds: dict[str, list[float]] = {"slm_vllm": [], **{side: [] for side in sides}}
+    parts: list[dict[str, float]] = []
     for _ in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -75,6 +76,8 @@ def main() -> None:
             seconds["slm_vllm"].append(
                 until_answer(ours, folder / "run" / "predictions.jsonl", folder)
             )
+            results = json.loads((folder / "run" / "results.json").read_text())
+            parts.append(results["timing"]["start"])
             for side, extra in sides.items():
                 script = folder / "peer.py"
                 script.write_text(_PEER.format(extra=extra))
@@ -87,6 +90,11 @@ def main() -> None:
             side: round(medians[side] / medians["slm_vllm"], 2)
             for side in medians
             if side != "slm_vllm"
+        },
+        # Of ours; some lie within others (`engine weights` in `engine`) or beside them.
+        "median_parts": {
+            part: round(statistics.median(found.get(part, 0.0) for found in parts), 2)
+            for part in parts[0]
         },
         "all_seconds": {side: [round(v, 1) for v in values] for side, values in seconds.items()},
     }

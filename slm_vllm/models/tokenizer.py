@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from slm_vllm.errors import EngineError
+
+
+def import_ahead() -> None:
+    """Imports what `load_tokenizer` needs, which takes seconds; it reports what goes wrong."""
+    with contextlib.suppress(Exception):
+        from transformers import AutoTokenizer  # noqa: F401
 
 
 def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:

@@ -69,12 +69,14 @@ class Asking:
 
     def _ask(self, plan: Plan, progress: Progress, one_at_a_time: bool) -> None:
         cell, services = self._cell, self._services
+        begun = time.monotonic()
         stop_at: float | None = None
         answering = self._run.answers(
             self._host.engine, plan, self._renderer, progress, one_at_a_time=one_at_a_time
         )
         with closing(answering) as answers:
             for _ in answers:
+                services.start.setdefault("first answer", time.monotonic() - begun)
                 services.log.keep_small()
                 if progress is cell.progress:
                     cell.state.beat(progress.figures)

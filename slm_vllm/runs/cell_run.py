@@ -103,7 +103,9 @@ class CellRun:
         overlapped = {"retrieval": self._run.search_seconds}
         if cell.searches:
             overlapped["index"] = indexes.loader(cell).seconds
-        timing = RunTiming({**services.seconds, **waited, "generate": seconds}, overlapped)
+        timing = RunTiming(
+            {**services.seconds, **waited, "generate": seconds}, overlapped, services.start
+        )
         repeats = cell.config.experiment.repeat_check is not None
         if repeats:
             timing.phases["repeat"] = self._ask_again(plan)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.console import Console
+from slm_vllm.runs.services import Services
 
 Fail = Callable[[Sequence[Cell], SlmVllmError], None]
 
@@ -36,7 +37,7 @@ def check_datasets(cells: Sequence[Cell], fail: Fail) -> list[list[Cell]]:
 def survey_datasets(
     by_dataset: Sequence[Sequence[Cell]],
     fail: Fail,
-    console: Console,
+    services: Services,
     import_engine: Callable[[], None],
 ) -> None:
     """Passes over each dataset once while the engine's packages are imported.
@@ -44,14 +45,20 @@ def survey_datasets(
     Args:
         by_dataset: What `check_datasets` returned.
         fail: Told of the cells whose dataset cannot be used.
-        console: Told what of it cannot.
+        services: Its console is told what of it cannot.
         import_engine: Imports what the engine needs.
     """
-    importing = threading.Thread(target=import_engine, name="import", daemon=True)
+
+    def import_timed() -> None:
+        with services.part("imports"):
+            import_engine()
+
+    importing = threading.Thread(target=import_timed, name="import", daemon=True)
     importing.start()
     try:
-        for cells in by_dataset:
-            _survey(cells, fail, console)
+        with services.part("survey"):
+            for cells in by_dataset:
+                _survey(cells, fail, services.console)
     finally:
         # Two threads importing parts of the same packages can see them half made.
         importing.join()

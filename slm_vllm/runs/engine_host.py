@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.settings import EngineSettings
+from slm_vllm.engines.start_log import start_parts
 from slm_vllm.errors import EngineDiedError
 from slm_vllm.runs.services import Services
 
@@ -23,6 +25,7 @@ class EngineHost:
         make_engine: Builds it.
         place: Where it runs, for the user.
         model: What it loads, for the user.
+        engine_log: Where what it prints may be found.
         services: Console, signals and clock of the command.
         stack: Closes it.
 
@@ -38,13 +41,14 @@ class EngineHost:
         *,
         place: str,
         model: str,
+        engine_log: Path,
         services: Services,
         stack: ExitStack,
     ) -> None:
         self.settings = settings
         self.details: dict[str, Any] = {}
         self._make_engine, self._place, self._model = make_engine, place, model
-        self._services, self._stack = services, stack
+        self._engine_log, self._services, self._stack = engine_log, services, stack
         self._engine: BaseEngine | None = None
         self._has_died = False
 
@@ -59,8 +63,11 @@ class EngineHost:
             self._services.console.say(f"Loading {self._model} on {self._place} ...")
             engine = self._stack.enter_context(self._make_engine(self.settings))
             engine.say = self._services.console.say
-            with self._services.phase("load"):
+            before = _size(self._engine_log)
+            with self._services.phase("load"), self._services.part("engine"):
                 info = engine.start()
+            for part, seconds in start_parts(_written(self._engine_log, before)).items():
+                self._services.start[f"engine {part}"] = seconds
             self._engine = engine
             self.details = {"name": info.engine, "max_model_len": info.max_model_len}
             self.details |= info.details
@@ -88,3 +95,17 @@ class EngineHost:
     def memory_usage(self) -> dict[str, Any]:
         """Memory of its parts that run elsewhere; see `BaseEngine.memory_usage`."""
         return {} if self._engine is None else self._engine.memory_usage()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _written(path: Path, start: int) -> list[str]:
+    """The lines of a log from a place on; none where it is missing or was begun anew."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []

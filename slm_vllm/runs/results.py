@@ -38,10 +38,12 @@ class RunTiming:
         phases: One after the other; their sum is the duration of the run. Those before
             "generate" are shared by all modes of a command.
         overlapped: What went on beside them: opening the index, searching.
+        start: Parts of the command's start up to its first answer; see `Services.start`.
     """
 
     phases: dict[str, float]
     overlapped: dict[str, float]
+    start: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -230,6 +232,7 @@ def build_results(
         "timing": {
             **{phase: round(seconds, 3) for phase, seconds in timing.phases.items()},
             "overlapped": {phase: round(s, 3) for phase, s in timing.overlapped.items()},
+            "start": {part: round(s, 3) for part, s in timing.start.items()},
         },
         "throughput": throughput,
     }

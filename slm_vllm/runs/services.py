@@ -6,6 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+
+import psutil
 
 from slm_vllm.monitoring.device import Device, detect_device
 from slm_vllm.monitoring.memory import MemorySampler
@@ -24,6 +27,7 @@ class Services:
         memory: Samples the memory of the process tree and the GPU.
         device: What the engine runs on.
         seconds: Seconds by phase of what the cells share.
+        start: Seconds by part of the start; parts may lie within a phase, and beside one another.
     """
 
     log: RunLog
@@ -31,6 +35,7 @@ class Services:
     memory: MemorySampler
     device: Device
     seconds: dict[str, float] = field(default_factory=dict)
+    start: dict[str, float] = field(default_factory=dict)
 
     @property
     def console(self) -> Console:
@@ -51,6 +56,13 @@ class Services:
             yield
         seconds[name] = seconds.get(name, 0.0) + time.monotonic() - started
 
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Times a part of the start."""
+        started = time.monotonic()
+        yield
+        self.start[name] = self.start.get(name, 0.0) + time.monotonic() - started
+
 
 def open_services(options: RunOptions, stack: ExitStack) -> Services:
     """Opens them for one command.
@@ -59,7 +71,11 @@ def open_services(options: RunOptions, stack: ExitStack) -> Services:
         options: Says whether output and signals of the process are the run's own.
         stack: Closes them.
     """
+    start = {}
+    if options.own_process:
+        start["process"] = datetime.now().timestamp() - psutil.Process().create_time()
     return Services(
+        start=start,
         log=stack.enter_context(OutputCapture() if options.own_process else RunLog()),
         signals=stack.enter_context(StopSignals(install=options.own_process)),
         memory=stack.enter_context(MemorySampler()),

@@ -13,6 +13,7 @@ from slm_vllm.engines.registry import engine_factory, engine_import
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
 from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
+from slm_vllm.models.tokenizer import import_ahead as import_tokenizers
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.plugins import mendable
 from slm_vllm.prompting.renderer import PromptRenderer
@@ -163,20 +164,23 @@ class _Session:
             )
         by_dataset = check_datasets(self._cells, self._fail)
         with services.phase("survey"):
-            survey_datasets(by_dataset, self._fail, services.console, self._import_engine)
+            survey_datasets(by_dataset, self._fail, services, self._import_ahead)
         if not self._alive():
             return [cell.failure() for cell in self._cells]
         require_model_packages(self._config.engine.name, services.device.profile)
         with services.phase("load"):
-            model = resolve_model(
-                self._config.model.path,
-                self._config.model.revision,
-                cache_dir=Path(self._config.cache_dir),
-            )
-            tokenizer = load_tokenizer(
-                model.path, trust_remote_code=self._config.model.trust_remote_code
-            )
-        host = self._engine_host(model, tokenizer)
+            with services.part("model files"):
+                model = resolve_model(
+                    self._config.model.path,
+                    self._config.model.revision,
+                    cache_dir=Path(self._config.cache_dir),
+                )
+            with services.part("tokenizer"):
+                tokenizer = load_tokenizer(
+                    model.path, trust_remote_code=self._config.model.trust_remote_code
+                )
+        with services.part("prompt lengths"):
+            host = self._engine_host(model, tokenizer)
         self._indexes.start(self._cells)
         if any(
             not len(cell.journal) and not cell.config.experiment.answer_cache
@@ -192,6 +196,10 @@ class _Session:
                     self._fail([cell], mendable(error))
             self._indexes.keep(self._cells[position + 1 :])
         return [cell.failure() if cell.error else cell.result for cell in self._cells]
+
+    def _import_ahead(self) -> None:
+        self._import_engine()
+        import_tokenizers()
 
     def _alive(self) -> list[Cell]:
         return [cell for cell in self._cells if cell.error is None]
@@ -236,6 +244,7 @@ class _Session:
             self._make_engine,
             place=place,
             model=self._config.model.name,
+            engine_log=self._cells[0].folder.engine_log,
             services=self._services,
             stack=self._stack,
         )

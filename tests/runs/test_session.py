@@ -130,6 +130,26 @@ def test_a_second_death_ends_the_run_and_the_same_command_goes_on(make_config: M
     assert predictions(config)["question_id"].to_list() == [f"q{i}" for i in range(10)]
 
 
+def test_the_start_is_told_by_part(make_config: MakeConfig) -> None:
+    config = make_config()
+
+    class Engine(FakeEngine):
+        def start(self) -> EngineInfo:
+            log = Path(config.experiment.output_dir) / config.experiment.name / "engine.log"
+            with log.open("a") as file:
+                file.write("Loading weights took 1.25 seconds\n")
+            return super().start()
+
+    options = RunOptions(make_engine=Engine().factory(), own_process=True)
+    start = evaluate([config], options)[0]["timing"]["start"]
+    assert set(start) == {
+        "process", "survey", "imports", "model files", "tokenizer", "prompt lengths", "engine",
+        "engine weights", "first answer",
+    }  # fmt: skip
+    assert start["engine weights"] == 1.25
+    assert all(seconds >= 0 for seconds in start.values())
+
+
 def test_a_finished_run_needs_no_engine(make_config: MakeConfig) -> None:
     config = make_config()
     before = run(config, FakeEngine())
