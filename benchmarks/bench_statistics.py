@@ -7,6 +7,7 @@ Draws pairs of runs whose true means are known. `intervals`: how often the permu
 McNemar's test find a difference at 5 % that is not there, and how often the 95 % intervals hold
 the true mean. `power`: how often the questions that `compare --plan` asks for find a difference.
 `floor`: how often another pass over the same questions stays within the numeric floor.
+`stopping`: when runs end under `--until decided`, and how often wrongly.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ import argparse
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from slm_vllm.runs.until_decided import looks_at
 from slm_vllm.scoring.intervals import estimate_mean
 from slm_vllm.scoring.numeric_floor import numeric_change, numeric_floor
-from slm_vllm.scoring.paired import compare_pairs, sign_flip_p_value
+from slm_vllm.scoring.paired import compare_pairs, paired_differences, sign_flip_p_value
 from slm_vllm.scoring.power import PairedSpread, questions_needed
+from slm_vllm.scoring.sequential import confidence_sequence
 
 Values = npt.NDArray[np.float64]
 Pair = tuple[Values, Values]
@@ -258,7 +263,51 @@ def floor_table(simulations: int) -> str:
     return "\n".join([*lines, "", said])
 
 
-PARTS = ("intervals", "power", "floor")
+def stopping_table(simulations: int, questions: int = 3610) -> str:
+    """When runs end under `--until decided`, and how often wrongly."""
+    lines = [
+        "| data | true difference | margin | better | worse | no difference | asked | saved |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    shifts = [(0.0, 0.01), (0.0, 0.03), (0.02, 0.01), (0.05, 0.01), (0.10, 0.01), (0.30, 0.01)]
+    cases: list[tuple[str, float, float, Callable[[np.random.Generator], Pair]]] = [
+        (
+            "token recall",
+            difference,
+            margin,
+            partial(shifted_pair, n=questions, share=share_for(difference)),
+        )
+        for difference, margin in shifts
+    ]
+    cases += [
+        (case.name, 0.0, 0.01, partial(case.draw, n=questions))
+        for case in CASES
+        if case.null and case.draw is not recall_pair
+    ]
+    for name, difference, margin, draw_pair in cases:
+        asked, decisions = [], Counter[str | None]()
+        for trial in range(simulations):
+            ours, theirs = draw_pair(np.random.default_rng((int(1000 * difference), trial)))
+            differences = paired_differences(ours, theirs)
+            for n in looks_at(questions, 64):
+                decision = confidence_sequence(differences[:n]).decision(margin)
+                if decision:
+                    break
+            asked.append(n)
+            decisions[decision] += 1
+        shares = [
+            _percent(decisions[one] / simulations) for one in ("better", "worse", "no difference")
+        ]
+        saved = _percent(1 - float(np.mean(asked)) / questions)
+        lines.append(
+            f"| {name} | {difference:.2f} | {margin:g} | {' | '.join(shares)} | "
+            f"{np.mean(asked):,.0f} | {saved} |"
+        )
+    said = f"{simulations:,} simulations each, of {questions:,} questions."
+    return "\n".join([*lines, "", said])
+
+
+PARTS = ("intervals", "power", "floor", "stopping")
 
 
 def intervals_part(arguments: argparse.Namespace) -> str:
@@ -292,6 +341,8 @@ def main() -> None:
             texts.append(power_table(arguments.simulations, arguments.resamples))
         elif part == "floor":
             texts.append(floor_table(arguments.simulations))
+        elif part == "stopping":
+            texts.append(stopping_table(arguments.simulations))
         else:
             parser.error(f"there is no part {part}")
         print(f"{texts[-1]}\n{part}: {time.perf_counter() - started:.0f} s\n", flush=True)

@@ -25,6 +25,8 @@ Examples:
   slm-vllm eval --model Qwen/Qwen3-1.7B --dataset nq --mode retriever \\
       --engine ray --replicas 8
   slm-vllm eval --model demo --dataset demo --mode retriever --queue gpu
+  slm-vllm eval --model demo --dataset demo --mode oracle \\
+      --against demo_demo_no_context --until decided
 
 The same command given again goes on where an interrupted run stopped. Exit codes: 0 done,
 2 usage or configuration, 3 data, 4 engine, 5 storage, 128 + n stopped by signal n."""
@@ -51,6 +53,13 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--replicas", type=click.IntRange(min=1), help="Engines of --engine ray.")
 @click.option("--gpus-per-replica", type=float, help="GPUs of each of them (default: 1).")
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows.")
+@click.option("--against", metavar="RUN", help="With --until decided: what it is set against.")
+@click.option(
+    "--until",
+    type=click.Choice(["all", "decided"]),
+    help="decided: ask only until the difference from --against is settled.",
+)
+@click.option("--margin", type=float, help="Differences within it count as none (0.01).")
 @click.option("--name", help="Name of the run and of its folder.")
 @click.option("--output-dir", type=UserPath(), help="Where run folders are kept.")
 @click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")

@@ -27,6 +27,9 @@ KEYS = {
     "samples": "experiment.max_samples",
     "output_dir": "experiment.output_dir",
     "strict": "experiment.strict",
+    "against": "experiment.against",
+    "until": "experiment.until",
+    "margin": "experiment.margin",
 }
 
 

@@ -13,7 +13,9 @@ from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.reporting.breakdowns import retrieval_hit
 from slm_vllm.reporting.config_diff import config_differences
 from slm_vllm.rundir.reading import RunData
-from slm_vllm.scoring.paired import Values
+from slm_vllm.rundir.remarks import was_stopped
+from slm_vllm.scoring.paired import PairedComparison, Values, compare_pairs
+from slm_vllm.scoring.sequential import compare_stopped_pairs
 
 # All that a comparison reads of the predictions; the metric comes to it.
 COLUMNS = ("question_id", "question", "answers", "n_passages_used", "error", "search")
@@ -39,6 +41,15 @@ class AlignedRuns:
     values: Values
     hits: tuple[Values | None, ...]
     notes: tuple[str, ...]
+
+    def paired(
+        self, run: int, baseline: int, *, is_binary: bool = False, seed: int = 0
+    ) -> PairedComparison:
+        """Two of the runs, by position, question by question."""
+        ours, theirs = self.values[run], self.values[baseline]
+        if any(was_stopped(self.runs[one].results) for one in (run, baseline)):
+            return compare_stopped_pairs(ours, theirs)
+        return compare_pairs(ours, theirs, is_binary=is_binary, seed=seed)
 
 
 def align(
@@ -144,7 +155,7 @@ def _shared_questions(
         message = f"{_counted(counts)}; {ids.height} are in all of these runs"
         if not ids.height:
             raise DataError(f"the runs share no question: {message}")
-        if not intersect:
+        if not intersect and not _stopped_alone(runs):
             raise ConfigError(
                 f"the runs have different questions: {message}. Compare them on those with "
                 "--intersect, or leave runs out"
@@ -155,6 +166,15 @@ def _shared_questions(
         for run in runs
     ]
     return frames, notes
+
+
+def _stopped_alone(runs: Sequence[RunData]) -> bool:
+    """Whether no run lacks a question but those that ended before they had asked all."""
+    ids = [run.predictions["question_id"] for run in runs]
+    n = pl.concat(ids).n_unique()
+    return all(
+        len(own) == n or was_stopped(run.results) for own, run in zip(ids, runs, strict=True)
+    )
 
 
 def _counted(counts: dict[str, int]) -> str:

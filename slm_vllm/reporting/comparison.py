@@ -21,7 +21,7 @@ from slm_vllm.reporting.numeric_floor import floor_notes
 from slm_vllm.rundir.reading import RunData
 from slm_vllm.scoring.intervals import MeanEstimate, estimate_mean
 from slm_vllm.scoring.metrics import METRICS
-from slm_vllm.scoring.paired import PairedComparison, compare_pairs, holm
+from slm_vllm.scoring.paired import PairedComparison, holm
 
 # That of `experiment.seed`, so that means are those of `results.json`.
 SEED = 42
@@ -216,12 +216,7 @@ def _compare_dataset(aligned: AlignedRuns, baseline: int, metric: str) -> Datase
     for number, run in enumerate(aligned.runs):
         if number == baseline:
             continue
-        paired = compare_pairs(
-            aligned.values[number],
-            aligned.values[baseline],
-            is_binary=METRICS[metric].is_binary,
-            seed=SEED,
-        )
+        paired = aligned.paired(number, baseline, is_binary=METRICS[metric].is_binary, seed=SEED)
         if not paired.difference.n:
             raise DataError(
                 f"{run.path} and {aligned.runs[baseline].path} have no question that is scored "

@@ -143,12 +143,19 @@ def _pairs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
         header.append("McNemar p (Holm)" if many else "McNemar p")
     rows = tuple(_pair_row(pair, many, with_mcnemar) for pair in dataset.pairs)
     note = "Paired by question; 95 % bootstrap interval; p of a sign-flip permutation test."
+    if any(pair.paired.is_always_valid for pair in dataset.pairs):
+        note += (
+            " *: a run was stopped when its figures were seen, for which these do not hold. Shown "
+            "are its 95 % confidence sequence and p-value, valid at any look."
+        )
     return Grid(f"{dataset.dataset}: against {dataset.baseline}", tuple(header), rows, note)
 
 
 def _pair_row(pair: Pair, many: bool, with_mcnemar: bool) -> tuple[str, ...]:
     paired = pair.paired
-    cells = [pair.run, estimate_text(paired.difference, signed=True), _p(paired.p_value)]
+    mark = "*" if paired.is_always_valid else ""
+    difference = f"{estimate_text(paired.difference, signed=True)}{mark}"
+    cells = [pair.run, difference, _p(paired.p_value)]
     if many:
         cells.append(_p(pair.p_holm))
     cells.append(f"{paired.wins}/{paired.ties}/{paired.losses}")

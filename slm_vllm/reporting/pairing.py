@@ -16,7 +16,7 @@ from slm_vllm.reporting.numeric_floor import floor_notes
 from slm_vllm.reporting.other_metrics import Dissent, dissents, other_values
 from slm_vllm.reporting.run_view import RunView
 from slm_vllm.scoring.metrics import MAIN
-from slm_vllm.scoring.paired import PairedComparison, compare_pairs, holm
+from slm_vllm.scoring.paired import PairedComparison, holm
 
 SIGNIFICANCE = 0.05
 
@@ -135,7 +135,7 @@ def _pairs(views: Sequence[RunView], aligned: AlignedRuns) -> list[Pair]:
         run, against = views[second], views[first]
         if not (_differ_in_one_thing(run, against) or (run in best and against in best)):
             continue
-        paired = compare_pairs(aligned.values[second], aligned.values[first], seed=SEED)
+        paired = aligned.paired(second, first, seed=SEED)
         if paired.difference.n:
             pairs.append(Pair(run, against, paired))
     return pairs

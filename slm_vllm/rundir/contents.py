@@ -99,6 +99,47 @@ class RepeatCheck(TypedDict):
     metrics: dict[str, Moved]
 
 
+class Look(TypedDict):
+    """One line of `looks.jsonl`: a difference as it was known after so many questions.
+
+    Attributes:
+        questions: Asked so far.
+        difference: Mean of the paired differences, None where none is scored.
+        low: Lower end of the 95 % confidence sequence.
+        high: Upper end.
+        decision: "better", "worse", "no difference", or None: not settled.
+    """
+
+    questions: int
+    difference: float | None
+    low: float
+    high: float
+    decision: str | None
+
+
+class Until(TypedDict):
+    """What came of `experiment.until=decided`.
+
+    Attributes:
+        against: Name of the other run.
+        metric: Of which the difference is.
+        margin: Differences that count as none.
+        decision: As in the last `Look`, with its `questions`, `difference` and `interval`.
+        of: Questions that both runs could have been asked.
+        looks: How often was looked.
+    """
+
+    against: str
+    metric: str
+    margin: float
+    decision: str | None
+    questions: int
+    of: int
+    looks: int
+    difference: float | None
+    interval: list[float]
+
+
 class Results(TypedDict, total=False):
     """`results.json`: the figures of a finished run.
 
@@ -112,6 +153,7 @@ class Results(TypedDict, total=False):
         scoring_version: Of the definitions behind the metrics; missing in version 1.
         timing: Seconds by phase; `overlapped` holds those of what went on beside them.
         repeat_check: Where rows were asked again.
+        until: Where questions were asked until a difference was settled.
     """
 
     name: str
@@ -130,6 +172,7 @@ class Results(TypedDict, total=False):
     timing: dict[str, Any]
     throughput: Throughput
     repeat_check: RepeatCheck
+    until: Until
 
 
 class Manifest(TypedDict, total=False):

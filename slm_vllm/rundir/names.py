@@ -9,6 +9,7 @@ CONFIG_HASH = "config.hash"
 STATE = "state.json"
 MANIFEST = "manifest.json"
 JOURNAL = "predictions.jsonl"
+LOOKS = "looks.jsonl"
 REPEATED = "repeat_check.jsonl"
 PREDICTIONS = "predictions.parquet"
 PREDICTIONS_JSON = "predictions.json"
@@ -30,6 +31,7 @@ DESCRIBED = {
     PREDICTIONS: "questions, answers and scores",
     PREDICTIONS_JSON: "the same as JSON",
     JOURNAL: "journal: answers as they came",
+    LOOKS: "differences as they were looked at",
     REPEATED: "journal: answers to rows that were asked again",
     REJECTED: "rows that could not be used",
     LOG: "log: what the run did",

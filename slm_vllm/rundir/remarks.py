@@ -11,7 +11,35 @@ from slm_vllm.scoring.metrics import MAIN, METRICS
 
 def remarks(manifest: Manifest, results: Mapping[str, Any]) -> list[str]:
     """All that there is to say of a finished run."""
-    return list(filter(None, [_adopted(manifest), repeated(results)]))
+    return list(filter(None, [_adopted(manifest), stopped(results), repeated(results)]))
+
+
+def was_stopped(results: Mapping[str, Any]) -> bool:
+    """Whether a run ended before all its questions were asked, for what its figures were."""
+    until = results.get("until")
+    return until is not None and until["questions"] < until["of"]
+
+
+def stopped(results: Mapping[str, Any]) -> str:
+    """What a run found out that was to end when it knew."""
+    until = results.get("until")
+    if until is None:
+        return ""
+    low, high = until["interval"]
+    said = {"better": "above", "worse": "below"}.get(until["decision"] or "")
+    found = "not settled"
+    if said:
+        found = f"settled: {said} it"
+    elif until["decision"]:
+        found = f"settled: no difference beyond {until['margin']:g}"
+    told = (
+        f"difference from {until['against']} {found}, after {until['questions']} of "
+        f"{until['of']} questions ({METRICS[until['metric']].label} {_signed(until['difference'])} "
+        f"[{low:+.3f}, {high:+.3f}], valid at any look)"
+    )
+    if was_stopped(results):
+        told += "; its other intervals take the number of questions as given and do not hold"
+    return told
 
 
 def repeated(results: Mapping[str, Any]) -> str:
@@ -28,6 +56,10 @@ def repeated(results: Mapping[str, Any]) -> str:
     if floor is None:
         return said
     return f"{said}: numerics alone move its {METRICS[MAIN].label} by up to {floor:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
 
 
 def _adopted(manifest: Manifest) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -28,6 +29,7 @@ from slm_vllm.runs.repeat_check import compare_passes, drawn_rows
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
 from slm_vllm.runs.services import Services
 from slm_vllm.runs.story import log_results
+from slm_vllm.runs.until_decided import UntilDecided
 
 _MEASURED = ("throughput", "timing", "duration_seconds")
 
@@ -73,33 +75,24 @@ class CellRun:
             The content of `results.json`.
         """
         cell, services = self._cell, self._services
-        plan = self._run.plan()
-        total, resumed = len(plan.keys), len(plan.keys) - plan.pending
-        plan = self._run.take_from_cache(plan, self._renderer)
+        before = self._run.plan()
+        plan = self._run.take_from_cache(before, self._renderer)
         if self._run.from_cache:
             services.console.say(f"{cell.name}: {self._run.from_cache} answers of the answer cache")
-        if plan.pending:
-            self._host.engine  # noqa: B018 - what it reports of itself is part of the manifest
-        manifest = build_manifest(
-            cell.config,
-            model,
-            services.device,
-            cell.questions.identity,
-            self._host.details if plan.pending else self._earlier_engine(),
-            cell.template.day,
-        )
-        manifest["answers"] = cell.facts
-        if plan.pending:
-            self._say_what_changed(manifest, plan.pending, total)
-        cell.folder.write_json(names.MANIFEST, manifest)
-        cell.recorder.started(cell.config, manifest, total)
-        cell.state.update("generating", total=total, done=total - plan.pending)
-        progress = Progress(services.console, cell.name, total, total - plan.pending)
-        cell.progress = progress
+        until = self._until(plan)
+        if until is not None:
+            plan = until.within(plan)
+        parts = filter(_is_open, [plan] if until is None else until.parts(plan))
+        first = next(parts, None)
+        total = len(plan.keys) if until is None else until.total
+        progress = self._begin(model, total, plan.pending, is_asked=first is not None)
         indexes.start(cells[cells.index(cell) + 1 :])
         with services.memory.phase(_generate_phase(cell)):
             asking = Asking(cell, self._run, self._renderer, self._host, services)
-            seconds = asking.ask(plan, progress) if plan.pending else 0.0
+            seconds = sum(
+                asking.ask(part, progress) for part in chain(filter(None, [first]), parts)
+            )
+        asked = np.ones(len(plan.keys), dtype=bool) if until is None else until.asked
         overlapped = {"retrieval": self._run.search_seconds}
         if cell.searches:
             overlapped["index"] = indexes.loader(cell).seconds
@@ -109,7 +102,10 @@ class CellRun:
         repeats = cell.config.experiment.repeat_check is not None
         if repeats:
             timing.phases["repeat"] = self._ask_again(plan)
-        result = self._score(plan, progress, timing, resumed)
+        resumed = int((asked & ~before.open).sum())
+        result = self._score(plan.keys[asked], progress, timing, resumed)
+        if until is not None:
+            result["until"] = until.result()
         if repeats:
             result["repeat_check"] = self._compared_passes(plan, result["counts"]["scored"])
         earlier = None if progress.done or self._run.from_cache else self._earlier_results()
@@ -127,6 +123,28 @@ class CellRun:
         cell.recorder.finished()
         cell.state.update("finished", done=result["counts"]["total"], eta_seconds=None)
         return {**result}
+
+    def _begin(self, model: ResolvedModel, total: int, pending: int, *, is_asked: bool) -> Progress:
+        """Writes the manifest and says that questions are asked now."""
+        cell, services = self._cell, self._services
+        if is_asked:
+            self._host.engine  # noqa: B018 - what it reports of itself is part of the manifest
+        manifest = build_manifest(
+            cell.config,
+            model,
+            services.device,
+            cell.questions.identity,
+            self._host.details if is_asked else self._earlier_engine(),
+            cell.template.day,
+        )
+        manifest["answers"] = cell.facts
+        if is_asked:
+            self._say_what_changed(manifest, pending, total)
+        cell.folder.write_json(names.MANIFEST, manifest)
+        cell.recorder.started(cell.config, manifest, total)
+        cell.state.update("generating", total=total, done=total - pending)
+        cell.progress = Progress(services.console, cell.name, total, total - pending)
+        return cell.progress
 
     def _earlier_engine(self) -> dict[str, Any]:
         """What the engine reported of itself that gave the answers which are there."""
@@ -148,6 +166,12 @@ class CellRun:
         """The figures of the same run, finished before; None where it was not."""
         folder = self._cell.folder.path
         return if_readable(read_results, folder) if (folder / names.MEMORY).exists() else None
+
+    def _until(self, plan: Plan) -> UntilDecided | None:
+        """How far to ask; None: to the end."""
+        if self._cell.config.experiment.until == "all":
+            return None
+        return UntilDecided(self._cell, plan, self._host.settings.max_num_seqs)
 
     def _ask_again(self, plan: Plan) -> float:
         """Asks the rows of `experiment.repeat_check` that were not; returns the seconds it took."""
@@ -174,13 +198,15 @@ class CellRun:
         answered = np.intersect1d(plan.keys, self._cell.journal.keys(with_failed=False))
         return drawn_rows(answered, self._cell.config.experiment.repeat_check or 0)
 
-    def _score(self, plan: Plan, progress: Progress, timing: RunTiming, resumed: int) -> Results:
+    def _score(
+        self, keys: npt.NDArray[np.uint64], progress: Progress, timing: RunTiming, resumed: int
+    ) -> Results:
         """Writes the predictions and returns the content of `results.json`."""
         cell, services = self._cell, self._services
         cell.journal.sync()
         started = time.monotonic()
         with services.memory.phase("score"):
-            summary = write_predictions(cell.folder, cell.journal, plan.keys, cell.config)
+            summary = write_predictions(cell.folder, cell.journal, keys, cell.config)
         timing.phases["score"] = time.monotonic() - started
         seconds = timing.phases["generate"]
         throughput: Throughput = {
@@ -212,6 +238,10 @@ def _check_answers(cell: Cell, counts: dict[str, int], progress: Progress) -> No
         f"{cell.name}: not one of {counts['total']} questions was answered.{reason} The same "
         "command with --retry-errors asks them again"
     )
+
+
+def _is_open(plan: Plan) -> bool:
+    return plan.pending > 0
 
 
 def _generate_phase(cell: Cell) -> str:

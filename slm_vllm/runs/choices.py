@@ -7,6 +7,7 @@ from slm_vllm.datasets.registry import check_dataset
 from slm_vllm.engines.registry import engine_class
 from slm_vllm.retrieval.registry import validate_options
 from slm_vllm.runs.contexts import context_of
+from slm_vllm.runs.until_decided import find_baseline
 from slm_vllm.scoring.metrics import load_added
 from slm_vllm.tracking.registry import check_tracker
 
@@ -23,3 +24,5 @@ def check_choices(config: Config) -> None:
     check_dataset(config.dataset)
     validate_options(config.retriever)
     check_tracker(config.tracking.tracker)
+    if config.experiment.against is not None:
+        find_baseline(config.experiment)

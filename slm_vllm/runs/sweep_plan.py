@@ -207,12 +207,15 @@ def _planned(config: Config, overwrite: bool) -> PlannedCell:
 
 
 def _still_valid(config: Config, folder: Path) -> bool:
-    """Whether finished results are of the same rows, an unchanged dataset, and were checked so."""
+    """Whether finished results are of the same rows, an unchanged dataset, asked and checked so."""
     before = if_readable(read_config, folder)
     manifest = if_readable(read_manifest, folder)
     if before is None or manifest is None or before.max_samples != config.max_samples:
         return False
-    if config.experiment.repeat_check not in (None, before.experiment.repeat_check):
+    now, then = config.experiment, before.experiment
+    if now.repeat_check not in (None, then.repeat_check):
+        return False
+    if (now.until, now.against, now.margin) != (then.until, then.against, then.margin):
         return False
     try:
         return manifest.get("dataset") == QuestionSet(config).identity

@@ -56,6 +56,8 @@ class PairedComparison:
         ties: Questions with the same value.
         losses: Questions with a lower value.
         mcnemar: For 0/1 metrics, else None.
+        is_always_valid: Interval and p-value hold although a run was stopped when its figures were
+            seen; see `scoring.sequential`.
     """
 
     difference: MeanEstimate
@@ -64,6 +66,7 @@ class PairedComparison:
     ties: int
     losses: int
     mcnemar: McNemar | None
+    is_always_valid: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; NaN becomes null."""
@@ -74,6 +77,7 @@ class PairedComparison:
             "ties": self.ties,
             "losses": self.losses,
             "mcnemar": None if self.mcnemar is None else asdict(self.mcnemar),
+            "is_always_valid": self.is_always_valid,
         }
 
 
@@ -96,7 +100,7 @@ def compare_pairs(
     """
     scored = ~(np.isnan(values) | np.isnan(baseline))
     ours, theirs = values[scored], baseline[scored]
-    differences = _differences(ours, theirs)
+    differences = paired_differences(ours, theirs)
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     return PairedComparison(
         difference=estimate_difference(ours, theirs, seed=seed, resamples=resamples),
@@ -119,8 +123,7 @@ def estimate_difference(
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
     """
-    scored = ~(np.isnan(values) | np.isnan(baseline))
-    differences = _differences(values[scored], baseline[scored])
+    differences = paired_differences(values, baseline)
     n = len(differences)
     if n == 0:
         return MeanEstimate(math.nan, math.nan, math.nan, math.nan, 0)
@@ -213,9 +216,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _differences(values: Values, baseline: Values) -> Values:
+def paired_differences(values: Values, baseline: Values) -> Values:
+    """Values minus baseline where neither is NaN; equal scores differ by exactly 0."""
+    scored = ~(np.isnan(values) | np.isnan(baseline))
     # The sum with 0.0 turns a negative zero into the other one.
-    rounded: Values = np.round(values - baseline, _DECIMALS) + 0.0
+    rounded: Values = np.round(values[scored] - baseline[scored], _DECIMALS) + 0.0
     return rounded
 
 
