@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import gzip
+import hashlib
+import json
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slm_vllm.datasets.pages.detokenise import _with_closing_quotes, _with_opening_quotes
 from slm_vllm.datasets.pages.html import clean_text, has_tags, page_title
+from support.places import sample
 
 GOLDEN = [
     ("<H1> Oslo </H1> <P> one </P> <P> two </P>", "Oslo\n\none\n\ntwo"),
@@ -84,3 +91,41 @@ def test_text_without_tags_keeps_its_words(text: str) -> None:
 )
 def test_punctuation(text: str, cleaned: str) -> None:
     assert clean_text(text) == cleaned
+
+
+DAMAGE = (
+    "< </ > <!-- --> <script> </script> </STYLE> <P> </P> <Table> </Table> <Tr> </Tr> <Td> </Td> "
+    "<Ul> </Ul> <Li> </Li> <B> &amp; &lt;P&gt; `` '' ` ' 's n't . ( ) $ 5 é 京 <br/> <Dd> <y> 😀 "
+    '<Th_colspan="2">'
+).split() + [" ", "\n", "\t", "\u3000", "\x1c", "\u2003"]
+
+
+def damaged(page: str, rng: random.Random) -> str:
+    def below(n: int) -> int:
+        return int(rng.random() * n)
+
+    for _ in range(1 + below(20)):
+        at = below(len(page) + 1)
+        if rng.random() < 0.7:
+            page = page[:at] + DAMAGE[below(len(DAMAGE))] + " " * below(2) + page[at:]
+        else:
+            page = page[:at] + page[at + below(12) :]
+    return page
+
+
+def test_real_and_damaged_pages_are_cleaned_as_by_0_2_0() -> None:
+    rng = random.Random(0)
+    digest = hashlib.sha256()
+    with gzip.open(sample("NQ-open.sample.merged.jsonl.gz"), "rt", encoding="utf-8") as file:
+        for line in file:
+            page = json.loads(line)["document_text"]
+            for text in (page, damaged(page, rng), damaged(page, rng)):
+                digest.update(clean_text(text).encode() + b"\0")
+    assert digest.hexdigest() == "c32e2db83bfe6701b546b704467f17804a045fd8027062829b312abbc8ba0fdb"
+
+
+@given(st.text(alphabet="`' x\n"))
+def test_quotes_are_those_of_plain_replacements(text: str) -> None:
+    opened = text.replace("`` ", '"').replace("``", '"')
+    assert _with_opening_quotes(text) == opened
+    assert _with_closing_quotes(text) == text.replace(" ''", '"').replace("''", '"')

@@ -25,6 +25,8 @@ for _bit, _characters in (
 ):
     _CLASSES[[ord(character) for character in _characters]] |= _bit
 
+_ENCODINGS = {1: "ascii", 2: "utf-16-le", 4: "utf-32-le"}  # by bytes of a code point
+
 _Codes = npt.NDArray[np.unsignedinteger]
 _At = npt.NDArray[np.intp]
 
@@ -35,16 +37,52 @@ def detokenise(text: str) -> str:
         text = _ODD_BLANK.sub(" ", text)
     while "  " in text:
         text = text.replace("  ", " ")
-    if "`" in text:
-        text = text.replace("`` ", '"').replace("``", '"')
-    if "''" in text:
-        text = text.replace(" ''", '"').replace("''", '"')
+    text = _with_closing_quotes(_with_opening_quotes(text))
     lines: list[str] = []
     for line in _without_needless_blanks(text).split("\n"):
         line = line.strip()
         if line or (lines and lines[-1]):
             lines.append(line)
     return "\n".join(lines).strip()
+
+
+def _with_opening_quotes(text: str) -> str:
+    """Does `text.replace("`` ", '"').replace("``", '"')`.
+
+    One character is found much faster than two.
+    """
+    first, *pieces = text.split("`")
+    out = [first]
+    run = 0  # accents in a row
+    for at, piece in enumerate(pieces, start=1):
+        run += 1
+        if not piece and at < len(pieces):
+            continue
+        quote = run > 1 and piece.startswith(" ")
+        run -= 2 * quote
+        out.append('"' * (run // 2) + "`" * (run % 2) + '"' * quote + piece[quote:])
+        run = 0
+    return "".join(out)
+
+
+def _with_closing_quotes(text: str) -> str:
+    """Does `text.replace(" ''", '"').replace("''", '"')`."""
+    if "''" not in text:
+        return text
+    first, *pieces = text.split("'")
+    out = [first]
+    run = 0  # apostrophes in a row
+    for at, piece in enumerate(pieces, start=1):
+        run += 1
+        if not piece and at < len(pieces):
+            continue
+        quote = run > 1 and out[-1].endswith(" ")
+        if quote:
+            out[-1] = out[-1][:-1]
+            run -= 2
+        out.append('"' * quote + '"' * (run // 2) + "'" * (run % 2) + piece)
+        run = 0
+    return "".join(out)
 
 
 def odd_blanks(codes: _Codes) -> bool:
@@ -54,9 +92,12 @@ def odd_blanks(codes: _Codes) -> bool:
 
 
 def code_points(text: str) -> _Codes:
-    """Gives the code points of a text, in one byte each where it is ASCII."""
+    """Gives the code points of a text, in one or two bytes each where that is enough."""
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), np.uint8)
+    codes: _Codes = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), np.uint16)
+    if len(codes) == len(text) and not ((codes & 0xF800) == 0xD800).any():
+        return codes
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
@@ -77,9 +118,7 @@ def _without_needless_blanks(text: str) -> str:
     words += blanks[after & _APOSTROPHE != 0].tolist()
     keep[[at for at in words if _CONTRACTION.match(text, at)]] = False
     kept: bytes = codes[keep].tobytes()
-    return (
-        kept.decode("ascii") if codes.itemsize == 1 else kept.decode("utf-32-le", "surrogatepass")
-    )
+    return kept.decode(_ENCODINGS[codes.itemsize], "surrogatepass")
 
 
 def _class_of(codes: _Codes) -> npt.NDArray[np.uint8]:

@@ -18,6 +18,7 @@ _NAMES = (
 _ATTRIBUTE = r"""(?:[\s_]+[\w:-]+=(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+))"""
 _TAG = re.compile(rf"<(/?)({_NAMES}){_ATTRIBUTE}*\s*/?>", re.IGNORECASE)
 _UNSEEN = re.compile(r"<!--.*?-->|<(script|style)\b[^>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_HIDES = re.compile(r"!--|/(?:script|style)", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 _PARAGRAPHS = (
@@ -49,7 +50,7 @@ def clean_text(text: str) -> str:
     if "&" in text:
         text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
     if "<" in text:
-        text = _lay_out(_UNSEEN.sub(" ", text) if _may_hide(text) else text)
+        text = _lay_out(text) or _lay_out(_UNSEEN.sub(" ", text), may_hide=False) or ""
     return detokenise(text)
 
 
@@ -64,10 +65,6 @@ def page_title(text: str) -> str:
     return clean_text(match[1]).replace("\n", " ") if match else ""
 
 
-def _may_hide(text: str) -> bool:
-    return "<!--" in text or "</s" in text or "</S" in text
-
-
 def _effect(tag: str) -> int:
     """Gives what "<tag>" does."""
     match = _TAG.fullmatch(f"<{tag}>")
@@ -76,8 +73,13 @@ def _effect(tag: str) -> int:
     return _EFFECTS.get(match[2].lower(), (_INLINE, _INLINE))[match[1] == "/"]
 
 
-def _lay_out(text: str) -> str:  # noqa: C901
-    """Replaces every tag by the line breaks, dash or bar it stands for."""
+def _lay_out(text: str, may_hide: bool = True) -> str | None:  # noqa: C901
+    """Replaces every tag by the line breaks, dash or bar it stands for.
+
+    Returns:
+        None where a comment, script or style may have to be taken out first, unless
+        that is done.
+    """
     # One long loop without calls, because a page has thousands of tags.
     known: dict[str, int] = {}  # a page has few different tags
     out: list[str] = []
@@ -90,9 +92,13 @@ def _lay_out(text: str) -> str:  # noqa: C901
     pieces.append("table>")  # ends a row that is still open
     for piece in pieces:
         tag, closed, rest = piece.partition(">")
-        effect = known.get(tag) if closed else _NO_TAG
+        effect = known.get(tag) if closed else None
         if effect is None:
-            effect = known[tag] = _effect(tag)
+            if may_hide and _HIDES.match(tag):
+                return None
+            effect = _NO_TAG
+            if closed:
+                effect = known[tag] = _effect(tag)
         if effect == _NO_TAG:
             words += "<" + piece
             continue
