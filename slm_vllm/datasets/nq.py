@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import closing
+from functools import partial
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from slm_vllm.datasets.file_dataset import FileDataset, SourceRow, require_columns
+from slm_vllm.datasets.file_dataset import FileDataset, require_columns
+from slm_vllm.datasets.frames import NumberedFrame, SourceRow, in_frames
 from slm_vllm.datasets.identity import content_id, document_id
 from slm_vllm.datasets.pages.gold import gold_contexts, short_answers, title_from_url
 from slm_vllm.datasets.pages.html import clean_text, has_tags, page_title
 from slm_vllm.datasets.pages.tokens import PageTokens
 from slm_vllm.datasets.reading.json_lines import decode_lines
-from slm_vllm.datasets.reading.lines import line_batches
+from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES, Line, line_batches
 from slm_vllm.datasets.reading.record import Place, Record
 from slm_vllm.datasets.reading.records import Form
 from slm_vllm.datasets.rows.values import (
@@ -26,6 +29,8 @@ from slm_vllm.datasets.rows.values import (
     texts_of,
     unique,
 )
+from slm_vllm.parallel import Workers, usable_cores
+from slm_vllm.types import RejectedRow
 
 _OFFSETS = {"start_token": pl.Int64, "end_token": pl.Int64}
 _ANNOTATION = pl.Struct(
@@ -46,6 +51,8 @@ _RAW = pl.Struct(
     }
 )
 _DECODED_BYTES = 1 << 20  # at a time: more leave the processor's cache, and take longer
+_CORES_PAY_BYTES = 16 << 20  # processes are there after half a second
+_MOST_WORKERS = 8  # what one process can read, take over and write is less
 _NEEDED = ("question", "answer", "document_text")
 
 
@@ -74,10 +81,67 @@ class NqDataset(FileDataset):
         for batch in line_batches(path, self.reject, max_bytes=_DECODED_BYTES):
             yield from decode_lines(path, batch, self.reject, _RAW)
 
+    def frames(
+        self, path: str, form: Form, batch_size: int, with_documents: bool
+    ) -> Iterator[NumberedFrame]:
+        """See `FileDataset.frames`; where many pages are to be cleaned, on all cores."""
+        if self._converted or form.name != "jsonl" or not with_documents or usable_cores() == 1:
+            return super().frames(path, form, batch_size, with_documents)
+        return in_frames(self._rows_of_all_cores(path), batch_size, MAX_BATCH_BYTES)
+
+    def _rows_of_all_cores(self, path: str) -> Iterator[SourceRow]:
+        lots = _lots(path)
+        size = 0
+        for lot in lots:
+            yield from self._admitted(_outcomes(path, lot))
+            size += sum(len(line.text) for line in lot.lines)
+            if size > _CORES_PAY_BYTES:
+                break
+        else:
+            return
+        workers = Workers(partial(_outcomes, path), min(usable_cores(), _MOST_WORKERS))
+        with closing(workers.map(lots)) as results:
+            for outcomes in results:
+                yield from self._admitted(outcomes)
+
+    def _admitted(self, outcomes: list[SourceRow | RejectedRow]) -> Iterator[SourceRow]:
+        for outcome in outcomes:
+            if isinstance(outcome, RejectedRow):
+                self.reject(outcome)
+            else:
+                yield outcome
+
     def row(self, record: Record, with_documents: bool) -> SourceRow:
         """See `FileDataset.row`."""
         make = _converted_row if self._converted else _raw_row
         return make(record, with_documents)
+
+
+class _Lot(NamedTuple):
+    """Some lines of a file, and those before them that cannot be decoded."""
+
+    rejected: list[RejectedRow]
+    lines: list[Line]
+
+
+def _lots(path: str) -> Iterator[_Lot]:
+    rejected: list[RejectedRow] = []
+    for lines in line_batches(path, rejected.append, max_bytes=_DECODED_BYTES):
+        yield _Lot(rejected.copy(), lines)
+        rejected.clear()
+    if rejected:
+        yield _Lot(rejected, [])
+
+
+def _outcomes(path: str, lot: _Lot) -> list[SourceRow | RejectedRow]:
+    """What becomes of some raw lines, in the order in which they are read and reported."""
+    found: list[SourceRow | RejectedRow] = list(lot.rejected)
+    dataset = NqDataset(path, on_reject=found.append)
+    records = decode_lines(path, lot.lines, found.append, _RAW)
+    for row in dataset.rows_of(path, records, with_documents=True):
+        # Not `extend`: rejected ones come in between.
+        found.append(row)  # noqa: PERF402
+    return found
 
 
 def _raw_row(row: Record, with_documents: bool) -> SourceRow:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from slm_vllm.datasets import nq
 from slm_vllm.datasets.pages.gold import gold_contexts, title_from_url
 from slm_vllm.datasets.pages.tokens import PageTokens
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
+from slm_vllm.parallel import Workers
 from support.dataset_samples import jsonl, nq_row, read, write
 from support.places import sample
 
@@ -110,3 +112,25 @@ def test_real_sample() -> None:
     rows, rejected = read(sample("NQ-open.sample.merged.jsonl.gz"))
     assert len(rows) == 1314 and not rejected
     assert all(row["contexts"] and row["answers"] and row["documents"] for row in rows)
+
+
+def test_processes_give_the_rows_and_rejections_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [nq_row(n, document_text=f"<H1> P{n} </H1> <P> river , {n} </P>") for n in range(1, 40)]
+    lines[5] = nq_row(3)  # a duplicate
+    del lines[11]["document_text"]
+    lines[17]["annotations"] = "none"
+    raw = jsonl(lines).splitlines(keepends=True)
+    raw[7], raw[8] = b"{not json\n", b'{"question": "\xff"}\n'
+    raw[20:20] = [b"\n", b'{"question": "\\ud800", "answer": ["a"], "document_text": "x"}\n']
+    path = write(tmp_path / "raw.jsonl", b"".join(raw))
+    monkeypatch.setattr(nq, "_DECODED_BYTES", 2_000)
+    monkeypatch.setattr(nq, "usable_cores", lambda: 1)
+    alone = read(path)
+    monkeypatch.setattr(nq, "usable_cores", lambda: 2)
+    monkeypatch.setattr(nq, "_CORES_PAY_BYTES", 3_000)
+    started = []
+    monkeypatch.setattr(nq, "Workers", lambda *given: started.append(1) or Workers(*given))
+    assert read(path) == alone
+    assert started and len(alone[1]) == 6

@@ -37,7 +37,9 @@ def detokenise(text: str) -> str:
         text = _ODD_BLANK.sub(" ", text)
     while "  " in text:
         text = text.replace("  ", " ")
-    text = _with_closing_quotes(_with_opening_quotes(text))
+    text = _with_opening_quotes(text)
+    if "''" in text:
+        text = text.replace(" ''", '"').replace("''", '"')
     lines: list[str] = []
     for line in _without_needless_blanks(text).split("\n"):
         line = line.strip()
@@ -61,26 +63,6 @@ def _with_opening_quotes(text: str) -> str:
         quote = run > 1 and piece.startswith(" ")
         run -= 2 * quote
         out.append('"' * (run // 2) + "`" * (run % 2) + '"' * quote + piece[quote:])
-        run = 0
-    return "".join(out)
-
-
-def _with_closing_quotes(text: str) -> str:
-    """Does `text.replace(" ''", '"').replace("''", '"')`."""
-    if "''" not in text:
-        return text
-    first, *pieces = text.split("'")
-    out = [first]
-    run = 0  # apostrophes in a row
-    for at, piece in enumerate(pieces, start=1):
-        run += 1
-        if not piece and at < len(pieces):
-            continue
-        quote = run > 1 and out[-1].endswith(" ")
-        if quote:
-            out[-1] = out[-1][:-1]
-            run -= 2
-        out.append('"' * quote + '"' * (run // 2) + "'" * (run % 2) + piece)
         run = 0
     return "".join(out)
 
