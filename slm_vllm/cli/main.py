@@ -24,6 +24,7 @@ COMMANDS = {
     "clearml": ("slm_vllm.cli.clearml:command", "Check ClearML; publish runs again."),
     "config": ("slm_vllm.cli.config:command", "List, show and validate configurations."),
     "new": ("slm_vllm.cli.new:command", "Begin a dataset, metric, mode, ... of your own."),
+    "judge": ("slm_vllm.cli.judge:command", "Have a model grade the answers of runs."),
     "compare": ("slm_vllm.cli.compare:command", "Compare runs question by question."),
     "report": ("slm_vllm.cli.report:command", "Write runs as one HTML page with plots."),
     "bench": ("slm_vllm.cli.bench:command", "Measure how fast models answer here."),

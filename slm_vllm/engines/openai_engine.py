@@ -28,7 +28,12 @@ from slm_vllm.engines.openai_proof import (
     prove,
     unproven_message,
 )
-from slm_vllm.engines.openai_request import contrary_defaults, neutral_fields, request_body
+from slm_vllm.engines.openai_request import (
+    CHOICES,
+    contrary_defaults,
+    neutral_fields,
+    request_body,
+)
 from slm_vllm.engines.openai_sending import END, Sending
 from slm_vllm.engines.openai_server import Server, api_url, make_client
 from slm_vllm.engines.prefetch import Prefetcher
@@ -68,7 +73,8 @@ class OpenAIEngine(BaseEngine):
         if not isinstance(config, OpenAIConfig):
             raise ConfigError("engine.name=openai needs a section with the address of a server")
         self._config = config
-        self._names = (*settings.model_names, str(settings.model_path))
+        # Without a name, the one model that a server has is meant.
+        self._names = settings.model_names and (*settings.model_names, str(settings.model_path))
         self._policy = policy or RetryPolicy()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -222,6 +228,8 @@ class OpenAIEngine(BaseEngine):
         async def ask(fields: Mapping[str, Any]) -> str:
             body = self._body(server) | {"timeout": _PROOF_SECONDS}
             body.pop("stop", None)
+            for name in CHOICES:  # a constrained answer says nothing of sampling
+                body["extra_body"].pop(name, None)
             body["extra_body"] |= {"max_tokens": N_TOKENS, "temperature": 0.0, **fields}
             try:
                 return (await server.ask(QUESTION, STORY, body)).text

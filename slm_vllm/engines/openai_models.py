@@ -69,13 +69,15 @@ def find_model(
     Raises:
         Unusable: There is none; names what is served.
     """
+    if len(cards) == 1 and not wanted and not names:
+        wanted = str(cards[0].get("id") or cards[0].get("name") or cards[0].get("model"))
     for card in cards:
         found = {str(card[key]) for key in ("id", "root", "name", "model") if card.get(key)}
         if (wanted in found) if wanted else (found & set(names)):
             name = card.get("id") or card.get("name") or card.get("model")
             return Served(whole(str(name)), _context_length(card), _make(card))
     listed = ", ".join(str(card.get("id") or card.get("name")) for card in cards) or "nothing"
-    asked = wanted or " or ".join(dict.fromkeys(names))
+    asked = wanted or " or ".join(dict.fromkeys(names)) or "one model alone"
     raise Unusable(
         f"{url}: serves {shortened(listed)}, not {asked}. If one of them is the model of this "
         "run, name it with engine.served_model=NAME"

@@ -9,6 +9,7 @@ from slm_vllm.engines.openai_models import Served
 from slm_vllm.engines.settings import EngineSettings
 
 _NEUTRAL: dict[str, Any] = {"top_p": 1.0, "top_k": None, "min_p": 0.0, "repetition_penalty": 1.0}
+CHOICES = ("structured_outputs", "guided_choice")  # from vLLM 0.11 on, and until then
 _GREEDY_TOO = ("repetition_penalty",)  # the others choose among tokens, of which greedy takes one
 
 
@@ -55,9 +56,10 @@ def contrary_defaults(settings: EngineSettings) -> dict[str, Any]:
 
 
 def neutral_fields(settings: EngineSettings, body: Mapping[str, Any]) -> set[str]:
-    """Fields of a body that say what most servers do anyway."""
-    own = {*_NEUTRAL, "repeat_penalty"} & set(body.get("extra_body", {}))
-    return {n for n in own if _value(settings, n) == _NEUTRAL.get(n)}
+    """Fields of a body that say what most servers do anyway, or that an answer may lack."""
+    sent = set(body.get("extra_body", {}))
+    own = {*_NEUTRAL, "repeat_penalty"} & sent
+    return {n for n in own if _value(settings, n) == _NEUTRAL.get(n)} | (set(CHOICES) & sent)
 
 
 def _extra(settings: EngineSettings, served: Served) -> dict[str, Any]:
@@ -67,7 +69,16 @@ def _extra(settings: EngineSettings, served: Served) -> dict[str, Any]:
     if settings.generation.temperature > 0 or served.make == "vllm":
         top_k = _value(settings, "top_k")
         extra["top_k"] = top_k if top_k is not None else 0 if is_llama else -1
-    return extra | ({"min_p": 0.0} if settings.generation.temperature > 0 else {})
+    extra |= {"min_p": 0.0} if settings.generation.temperature > 0 else {}
+    return extra | (_choices(settings) if served.make == "vllm" else {})
+
+
+def _choices(settings: EngineSettings) -> dict[str, Any]:
+    """The only answers there may be, in both forms: a release passes over the one it lacks."""
+    if not settings.only_answers:
+        return {}
+    choices = list(settings.only_answers)
+    return dict(zip(CHOICES, ({"choice": choices}, choices), strict=True))
 
 
 def _value(settings: EngineSettings, name: str) -> Any:

@@ -57,6 +57,7 @@ class EngineSettings:
         gpus: The GPUs it may run on and their free memory; empty where that is not known.
         engines_on_device: Engines that share the device, this one included.
         choices: What was chosen for it and why, in words, by what was chosen.
+        only_answers: All that an answer may be; an engine that cannot constrain gives any.
         ignore_eos: Go on to `max_new_tokens` whatever the model says; for benchmarks.
         extra: Further engine arguments (quantization, trust_remote_code).
     """
@@ -81,6 +82,7 @@ class EngineSettings:
     gpus: tuple[Gpu, ...] = ()
     engines_on_device: int = 1
     choices: Mapping[str, str] = field(default_factory=dict)
+    only_answers: tuple[str, ...] = ()
     ignore_eos: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 

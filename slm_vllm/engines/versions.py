@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -133,6 +133,20 @@ def prompt_maker() -> PromptMaker:
 
         return lambda token_ids: TokensPrompt(prompt_token_ids=token_ids)
     return lambda token_ids: tokens_input(token_ids)
+
+
+def choice_argument(choices: Sequence[str]) -> dict[str, Any]:
+    """The argument of `SamplingParams` that leaves the model only these answers.
+
+    `structured_outputs` came with 0.11, `guided_decoding` went with 0.12.
+    """
+    try:
+        from vllm.sampling_params import StructuredOutputsParams
+    except ImportError:
+        from vllm.sampling_params import GuidedDecodingParams
+
+        return {"guided_decoding": GuidedDecodingParams(choice=list(choices))}
+    return {"structured_outputs": StructuredOutputsParams(choice=list(choices))}
 
 
 def kv_cache_tokens(llm: Any) -> int | None:

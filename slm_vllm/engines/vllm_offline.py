@@ -39,6 +39,7 @@ from slm_vllm.engines.settings import (
 )
 from slm_vllm.engines.versions import (
     PromptMaker,
+    choice_argument,
     free_device,
     kv_cache_tokens,
     prompt_maker,
@@ -247,7 +248,10 @@ def _sampling_parameters(settings: EngineSettings) -> Any:
     from vllm.sampling_params import RequestOutputKind
 
     # One output for each request, when it is done; its tokens become text in one go.
-    return SamplingParams(**sampling_arguments(settings), output_kind=RequestOutputKind.FINAL_ONLY)
+    arguments = sampling_arguments(settings)
+    if settings.only_answers:
+        arguments |= choice_argument(settings.only_answers)
+    return SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
 
 
 def _check_host_memory(settings: EngineSettings) -> None:

@@ -25,27 +25,27 @@ _Content = TypeVar("_Content")
 
 def read_state(folder: Path) -> State | None:
     """What the run says it is doing."""
-    return cast("State | None", _read_json(folder / names.STATE))
+    return cast("State | None", read_object(folder / names.STATE))
 
 
 def read_results(folder: Path) -> Results | None:
     """Its figures, once it has finished."""
-    return cast("Results | None", _read_json(folder / names.RESULTS))
+    return cast("Results | None", read_object(folder / names.RESULTS))
 
 
 def read_sweep(folder: Path) -> SweepState | None:
     """What the folder of a sweep says of it."""
-    return cast("SweepState | None", _read_json(folder / names.SWEEP))
+    return cast("SweepState | None", read_object(folder / names.SWEEP))
 
 
 def read_manifest(folder: Path) -> Manifest | None:
     """Versions and hashes."""
-    return cast("Manifest | None", _read_json(folder / names.MANIFEST))
+    return cast("Manifest | None", read_object(folder / names.MANIFEST))
 
 
 def read_memory(folder: Path) -> Memory | None:
     """Memory over time."""
-    return cast("Memory | None", _read_json(folder / names.MEMORY))
+    return cast("Memory | None", read_object(folder / names.MEMORY))
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
@@ -98,7 +98,8 @@ def unreadable(path: Path, error: OSError) -> StorageError:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
+    """A file that holds a JSON object."""
     return _read(path, json.loads)
 
 

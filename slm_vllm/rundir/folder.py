@@ -74,12 +74,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = durable.take_lock(self.path / names.LOCK)
-            if self._lock is None:
-                raise StorageError(
-                    f"{self.path}: another process is running in this folder. Wait for it, stop "
-                    "it, or choose another folder with --name"
-                )
+            self._take_lock("choose another folder with --name")
             if overwrite:
                 self._clear()
             has_answers = self.holds_answers(config)
@@ -90,6 +85,17 @@ class RunFolder:
                 f"{self.path}: cannot be used as run folder ({reason_of(error)}). "
                 "Choose another with --output-dir"
             ) from None
+
+    def lock(self) -> None:
+        """Locks the folder of a run that is there already, to add to it.
+
+        Raises:
+            StorageError: It cannot be written, or another process uses it.
+        """
+        try:
+            self._take_lock("leave the run out")
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written ({reason_of(error)})") from None
 
     def holds_answers(self, config: Config) -> bool:
         """Whether there are answers of this very configuration.
@@ -156,6 +162,14 @@ class RunFolder:
                 yield temporary
         except (OSError, pl.exceptions.PolarsError) as error:
             raise StorageError(f"{path}: cannot be written ({reason_of(error)})") from None
+
+    def _take_lock(self, otherwise: str) -> None:
+        self._lock = durable.take_lock(self.path / names.LOCK)
+        if self._lock is None:
+            raise StorageError(
+                f"{self.path}: another process is running in this folder. Wait for it, stop "
+                f"it, or {otherwise}"
+            )
 
     def _stored_hash(self) -> str | None:
         path = self.path / names.CONFIG_HASH

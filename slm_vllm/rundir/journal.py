@@ -1,4 +1,6 @@
-"""The journal: `predictions.jsonl`, one durable line for each answer, only ever appended to.
+"""The journal: one durable line for each answer, only ever appended to.
+
+`predictions.jsonl` holds a run's answers, `judgements.jsonl` what a judge replied about them.
 
 Every line is whole in itself and begins with its key, a hash of everything the answer depends on
 (`fingerprint.row_keys`). A run that is started again skips the keys it finds here.
@@ -62,7 +64,6 @@ JOURNAL_SCHEMA = pl.Schema(
     }
 )
 
-_BODY = tuple(name for name in JOURNAL_SCHEMA if name != "key")
 # `json.dumps` makes a new encoder at each call that does not use its defaults.
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -95,13 +96,15 @@ class Journal(AbstractContextManager["Journal"]):
 
     Args:
         path: The file; it is made if it does not exist, a torn last line is dropped.
+        schema: The columns of its lines, "key" and "error" among them.
 
     Raises:
         StorageError: It cannot be opened or written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, schema: pl.Schema = JOURNAL_SCHEMA) -> None:
+        self._path, self._schema = path, schema
+        self._body = tuple(name for name in schema if name != "key")
         self._keys, self._offsets = array("Q"), array("Q")
         self._failed_keys: set[int] = set()
         try:
@@ -132,13 +135,13 @@ class Journal(AbstractContextManager["Journal"]):
         """Writes one answer.
 
         Args:
-            record: The columns of `JOURNAL_SCHEMA`, "key" as 16 hexadecimal digits.
+            record: The columns of the schema, "key" as 16 hexadecimal digits.
 
         Raises:
             StorageError: It could not be written, because the disk is full for example. What was
                 written before stays valid.
         """
-        body = {name: record[name] for name in _BODY}
+        body = {name: record[name] for name in self._body}
         # The key is first, so that it can be read without parsing the line.
         line = f'{{"key":"{record["key"]}",{_encode(body)[1:]}\n'
         data = line.encode("utf-8", errors="replace")
@@ -176,7 +179,7 @@ class Journal(AbstractContextManager["Journal"]):
         """The answers to `keys`, in that order; keys without an answer are left out.
 
         Yields:
-            Frames of `JOURNAL_SCHEMA` with at most `batch_size` rows.
+            Frames of the schema with at most `batch_size` rows.
         """
         if not len(self._keys):
             return
@@ -191,7 +194,7 @@ class Journal(AbstractContextManager["Journal"]):
                     file.seek(offset)
                     lines.append(file.readline())
                 if lines:
-                    yield pl.read_ndjson(b"".join(lines), schema=JOURNAL_SCHEMA)
+                    yield pl.read_ndjson(b"".join(lines), schema=self._schema)
 
     def _sorted_index(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         """All keys in order and the offsets of their lines, in 16 bytes for each answer."""

@@ -19,6 +19,11 @@ MEMORY = "memory_usage.json"
 LOG = "experiment.log"
 ENGINE_LOG = "engine.log"
 REPORT = "report.html"
+JUDGEMENTS = "judgements.jsonl"
+GRADES = "judgement.parquet"
+JUDGEMENT = "judgement.json"
+JUDGE_LOG = "judge.log"
+JUDGE_ENGINE_LOG = "judge_engine.log"
 LOCK = ".lock"
 TRACKING = "tracking"
 SPOOL = Path(TRACKING) / "events.jsonl"
@@ -39,6 +44,11 @@ DESCRIBED = {
     CONFIG: "configuration",
     MANIFEST: "versions and hashes",
     MEMORY: "memory over time",
+    JUDGEMENT: "figures of a judge",
+    GRADES: "its grades",
+    JUDGEMENTS: "journal: what the judge replied",
+    JUDGE_LOG: "log: what the judge did",
+    JUDGE_ENGINE_LOG: "log: what its engine said",
 }
 """What a user finds in the files that are meant to be read."""
 

@@ -74,6 +74,8 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
 
     def find(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Completions of those requests that were answered before."""
+        if self._waiting:
+            self._write()
         by_key = {self._key(request.prompt_token_ids): request for request in requests}
         marks = ",".join("?" * len(by_key))
         query = f"SELECT * FROM answers WHERE key IN ({marks})"

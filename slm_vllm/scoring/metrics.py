@@ -37,8 +37,8 @@ Pairs = pl.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
-    """A figure for each row, from its prediction and answers.
+class Described:
+    """What there is to say of a figure, wherever its values come from.
 
     Attributes:
         name: Its column and its key in `results.json`.
@@ -47,8 +47,6 @@ class Metric:
         is_binary: Whether its only values are 0 and 1.
         source: Where the definition comes from.
         in_tables: Whether tables of runs have a column for it.
-        of_pairs: A value in [0, 1] for each pair.
-        of_row: From the values of a row's pairs to that of the row.
     """
 
     name: str
@@ -57,11 +55,35 @@ class Metric:
     is_binary: bool
     source: str
     in_tables: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Metric(Described):
+    """A figure for each row, from its prediction and answers.
+
+    Attributes:
+        of_pairs: A value in [0, 1] for each pair.
+        of_row: From the values of a row's pairs to that of the row.
+    """
+
     of_pairs: Callable[[Pairs], pl.Series]
     of_row: Callable[[pl.Expr], pl.Expr]
 
 
+_SIMPLE_QA = "Wei et al., Measuring short-form factuality in large language models (2024)"
+
 METRICS: dict[str, Metric] = {}
+JUDGED: dict[str, Described] = {
+    name: Described(name, label, unit, unit == "0 or 1", _SIMPLE_QA, in_tables)
+    for name, label, unit, in_tables in (
+        ("judge_correct", "correct (judge)", "0 or 1", True),
+        ("judge_incorrect", "incorrect", "0 or 1", False),
+        ("judge_not_attempted", "not attempted", "0 or 1", False),
+        ("judge_correct_given_attempted", "correct given attempted", "share of attempted", False),
+        ("judge_f_score", "F-score", "harmonic mean of the two shares of correct", False),
+    )
+}
+"""The figures of a judge's grades (`scoring.grades`): only runs that were judged have them."""
 MAIN = "token_recall"
 
 

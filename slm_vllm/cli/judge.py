@@ -1,0 +1,139 @@
+"""`slm-vllm judge`: a model grades answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from slm_vllm.cli.paths import UserPath
+from slm_vllm.cli.run_options import OUTPUT_DIR
+from slm_vllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from slm_vllm.config.schema import Config
+    from slm_vllm.judging.session import JudgeOptions
+
+T = TypeVar("T")
+_DEFAULT = "run"
+_EPILOG = """\b
+Examples:
+  slm-vllm judge demo_demo_oracle --model demo
+  slm-vllm judge outputs/night --base-url http://localhost:8000/v1 --votes 3
+  slm-vllm judge check labelled
+
+The same command given again goes on where it was stopped."""
+
+
+class _RunsOrCheck(click.Group):
+    """Takes the name of a run where the name of a command could stand."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Puts the command in front that is left out."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Those of the command that is left out."""
+        return self.commands[_DEFAULT].collect_usage_pieces(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Likewise, and then the other command."""
+        click.Command.format_options(self.commands[_DEFAULT], ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+def _judge_options(function: Any) -> Any:
+    for option in reversed(
+        (
+            click.option("--model", help="The judge: a configuration, folder or repository."),
+            click.option(
+                "--base-url",
+                multiple=True,
+                help="Servers of the judge; without --model they are asked as chats.",
+            ),
+            click.option("--api-key-env", help="Environment variable that holds their key."),
+            click.option(
+                "--votes",
+                type=click.IntRange(1, 6),
+                default=1,
+                show_default=True,
+                help="Ask so often about each answer, the grades in another order each time.",
+            ),
+            click.option(
+                "--config-dir", type=UserPath(), help="Folder with configuration groups of yours."
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@click.group("judge", cls=_RunsOrCheck, epilog=_EPILOG)
+def command() -> None:
+    """Have a model grade the answers of finished runs: correct, incorrect, not attempted.
+
+    RUN is a name under --output-dir, a path, a glob, or a folder that holds runs (a sweep). The
+    judgement is written beside the run, whose own files stay as they are; `compare` and `report`
+    read it. `judge check` sets a judge against labels of people.
+    """
+
+
+@command.command(_DEFAULT, hidden=True, epilog=_EPILOG)
+@click.argument("words", type=UserPath(), nargs=-1, required=True, metavar="RUN... [KEY=VALUE]...")
+@_judge_options
+@OUTPUT_DIR
+def judge_runs_command(
+    words: tuple[str, ...], output_dir: Path, as_json: bool, **given: Any
+) -> None:
+    """Have a model grade the answers of finished runs.
+
+    RUN is a name under --output-dir, a path, a glob, or a folder that holds runs. Settings of the
+    judge that have no option are given as KEY=VALUE, such as engine.served_model=NAME.
+    """
+    from slm_vllm.judging.session import judge_runs
+    from slm_vllm.judging.tables import judgements_table
+    from slm_vllm.rundir.finding import find_finished
+
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    patterns = [word for word in words if word not in overrides]
+    if not patterns:
+        raise ConfigError("name the runs to judge: slm-vllm judge RUN... --model MODEL")
+    config, options = _judge(given, overrides)
+    paths = find_finished(patterns, output_dir)
+    found = _until_stopped(lambda: judge_runs(paths, config, options))
+    if as_json:
+        click.echo(json.dumps({"runs": found}, ensure_ascii=False))
+        return
+    click.echo(judgements_table(found))
+
+
+def _until_stopped(work: Callable[[], T]) -> T:
+    """Says how to go on where a signal ends the work."""
+    from slm_vllm.runs.signals import Interrupted
+
+    try:
+        return work()
+    except Interrupted as stop:
+        click.echo(f"{stop}. All replies so far are kept; the same command goes on.", err=True)
+        raise click.exceptions.Exit(stop.exit_code) from None
+
+
+def _judge(given: dict[str, Any], overrides: list[str]) -> tuple[Config, JudgeOptions]:
+    from slm_vllm.judging.choice import judge_config
+    from slm_vllm.judging.session import JudgeOptions
+
+    config = judge_config(
+        given["model"],
+        given["base_url"],
+        api_key_env=given["api_key_env"],
+        overrides=overrides,
+        config_dir=given["config_dir"],
+    )
+    is_here = given["model"] is not None
+    return config, JudgeOptions(votes=given["votes"], is_here=is_here, own_process=True)

@@ -1,0 +1,54 @@
+"""From what a user names as the judge to its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slm_vllm.config.compose import compose_config
+from slm_vllm.config.experiment import experiment_words
+from slm_vllm.config.schema import Config
+from slm_vllm.errors import ConfigError
+
+# One letter, or a few words around it where the engine cannot constrain.
+_NEW_TOKENS = 16
+_SERVED = "served"
+
+
+def judge_config(
+    model: str | None,
+    base_url: Sequence[str] = (),
+    *,
+    api_key_env: str | None = None,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+) -> Config:
+    """The configuration of a judge; what it says of datasets, modes and retrieval is not used.
+
+    Args:
+        model: Model configuration, folder or repository; None: whatever the servers serve.
+        base_url: Servers to ask instead of loading the model.
+        api_key_env: Environment variable with their key.
+        overrides: Further words of the form `key=value`, which win.
+        config_dir: A folder with configuration groups of the user's.
+
+    Raises:
+        ConfigError: Neither is given, or something is not valid.
+    """
+    if model is None and not base_url:
+        raise ConfigError(
+            "name the judge: --model MODEL (a configuration, folder or repository), or --base-url "
+            "URL of a server. It should be a stronger model than those it judges"
+        )
+    words = [f"generation.max_new_tokens={_NEW_TOKENS}"]
+    if model is None:
+        words += ["model=custom", f"model.name={_SERVED}", f"model.path={_SERVED}"]
+        words += ["engine.endpoint=chat"]
+    settings = {
+        "model": model,
+        "engine": "openai" if base_url else None,
+        "base_url": tuple(base_url),
+        "api_key_env": api_key_env,
+    }
+    (given,) = experiment_words(settings, [], overrides=[*words, *overrides], config_dir=config_dir)
+    return compose_config(given, config_dir)

@@ -1,0 +1,117 @@
+"""A judge's whole work: any number of runs over one engine load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from slm_vllm.config.schema import Config
+from slm_vllm.engines.registry import EngineFactory
+from slm_vllm.errors import ConfigError, EngineError
+from slm_vllm.judging.judge import Judge
+from slm_vllm.judging.judged_run import JudgedRun
+from slm_vllm.judging.prompt import MOST_VOTES
+from slm_vllm.judging.verdict import FAILED
+from slm_vllm.plugins import mendable
+from slm_vllm.rundir import names
+from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.services import Services, open_services
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """How a judge is asked.
+
+    Attributes:
+        votes: How often each answer is asked about, each time with the grades in another order.
+        is_here: See `Judge`.
+        own_process: See `RunOptions`.
+        make_engine: Builds the engine; None: the one that the configuration names.
+    """
+
+    votes: int = 1
+    is_here: bool = True
+    own_process: bool = False
+    make_engine: EngineFactory | None = None
+
+
+def judge_runs(
+    paths: Sequence[Path], config: Config, options: JudgeOptions | None = None
+) -> list[dict[str, Any]]:
+    """Grades the answers of finished runs and leaves a judgement in each folder.
+
+    Replies that are there already, in the folder or of equal answers elsewhere, are kept.
+
+    Args:
+        paths: Run folders.
+        config: The judge's model, engine, hardware and generation; the rest is not used.
+        options: How it is asked.
+
+    Returns:
+        For each run its `judgement.json` with the `name` of the run.
+
+    Raises:
+        SlmVllmError: What the user has to mend.
+        Interrupted: A signal stopped it; what was replied is kept.
+    """
+    options = options or JudgeOptions()
+    check_votes(options.votes)
+    with ExitStack() as stack, judge_services(options, stack) as services:
+        runs = [JudgedRun(path, options.votes, stack) for path in paths]
+        first = runs[0].folder.path
+        services.log.write_to(first / names.JUDGE_LOG)
+        services.log.capture(engine_log := first / names.JUDGE_ENGINE_LOG)
+        judge = Judge(
+            config,
+            services,
+            stack,
+            options.make_engine,
+            engine_log=engine_log,
+            is_here=options.is_here,
+        )
+        judge.prepare(chain.from_iterable(run.cases() for run in runs))
+        found = []
+        for run in runs:
+            services.log.write_to(run.folder.path / names.JUDGE_LOG)
+            judgement = run.judge(judge, services, config.experiment.seed)
+            _check_graded(run.name, judgement["counts"])
+            found.append({"name": run.name, **judgement})
+        return found
+
+
+@contextmanager
+def judge_services(options: JudgeOptions, stack: ExitStack) -> Iterator[Services]:
+    """Console and signals of a judge's command; errors come out as the user can mend them."""
+    services = open_services(RunOptions(own_process=options.own_process), stack)
+    try:
+        yield services
+    except Exception as error:
+        signals = services.signals
+        if signals.raised and signals.received is not None:
+            from slm_vllm.runs.signals import Interrupted
+
+            raise Interrupted(signals.received) from error
+        problem = mendable(error)
+        raise problem from problem.__cause__
+
+
+def check_votes(votes: int) -> None:
+    """Raises ConfigError for a number of votes that there are not."""
+    if not 1 <= votes <= MOST_VOTES:
+        raise ConfigError(
+            f"--votes {votes}: a vote is an order in which three grades are listed, and there are "
+            f"{MOST_VOTES}; give 1 to {MOST_VOTES} (3 has each grade under each letter once)"
+        )
+
+
+def _check_graded(name: str, counts: dict[str, int]) -> None:
+    """Refuses to call a run judged in which every request failed."""
+    if counts[FAILED] and counts[FAILED] + counts["empty"] + counts["unscored"] == counts["total"]:
+        raise EngineError(
+            f"{name}: not one of {counts[FAILED]} requests to the judge was answered; "
+            f"{names.JUDGEMENTS} holds the reasons. The same command asks them again"
+        )

@@ -1,0 +1,113 @@
+"""What a judge left in a run folder: its journal, its grades, its figures.
+
+A judgement is beside the run and changes none of its files. It belongs to the answers it was made
+of: their digest is kept with it, and where they have changed since, it is not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+import polars as pl
+
+from slm_vllm.rundir import names
+from slm_vllm.rundir.files import damaged, read_object
+
+if TYPE_CHECKING:
+    from slm_vllm.scoring.intervals import Mean
+
+REPLIES_SCHEMA = pl.Schema(
+    {
+        "key": pl.String(),
+        "question_id": pl.String(),  # of the first row with this content
+        "vote": pl.Int64(),
+        "grade": pl.String(),  # null where the reply could not be read
+        "reply": pl.String(),
+        "finish_reason": pl.String(),
+        "n_prompt_tokens": pl.Int64(),
+        "n_completion_tokens": pl.Int64(),
+        "error": pl.String(),
+    }
+)
+
+GRADES_SCHEMA = pl.Schema(
+    {
+        "question_id": pl.String(),
+        "grade": pl.String(),  # null where there is none
+        "undecided": pl.String(),  # why there is none: "tie", "unread", "failed", "unscored"
+        "votes": pl.List(pl.String),  # those that were read, in their order
+    }
+)
+"""One row for each prediction, in the order of `predictions.parquet`."""
+
+ANSWER_COLUMNS = ("question_id", "question", "answers", "prediction", "error")
+"""What a judge reads of the predictions."""
+
+# `json.dumps` makes a new encoder at each call that does not use its defaults.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class Judgement(TypedDict):
+    """`judgement.json`.
+
+    Attributes:
+        judge: Who judged: model, revision, prompt version and hash, votes, and the `fingerprint`
+            of all that its grades depend on.
+        created: When, in ISO 8601.
+        answers: Digest of the answers that were judged.
+        counts: Rows: total, of each grade, without one and why; replies: asked, resumed ...
+        metrics: Figures, as in `results.json`.
+    """
+
+    judge: dict[str, Any]
+    created: str
+    slm_vllm: str
+    answers: str
+    counts: dict[str, int]
+    metrics: dict[str, Mean]
+
+
+def answers_digest(predictions: pl.DataFrame) -> str:
+    """A hash of all that a judgement of these rows is about.
+
+    Args:
+        predictions: The columns `ANSWER_COLUMNS`.
+    """
+    found = hashlib.sha256()
+    for row in predictions.select(ANSWER_COLUMNS).iter_rows():
+        found.update(_encode(row).encode("utf-8", errors="surrogatepass"))
+    return found.hexdigest()
+
+
+def read_judgement(folder: Path) -> Judgement | None:
+    """The figures of the judge, None where no judge was asked or it has not come to its end.
+
+    Raises:
+        DataError: The file is damaged.
+        StorageError: It may not be read.
+    """
+    content = read_object(folder / names.JUDGEMENT)
+    if content is None or not (folder / names.GRADES).exists():
+        return None
+    if not {*Judgement.__annotations__} <= {*content}:
+        raise damaged(folder / names.JUDGEMENT, "it has not all that a judgement has")
+    return cast(Judgement, content)
+
+
+def read_grades(folder: Path) -> pl.DataFrame:
+    """The grades of all rows, see `GRADES_SCHEMA`.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = folder / names.GRADES
+    try:
+        frame = pl.read_parquet(path, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise damaged(path, (str(error).splitlines() or [""])[0]) from None
+    if frame.schema != GRADES_SCHEMA:
+        raise damaged(path, "its columns are others")
+    return frame
