@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from slm_vllm.adopt.checkout import OldCheckout
 from slm_vllm.adopt.old_runs import UNKNOWN, OldRun
 from slm_vllm.datasets.registry import open_dataset
-from slm_vllm.errors import SlmVllmError, StorageError, reason_of
+from slm_vllm.errors import SlmVllmError
 from slm_vllm.rundir import names
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA
@@ -57,7 +58,7 @@ def take_run(checkout: OldCheckout, run: OldRun, folder: Path) -> TakenRun:
         folder: Its run folder to be.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: It cannot be written, or a run goes on in it.
     """
     known = _questions(checkout, run.dataset)
     entries = [_entry({"question_id": n, **row}, run, known) for n, row in enumerate(run.rows)]
@@ -91,18 +92,15 @@ def take_run(checkout: OldCheckout, run: OldRun, folder: Path) -> TakenRun:
             )
         ),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be made ({reason_of(error)})") from None
-    written = RunFolder(folder)
-    with written.replacing(names.PREDICTIONS) as path:
-        frame.write_parquet(path)
-    written.write_text(names.CONFIG, yaml.safe_dump(_settings(run, folder), sort_keys=False))
-    written.write_json(names.MANIFEST, _manifest(run, matched))
-    written.write_json(names.MEMORY, _memory(run))
-    written.write_json(names.RESULTS, results)
-    RunState(written, run.name).update("finished", total=frame.height, done=frame.height)
+    with closing(RunFolder(folder)) as written:
+        written.lock()
+        with written.replacing(names.PREDICTIONS) as path:
+            frame.write_parquet(path)
+        written.write_text(names.CONFIG, yaml.safe_dump(_settings(run, folder), sort_keys=False))
+        written.write_json(names.MANIFEST, _manifest(run, matched))
+        written.write_json(names.MEMORY, _memory(run))
+        written.write_json(names.RESULTS, results)
+        RunState(written, run.name).update("finished", total=frame.height, done=frame.height)
     return TakenRun(folder, frame.height, matched, run.token_recall, metrics[MAIN]["mean"])
 
 

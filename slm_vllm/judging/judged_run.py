@@ -60,7 +60,7 @@ class JudgedRun:
         self.name = path.resolve().name
         self.folder = RunFolder(path)
         stack.callback(self.folder.close)
-        self.folder.lock()
+        self.folder.lock("leave the run out")
         self._votes = votes
         self._rows = read_predictions(path / names.PREDICTIONS, ANSWER_COLUMNS)
         self._journal = stack.enter_context(Journal(path / names.JUDGEMENTS, REPLIES_SCHEMA))

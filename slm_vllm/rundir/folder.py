@@ -62,8 +62,28 @@ class RunFolder:
         """Rows of the dataset that were left out."""
         return self.path / names.REJECTED
 
+    def lock(self, otherwise: str = "choose another folder with --name") -> None:
+        """Makes the folder where there is none, and locks it where it is not yet.
+
+        Args:
+            otherwise: What to do but wait where another process uses it.
+
+        Raises:
+            StorageError: It cannot be written, or another process uses it.
+        """
+        if self._lock is not None:
+            return
+        with self._in_use():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = durable.take_lock(self.path / names.LOCK)
+        if self._lock is None:
+            raise StorageError(
+                f"{self.path}: another process is running in this folder. Wait for it, stop "
+                f"it, or {otherwise}"
+            )
+
     def open(self, config: Config, *, overwrite: bool = False) -> bool:
-        """Makes the folder or takes up an earlier run in it, and locks it.
+        """Locks the folder, and takes up an earlier run in it or begins one.
 
         Returns:
             Whether there is an earlier run to go on with.
@@ -72,30 +92,13 @@ class RunFolder:
             ConfigError: It holds a run of another configuration.
             StorageError: It cannot be written, or another process uses it.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock("choose another folder with --name")
+        self.lock()
+        with self._in_use():
             if overwrite:
                 self._clear()
             has_answers = self.holds_answers(config)
             self.write_text(names.CONFIG_HASH, config_hash(config) + "\n")
             return has_answers
-        except OSError as error:
-            raise StorageError(
-                f"{self.path}: cannot be used as run folder ({reason_of(error)}). "
-                "Choose another with --output-dir"
-            ) from None
-
-    def lock(self) -> None:
-        """Locks the folder of a run that is there already, to add to it.
-
-        Raises:
-            StorageError: It cannot be written, or another process uses it.
-        """
-        try:
-            self._take_lock("leave the run out")
-        except OSError as error:
-            raise StorageError(f"{self.path}: cannot be written ({reason_of(error)})") from None
 
     def holds_answers(self, config: Config) -> bool:
         """Whether there are answers of this very configuration.
@@ -163,13 +166,16 @@ class RunFolder:
         except (OSError, pl.exceptions.PolarsError) as error:
             raise StorageError(f"{path}: cannot be written ({reason_of(error)})") from None
 
-    def _take_lock(self, otherwise: str) -> None:
-        self._lock = durable.take_lock(self.path / names.LOCK)
-        if self._lock is None:
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Says of what the operating system refuses that another folder is needed."""
+        try:
+            yield
+        except OSError as error:
             raise StorageError(
-                f"{self.path}: another process is running in this folder. Wait for it, stop "
-                f"it, or {otherwise}"
-            )
+                f"{self.path}: cannot be used as run folder ({reason_of(error)}). "
+                "Choose another with --output-dir"
+            ) from None
 
     def _stored_hash(self) -> str | None:
         path = self.path / names.CONFIG_HASH

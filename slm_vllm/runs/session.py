@@ -11,7 +11,7 @@ from typing import Any
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.registry import engine_factory, engine_import
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
-from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError
+from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError, StorageError
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import import_ahead as import_tokenizers
 from slm_vllm.models.tokenizer import load_tokenizer
@@ -106,9 +106,13 @@ class _Session:
         self._make_engine = options.make_engine or engine_factory(engine)
         self._import_engine = options.import_engine or engine_import(engine)
         questions: dict[str, QuestionSet] = {}
+        # All before any: what --overwrite removes is gone, whatever is said of a later one.
+        folders = [self._lock(config) for config in configs]
         self._cells = [
-            self._open(config, questions.setdefault(QuestionSet.key(config), QuestionSet(config)))
-            for config in configs
+            self._open(
+                config, folder, questions.setdefault(QuestionSet.key(config), QuestionSet(config))
+            )
+            for config, folder in zip(configs, folders, strict=True)
         ]
         self._services = open_services(options, stack)
         first, *others = [cell.folder for cell in self._cells]
@@ -133,10 +137,7 @@ class _Session:
         """Writes a phase into the state of every cell that has not ended."""
         for cell in self._cells:
             if cell.state.phase not in ("finished", "failed"):
-                figures = cell.progress.figures() if cell.progress else {}
-                cell.state.update(phase, **figures, **_reason(error))
-                if phase != "loading":
-                    cell.recorder.stopped(phase)
+                _end(cell, phase, error)
 
     def interruption(self) -> Interrupted | None:
         """The signal behind an error: compiled code may make one of its own of `Interrupted`."""
@@ -155,8 +156,8 @@ class _Session:
     def run(self) -> list[dict[str, Any]]:
         """See `evaluate`."""
         services = self._services
-        self.mark_unfinished("loading")
         for cell in self._cells:
+            cell.state.update("loading")
             cell.folder.write_config(cell.config)
         if self._config.model.gradient_checkpointing:
             services.console.say(
@@ -212,14 +213,17 @@ class _Session:
         log.error("%s", error)
         for cell in cells:
             cell.error = error
-            cell.state.update("failed", **_reason(error))
-            cell.recorder.stopped("failed")
+            _end(cell, "failed", error)
             self._services.console.say(f"{cell.name} failed: {error}")
 
-    def _open(self, config: Config, questions: QuestionSet) -> Cell:
-        context = context_of(config)
+    def _lock(self, config: Config) -> RunFolder:
         folder = RunFolder(Path(config.experiment.output_dir) / config.experiment.name)
         self._stack.callback(folder.close)
+        folder.lock()
+        return folder
+
+    def _open(self, config: Config, folder: RunFolder, questions: QuestionSet) -> Cell:
+        context = context_of(config)
         if folder.open(config, overwrite=self._options.overwrite):
             log.info("%s: going on with the run that is there", folder.path)
         return Cell(config, context, folder, RunState(folder, config.experiment.name), questions)
@@ -293,6 +297,17 @@ class _Session:
         renderer = PromptRenderer(cell.template, tokenizer, budget)
         cell_run = CellRun(cell, run, renderer, host, self._services)
         return cell_run.finish(model, self._indexes, self._cells, waited)
+
+
+def _end(cell: Cell, phase: str, error: Exception | None) -> None:
+    """Writes how a cell ends without results."""
+    figures = cell.progress.figures() if cell.progress else {}
+    try:
+        cell.state.update(phase, **figures, **_reason(error))
+    except StorageError as problem:
+        # The disk may be full, which is what ended the run: the user is told that, not this.
+        log.error("%s", problem)
+    cell.recorder.stopped(phase)
 
 
 def _reason(error: Exception | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from slm_vllm.config.compose import compose_config
 from slm_vllm.config.notice import SAID
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.plugins import use_folder
+from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.reading import load_run
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
@@ -203,6 +204,16 @@ def test_a_damaged_run_costs_that_run(old: Path) -> None:
     assert said.exit_code == 0
     assert f"left out: {bad}/predictions.json is damaged" in said.output
     assert TAKEN.is_dir() and not (TAKEN.parent / "bad").exists()
+
+
+def test_a_run_is_not_written_where_another_goes_on(old: Path) -> None:
+    going_on = RunFolder(TAKEN)
+    going_on.lock()
+    said = slm_vllm("adopt", old)
+    assert "another process is running in this folder" in f"{said.output}{said.exception}"
+    going_on.close()
+    assert [path.name for path in TAKEN.iterdir()] == [".lock"]
+    assert slm_vllm("adopt", old).exit_code == 0 and (TAKEN / "results.json").exists()
 
 
 def test_a_folder_with_nothing_in_it(tmp_path: Path) -> None:

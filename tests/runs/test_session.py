@@ -287,6 +287,40 @@ def test_another_configuration_is_refused_and_overwrite_is_the_way_out(
     assert len(engine.asked) == 10
 
 
+def test_overwrite_removes_nothing_where_a_later_folder_is_in_use(
+    make_config: MakeConfig,
+) -> None:
+    configs = [make_config(), make_config("experiment_mode=oracle")]
+    run(configs[0], FakeEngine())
+    other = RunFolder(folder(configs[1]))
+    other.lock()
+    options = RunOptions(make_engine=FakeEngine().factory(), overwrite=True)
+    with pytest.raises(StorageError, match="another process is running in this folder"):
+        evaluate(configs, options)
+    other.close()
+    assert json.loads((folder(configs[0]) / "results.json").read_text())["num_examples"] == 10
+    assert len(evaluate(configs, options)) == 2
+
+
+@pytest.mark.parametrize("signalled", [False, True])
+def test_the_first_reason_stays_where_the_state_cannot_be_written(
+    make_config: MakeConfig, signalled: bool
+) -> None:
+    config = make_config()
+
+    def end(number: int) -> None:
+        if number == 3:
+            (folder(config) / ".state.json.partial").mkdir()  # in the way of the next one
+            if not signalled:
+                raise EngineError("the engine broke")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted if signalled else EngineError, match=r"SIGTERM|engine broke"):
+        run(config, FakeEngine(on_answer=end))
+    log = (folder(config) / "experiment.log").read_text()
+    assert "state.json: cannot be written" in log
+
+
 def test_a_run_that_failed_before_its_first_answer_is_in_nobodys_way(
     make_config: MakeConfig,
 ) -> None:
