@@ -33,6 +33,8 @@ FLOORS = (
     {"config"},
     # What a run is made of.
     {"datasets", "engines", "prompting", "rundir"},
+    # What figures show, whatever draws them.
+    {"figures"},
     {"reporting", "retrieval", "tracking"},
     {"doctor", "runs", "skeletons"},
     # What users touch: commands, and the names of `import slm_vllm`.

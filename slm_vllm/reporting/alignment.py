@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from slm_vllm.errors import ConfigError, DataError
-from slm_vllm.reporting.breakdowns import retrieval_hit
+from slm_vllm.figures.breakdowns import retrieval_hit
 from slm_vllm.reporting.config_diff import config_differences
 from slm_vllm.rundir.reading import RunData
 from slm_vllm.rundir.remarks import was_stopped

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slm_vllm.figures.kinds import GroupMeans, Series
 from slm_vllm.reporting.axes import Axis, axis_for, number, share_axis
-from slm_vllm.reporting.breakdowns import Group
 from slm_vllm.reporting.drawing import (
     Drawing,
     Label,
@@ -55,16 +55,6 @@ class Spot:
     colour: str
     shape: int
     is_bound: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One run in a chart of groups."""
-
-    label: str
-    colour: str
-    shape: int
-    groups: Sequence[Group]
 
 
 def interval_chart(title: str, intervals: Sequence[Interval]) -> Drawing:
@@ -184,7 +174,7 @@ def _frame(x_axis: Axis, y_axis: Axis, x_label: str) -> list[Shape]:
 
 
 def _y_name(y_axis: Axis) -> Label:
-    return Label(0, y_axis.end - 12, "token recall", size=SMALL)
+    return Label(0, y_axis.end - 15, "token recall", size=SMALL)
 
 
 def horizontal_grid(left: float, right: float, y_axis: Axis, most: int = 5) -> list[Shape]:
@@ -197,16 +187,11 @@ def horizontal_grid(left: float, right: float, y_axis: Axis, most: int = 5) -> l
     return shapes
 
 
-def group_chart(title: str, series: Sequence[Series], order: Sequence[str], unit: str) -> Drawing:
-    """Means with intervals by group, the runs side by side in each.
-
-    Args:
-        title: Spoken title.
-        series: The runs.
-        order: All group labels in order; those without rows are left out.
-        unit: What the groups are.
-    """
-    present = [name for name in order if any(g.label == name for s in series for g in s.groups)]
+def group_chart(figure: GroupMeans) -> Drawing:
+    """Means with intervals by group, the runs side by side in each."""
+    series = figure.series
+    labels = {group.label for one in series for group in one.groups}
+    present = [label for label in figure.order if label in labels]
     left = 40.0
     legend, begin = _legend([(s.label, s.colour, s.shape) for s in series], left)
     y_axis = share_axis(begin + _PLOT_HEIGHT - 14, begin + 22)
@@ -215,7 +200,8 @@ def group_chart(title: str, series: Sequence[Series], order: Sequence[str], unit
     step = min(16.0, room * 0.8 / len(series))
     for i, name in enumerate(present):
         middle = left + room * (i + 0.5)
-        shapes.append(Label(middle, y_axis.begin + 14, name, "middle", size=SMALL))
+        shown = shortened(name, room, SMALL)
+        shapes.append(Label(middle, y_axis.begin + 14, shown, "middle", size=SMALL))
         counts = [g.estimate.n for s in series for g in s.groups if g.label == name]
         said = str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)}-{max(counts)}"
         shapes.append(Label(middle, y_axis.begin + 28, f"n={said}", "middle", size=9.5))
@@ -223,12 +209,12 @@ def group_chart(title: str, series: Sequence[Series], order: Sequence[str], unit
             x = middle + (j - (len(series) - 1) / 2) * step
             shapes += _group_mark(one, name, x, y_axis)
     middle = (left + WIDTH) / 2
-    shapes.append(Label(middle, y_axis.begin + 48, unit, "middle"))
+    shapes.append(Label(middle, y_axis.begin + 48, figure.unit, "middle"))
     spoken = "; ".join(
         f"{s.label}: " + ", ".join(f"{g.label} {g.estimate.mean:.3f}" for g in s.groups)
         for s in series
     )
-    return Drawing(WIDTH, y_axis.begin + 58, tuple(shapes), title, spoken)
+    return Drawing(WIDTH, y_axis.begin + 58, tuple(shapes), figure.title, spoken)
 
 
 def _group_mark(series: Series, name: str, x: float, y_axis: Axis) -> list[Shape]:

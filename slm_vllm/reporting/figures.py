@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from slm_vllm.reporting import breakdowns
+from slm_vllm.figures.breakdowns import BREAKDOWNS
+from slm_vllm.figures.kinds import GroupMeans, OverTime, Series
+from slm_vllm.figures.usage import memory_over_time, memory_strip
 from slm_vllm.reporting.axes import number
-from slm_vllm.reporting.breakdowns import Group
 from slm_vllm.reporting.charts import (
     Interval,
-    Series,
     Spot,
     group_chart,
     interval_chart,
@@ -25,8 +23,7 @@ from slm_vllm.reporting.charts import (
 from slm_vllm.reporting.context_role import role_of
 from slm_vllm.reporting.drawing import Drawing, require_matplotlib, to_svg, write_png
 from slm_vllm.reporting.run_view import RunView
-from slm_vllm.reporting.time_chart import Strip, Track, time_chart
-from slm_vllm.scoring.answer_length import ANSWER_LENGTHS, Bins
+from slm_vllm.reporting.time_chart import time_chart
 
 # More runs than this in one chart of groups cannot be told apart.
 _MOST_SERIES = 6
@@ -97,11 +94,19 @@ def _dataset_figures(views: Sequence[RunView]) -> Iterator[Figure]:
     if scored:
         yield _recall_figure(scored)
     yield from _pareto_figures(scored)
-    for key, title, note, unit, bins, grouped in _BREAKDOWNS:
-        known = [(view, grouped(view.run.predictions)) for view in scored]
+    for breakdown in BREAKDOWNS:
+        known = [(view, breakdown.groups(view.run.predictions)) for view in scored]
         for name, chunk in _chunked([(view, groups) for view, groups in known if groups]):
-            yield _part(_group_figure(key, title, note, unit, bins, chunk), name)
-    yield from _time_figures(views)
+            series = [Series(v.label, groups, v.colour, v.shape) for v, groups in chunk]
+            yield _part(_drawn(breakdown.figure(series)), name)
+    strips = [(view, memory_strip(view.run.memory, view.label, view.colour)) for view in views]
+    for name, chunk in _chunked([(view, strip) for view, strip in strips if strip is not None]):
+        yield _part(_drawn(memory_over_time([strip for _, strip in chunk])), name)
+
+
+def _drawn(figure: GroupMeans | OverTime) -> Figure:
+    drawing = group_chart(figure) if isinstance(figure, GroupMeans) else time_chart(figure)
+    return Figure(figure.key, figure.title, figure.note, drawing, figure.columns, figure.rows)
 
 
 def _recall_figure(views: Sequence[RunView]) -> Figure:
@@ -174,82 +179,6 @@ def _peak_memory(views: Sequence[RunView]) -> tuple[dict[str, float | None], str
     return {label: peak / 1024 if peak else None for label, peak in peaks.items()}, what
 
 
-def _group_figure(
-    key: str,
-    title: str,
-    note: str,
-    unit: str,
-    bins: Bins,
-    chunk: Sequence[tuple[RunView, list[Group]]],
-) -> Figure:
-    series = [Series(view.label, view.colour, view.shape, groups) for view, groups in chunk]
-    # Where nothing was found has no rank: it stands behind the ranks.
-    order = sorted((label for label, _ in bins), key=lambda label: label == "none")
-    if any(group.estimate.n == 1 for one in series for group in one.groups):
-        note += " Hollow: one question, which has no interval."
-    return Figure(
-        key,
-        title,
-        note,
-        group_chart(title, series, order, unit),
-        ("run", unit, "mean", "95 % low", "95 % high", "n"),
-        tuple(
-            (
-                one.label,
-                group.label,
-                f"{group.estimate.mean:.3f}",
-                f"{group.estimate.low:.3f}",
-                f"{group.estimate.high:.3f}",
-                str(group.estimate.n),
-            )
-            for one in series
-            for group in one.groups
-        ),
-    )
-
-
-def _time_figures(views: Sequence[RunView]) -> Iterator[Figure]:
-    title = "Memory over time"
-    known = [(view, tracks) for view in views if (tracks := _memory_tracks(view))]
-    for name, chunk in _chunked(known):
-        strips = [Strip(view.label, tracks, _phases(view)) for view, tracks in chunk]
-        figure = Figure(
-            "memory-over-time",
-            title,
-            "From the start of the process, shaded by phase; modes of one command share it.",
-            time_chart(title, strips, "GiB"),
-            ("run", "memory of", "samples", "highest (GiB)"),
-            tuple(
-                (strip.label, t.label, str(len(t.points)), f"{max(y for _, y in t.points):.2f}")
-                for strip in strips
-                for t in strip.tracks
-            ),
-        )
-        yield _part(figure, name)
-
-
-def _memory_tracks(view: RunView) -> list[Track]:
-    tracks: list[Track] = []
-    for key, name in (("gpu", "GPU"), ("rss", "processes")):
-        points = [(s["seconds"], s[key] / 1024) for s in _samples(view) if s.get(key) is not None]
-        if points:
-            tracks.append(Track(name, view.colour, points, dashed=bool(tracks)))
-    return tracks
-
-
-def _samples(view: RunView) -> list[Mapping[str, Any]]:
-    return list((view.run.memory or {}).get("samples", []))
-
-
-def _phases(view: RunView) -> dict[str, tuple[float, float]]:
-    """First and last second of each phase, in order; each ends where the next one begins."""
-    starts: dict[str, float] = {}
-    for sample in _samples(view):
-        starts.setdefault(sample["phase"], sample["seconds"])
-    ends = [*list(starts.values())[1:], max((s["seconds"] for s in _samples(view)), default=0.0)]
-    return {name: (start, end) for (name, start), end in zip(starts.items(), ends, strict=True)}
-
-
 def _recall(view: RunView) -> Mapping[str, Any]:
     found: Mapping[str, Any] = view.run.results["metrics"]["token_recall"]
     return found
@@ -285,32 +214,3 @@ def _part(figure: Figure, name: str) -> Figure:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "dataset"
-
-
-_BREAKDOWNS: tuple[tuple[str, str, str, str, Bins, Callable[[pl.DataFrame], list[Group]]], ...] = (
-    (
-        "answer-length",
-        "Token recall by answer length",
-        "Words of the shortest expected answer.",
-        "words in the answer",
-        ANSWER_LENGTHS,
-        breakdowns.by_answer_length,
-    ),
-    (
-        "rank",
-        "Token recall by retrieval rank",
-        "Rank of the first passage that holds an answer. The search looks further than the prompt: "
-        "a passage behind the last one of the prompt was not shown to the model.",
-        "rank of the first passage with an answer",
-        breakdowns.RANKS,
-        breakdowns.by_rank,
-    ),
-    (
-        "position",
-        "Token recall by position in the document",
-        "Where in its document the first passage of the prompt that holds an answer begins.",
-        "characters before the passage",
-        breakdowns.POSITIONS,
-        breakdowns.by_position,
-    ),
-)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from slm_vllm.reporting.breakdowns import answer_rank, retrieval_hit
+from slm_vllm.figures.breakdowns import answer_rank, retrieval_hit
 from slm_vllm.reporting.pairing import DatasetPairs
 from slm_vllm.rundir.reading import RunData
 from slm_vllm.scoring.location import holds_answer

@@ -30,7 +30,7 @@ def table(
     text = set(columns) if text_columns is None else text_columns
     classes = ["" if column in text else ' class="n"' for column in columns]
     head = "".join(
-        f'<th scope="col"{kind}>{escaped(column)}</th>'
+        f'<th scope="col"{kind}>{_breakable(column)}</th>'
         for column, kind in zip(columns, classes, strict=True)
     )
     body = "".join(

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from slm_vllm.reporting.breakdowns import answer_rank, retrieval_hit
+from slm_vllm.figures.breakdowns import answer_rank, retrieval_hit
 from slm_vllm.reporting.harm import CAUSES, Harm
 from slm_vllm.reporting.run_view import RunView
 from slm_vllm.scoring.location import Span, answer_spans

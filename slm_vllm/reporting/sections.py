@@ -10,8 +10,9 @@ from slm_vllm.reporting.figures import Figure
 from slm_vllm.reporting.html_table import table
 from slm_vllm.reporting.pairing import mean_of, ranked
 from slm_vllm.reporting.plain_text import escaped
-from slm_vllm.reporting.run_tables import hit_name, rate_of, unbroken
+from slm_vllm.reporting.run_tables import hit_name, rate_of
 from slm_vllm.reporting.run_view import RunView
+from slm_vllm.scoring.intervals import Mean
 from slm_vllm.scoring.metrics import MAIN, METRICS
 
 
@@ -25,7 +26,11 @@ def headline(views: Sequence[RunView]) -> str:
             first = best[0]
             name = first.condition if first.condition == first.run.name else _pair(first)
             tiles.append(
-                (f"highest on {dataset}", f"{mean_of(first):.3f}", f"{name}, {_interval(first)}")
+                (
+                    f"highest on {dataset}",
+                    f"{mean_of(first):.3f}",
+                    f"{name}, {_interval(first.run.results['metrics'][MAIN])}",
+                )
             )
     fastest = max(views, key=lambda view: rate_of(view) or 0.0)
     if rate_of(fastest):
@@ -43,12 +48,12 @@ def _pair(view: RunView) -> str:
 
 def _run_tiles(view: RunView) -> list[tuple[str, str, str]]:
     results = view.run.results
-    mean = mean_of(view)
+    main = results["metrics"][MAIN]
     counts = results["counts"]
-    tiles = [(METRICS[MAIN].label, "-" if mean is None else f"{mean:.3f}", _interval(view))]
+    tiles = [(METRICS[MAIN].label, _mean(main), _interval(main))]
     if (name := hit_name(results)) is not None:
         hit = results["retrieval"][name]
-        tiles.append((name.replace("_", " "), unbroken(hit), f"n = {hit['n']:,}"))
+        tiles.append((name.replace("_", " "), _mean(hit), _interval(hit)))
     said = f"{counts['errors']:,} failed, {counts['unscored']:,} unscored"
     tiles.append(("questions", f"{counts['total']:,}", said))
     if rate_of(view):
@@ -88,9 +93,12 @@ def _figure(figure: Figure) -> str:
     )
 
 
-def _interval(view: RunView) -> str:
-    metric = view.run.results["metrics"][MAIN]
-    if metric["mean"] is None:
-        return "no row was scored"
+def _mean(metric: Mean) -> str:
+    return "-" if metric["mean"] is None else f"{metric['mean']:.3f}"
+
+
+def _interval(metric: Mean) -> str:
     low, high = metric["ci95"]
+    if low is None or high is None:
+        return "no row was scored"
     return f"95 % interval {low:.3f} to {high:.3f}, n = {metric['n']:,}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from slm_vllm.figures.kinds import OverTime, Strip
 from slm_vllm.reporting.axes import Axis, number
 from slm_vllm.reporting.charts import SMALL, WIDTH, horizontal_grid
 from slm_vllm.reporting.drawing import Area, Drawing, Label, Line, Shape, shortened, text_width
@@ -14,33 +14,9 @@ _LEFT = 44.0
 _ALONE, _STRIP = 170.0, 64.0
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
-    """One value over time: (seconds, value)."""
-
-    label: str
-    colour: str
-    points: Sequence[tuple[float, float]]
-    dashed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """What one run used; `phases` have their first and last second."""
-
-    label: str
-    tracks: Sequence[Track]
-    phases: Mapping[str, tuple[float, float]]
-
-
-def time_chart(title: str, strips: Sequence[Strip], unit: str) -> Drawing:
-    """The strips under each other, on the same axes.
-
-    Args:
-        title: Spoken title.
-        strips: One for each run.
-        unit: Of the values.
-    """
+def time_chart(figure: OverTime) -> Drawing:
+    """The strips under each other, on the same axes."""
+    strips, unit = figure.strips, figure.unit
     points = [point for strip in strips for track in strip.tracks for point in track.points]
     x_axis = Axis(0.0, max(1e-3, *(x for x, _ in points)), _LEFT, WIDTH - 24)
     # Room for the names of the phases above the highest line.
@@ -64,7 +40,7 @@ def time_chart(title: str, strips: Sequence[Strip], unit: str) -> Drawing:
         shapes.append(Line(((x, bottom), (x, bottom + 4)), "muted"))
         shapes.append(Label(x, bottom + 14, number(tick), "middle", size=SMALL))
     shapes.append(Label((x_axis.begin + x_axis.end) / 2, bottom + 34, "seconds", "middle"))
-    return Drawing(WIDTH, bottom + 46, tuple(shapes), title, _spoken(strips, unit))
+    return Drawing(WIDTH, bottom + 46, tuple(shapes), figure.title, _spoken(strips, unit))
 
 
 def _spoken(strips: Sequence[Strip], unit: str) -> str:

@@ -29,12 +29,3 @@ def answer_length(answers: pl.Series) -> pl.Series:
     )
     shortest: pl.Series = lengths["words"].cast(pl.Int64)
     return shortest
-
-
-def bin_labels(values: pl.Series, bins: Bins) -> pl.Series:
-    """The label of each value's group, as an Enum in the order of the groups."""
-    label = pl.lit(None, dtype=pl.String)
-    for name, low in bins:
-        label = pl.when(pl.col(values.name) >= low).then(pl.lit(name)).otherwise(label)
-    groups = pl.Enum([name for name, _ in bins])
-    return values.to_frame().select(label.cast(groups).alias("group")).to_series()

@@ -9,12 +9,14 @@ from typing import Any
 
 import polars as pl
 
-from slm_vllm.scoring.answer_length import ANSWER_LENGTHS, answer_length, bin_labels
+from slm_vllm.figures.breakdowns import BREAKDOWNS
+from slm_vllm.figures.kinds import Series
+from slm_vllm.figures.usage import memory_over_time, memory_strip
 from slm_vllm.tracking.events import Event, Figure, Sample, Table
+from slm_vllm.tracking.plotly import layout, line, to_plotly
 
 _PAGE_ROWS = 10
 _CELL_LENGTH = 200
-_MOST_TOPICS = 20
 
 
 def metrics_table(results: Mapping[str, Any]) -> Table:
@@ -28,14 +30,11 @@ def metrics_table(results: Mapping[str, Any]) -> Table:
     return Table("Results", "metrics", header, rows)
 
 
-def memory_figure(memory: Mapping[str, Any]) -> Figure:
-    """Memory over time."""
-    samples = memory["samples"]
-    seconds = [sample["seconds"] for sample in samples]
-    lines = [_line("process tree", seconds, [sample["rss"] for sample in samples])]
-    if memory.get("peak_gpu") is not None:
-        lines.append(_line("GPU", seconds, [sample["gpu"] for sample in samples]))
-    return _figure("Memory over time", "memory", lines, "seconds", "MiB")
+def memory_figure(memory: Mapping[str, Any]) -> Iterator[Figure]:
+    """Memory over time, where it was sampled."""
+    if (strip := memory_strip(memory, "")) is not None:
+        figure = memory_over_time([strip])
+        yield Figure(figure.title, "memory", to_plotly(figure))
 
 
 def progress_figure(points: Sequence[tuple[float, int, float | None]]) -> Figure:
@@ -45,52 +44,31 @@ def progress_figure(points: Sequence[tuple[float, int, float | None]]) -> Figure
         points: Seconds, examples done and running token recall.
     """
     seconds = [point[0] for point in points]
-    lines = [_line("examples done", seconds, [point[1] for point in points])]
-    recall = {**_line("token recall", seconds, [point[2] for point in points]), "yaxis": "y2"}
-    figure = _figure("Progress", "progress", [*lines, recall], "seconds", "examples done")
-    axis = {"title": {"text": "token recall"}, "overlaying": "y", "side": "right"}
-    figure.plotly["layout"]["yaxis2"] = axis
-    return figure
+    done = line("examples done", seconds, [point[1] for point in points])
+    recall = {**line("token recall", seconds, [point[2] for point in points]), "yaxis": "y2"}
+    shown = layout("Progress", "seconds", "examples done")
+    shown["yaxis2"] = {"title": {"text": "token recall"}, "overlaying": "y", "side": "right"}
+    return Figure("Progress", "progress", {"data": [done, recall], "layout": shown})
 
 
 def prediction_events(path: Path, limit: int) -> Iterator[Event]:
-    """Token recall by answer length and by topic, and the first predictions.
+    """Token recall by properties of the question, and the first predictions.
 
     Args:
         path: `predictions.parquet`.
         limit: How many predictions.
     """
     scan = pl.scan_parquet(path, glob=False)
-    frame = scan.select("answers", "token_recall").collect()
-    length = bin_labels(answer_length(frame["answers"]), ANSWER_LENGTHS)
-    yield from _recall_by(frame.lazy().with_columns(length), "answer length in words")
-    topic = pl.col("metadata").str.json_path_match("$.topic")
-    yield from _recall_by(scan.with_columns(topic.alias("group")), "topic")
+    for breakdown in BREAKDOWNS:
+        # Passages are most of the file, which may be larger than memory.
+        if "contexts" in breakdown.columns:
+            continue
+        groups = breakdown.groups(scan.select(*breakdown.columns, "token_recall").collect())
+        if groups:
+            figure = breakdown.figure([Series("token recall", groups)])
+            yield Figure(figure.title, "token recall", to_plotly(figure))
     if limit:
         yield from _first_predictions(scan.head(limit).collect())
-
-
-def _recall_by(scan: pl.LazyFrame, what: str) -> Iterator[Figure]:
-    groups = (
-        scan.drop_nulls(["group", "token_recall"])
-        .group_by("group")
-        .agg(pl.col("token_recall").mean(), pl.len().alias("n"))
-        .sort("n", descending=True)
-        .head(_MOST_TOPICS)
-        .sort("group")
-        .collect()
-    )
-    if groups.is_empty():
-        return
-    bars = {
-        "type": "bar",
-        "x": groups["group"].to_list(),
-        "y": groups["token_recall"].round(6).to_list(),
-        "text": [f"n={n}" for n in groups["n"]],
-    }
-    figure = _figure(f"Token recall by {what}", "token recall", [bars], what, "token recall")
-    figure.plotly["layout"]["xaxis"]["type"] = "category"
-    yield figure
 
 
 def _first_predictions(frame: pl.DataFrame) -> Iterator[Event]:
@@ -151,21 +129,6 @@ def table_figure(table: Table) -> dict[str, Any]:
         ],
         "layout": {"title": {"text": table.series}},
     }
-
-
-def _line(name: str, x: Sequence[Any], y: Sequence[Any]) -> dict[str, Any]:
-    return {"type": "scatter", "mode": "lines", "name": name, "x": list(x), "y": list(y)}
-
-
-def _figure(
-    title: str, series: str, data: list[dict[str, Any]], x_title: str, y_title: str
-) -> Figure:
-    layout = {
-        "title": {"text": title},
-        "xaxis": {"title": {"text": x_title}},
-        "yaxis": {"title": {"text": y_title}},
-    }
-    return Figure(title, series, {"data": data, "layout": layout})
 
 
 def _rounded(value: float | None) -> float | None:

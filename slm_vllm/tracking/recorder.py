@@ -156,7 +156,7 @@ class Recorder(NullRecorder):
         events: list[Event] = [SingleValues(single_values(results, memory or {}))]
         events.append(plots.metrics_table(results))
         if memory is not None:
-            events.append(plots.memory_figure(memory))
+            events += plots.memory_figure(memory)
         if self._points:
             events.append(plots.progress_figure(self._points))
         predictions = self.folder / names.PREDICTIONS

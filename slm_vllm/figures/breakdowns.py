@@ -1,29 +1,27 @@
-"""Token recall by properties of the question: the data behind the report's plots."""
+"""Token recall by properties of the question.
+
+A new one is a `Breakdown` in `BREAKDOWNS`: the report and trackers draw all of them.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from slm_vllm.figures.kinds import Group, GroupMeans, Series
 from slm_vllm.scoring.answer_length import ANSWER_LENGTHS, Bins, answer_length
-from slm_vllm.scoring.intervals import MeanEstimate, estimate_mean
+from slm_vllm.scoring.intervals import estimate_mean
 
 POSITIONS: Bins = (
     ("start", 0), ("1-999", 1), ("1000-4999", 1000), ("5000-19999", 5000), ("20000+", 20000),
 )  # fmt: skip
+_MOST_TOPICS = 20
 RANKS: Bins = (
     ("none", 0), ("1", 1), ("2", 2), ("3", 3), ("4", 4), ("5", 5), ("6-10", 6), ("11+", 11),
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Mean token recall of the rows of one bin."""
-
-    label: str
-    estimate: MeanEstimate
 
 
 def by_answer_length(predictions: pl.DataFrame) -> list[Group]:
@@ -40,6 +38,17 @@ def by_rank(predictions: pl.DataFrame) -> list[Group]:
 def by_position(predictions: pl.DataFrame) -> list[Group]:
     """By where in its document the first passage that holds an answer begins, in characters."""
     return _grouped(predictions, answer_position(predictions), POSITIONS)
+
+
+def by_topic(predictions: pl.DataFrame) -> list[Group]:
+    """By the topic that a row's metadata names; the most frequent ones, in order of their names."""
+    topics = predictions.select(pl.col("metadata").str.json_path_match("$.topic").alias("topic"))
+    recall = topics.with_columns(predictions["token_recall"]).drop_nulls()
+    counts = recall.group_by("topic").len().sort(["len", "topic"], descending=[True, False])
+    return [
+        Group(topic, estimate_mean(recall.filter(pl.col("topic") == topic)["token_recall"]))
+        for topic in sorted(counts["topic"].head(_MOST_TOPICS))
+    ]
 
 
 def answer_rank(predictions: pl.DataFrame) -> pl.Series:
@@ -95,3 +104,81 @@ def _grouped(predictions: pl.DataFrame, keys: pl.Series, bins: Bins) -> list[Gro
         if estimate.n:
             groups.append(Group(label, estimate))
     return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """A property of the question that token recall is shown by.
+
+    Attributes:
+        key: Fit for a file name.
+        title: Of its figure.
+        note: How to read it.
+        unit: What the groups are.
+        columns: Of the predictions, all that it reads beside `token_recall`.
+        groups: Groups a run's predictions; none where the property is not known.
+        order: Labels of all groups; () for that of their names.
+    """
+
+    key: str
+    title: str
+    note: str
+    unit: str
+    columns: tuple[str, ...]
+    groups: Callable[[pl.DataFrame], list[Group]]
+    order: tuple[str, ...] = ()
+
+    def figure(self, series: Sequence[Series]) -> GroupMeans:
+        """The figure of some runs."""
+        labels = {group.label for one in series for group in one.groups}
+        is_single = any(group.estimate.n == 1 for one in series for group in one.groups)
+        note = (
+            f"{self.note} Hollow: one question, which has no interval." if is_single else self.note
+        )
+        order = self.order or tuple(sorted(labels))
+        return GroupMeans(self.key, self.title, note, self.unit, order, series)
+
+
+def _labels(bins: Bins) -> tuple[str, ...]:
+    """In order; where nothing was found has no rank and stands behind the ranks."""
+    return tuple(sorted((label for label, _ in bins), key=lambda label: label == "none"))
+
+
+BREAKDOWNS = (
+    Breakdown(
+        "answer-length",
+        "Token recall by answer length",
+        "Words of the shortest expected answer.",
+        "words in the answer",
+        ("answers",),
+        by_answer_length,
+        _labels(ANSWER_LENGTHS),
+    ),
+    Breakdown(
+        "rank",
+        "Token recall by retrieval rank",
+        "Rank of the first passage that holds an answer. The search looks further than the prompt: "
+        "a passage behind the last one of the prompt was not shown to the model.",
+        "rank of the first passage with an answer",
+        ("search",),
+        by_rank,
+        _labels(RANKS),
+    ),
+    Breakdown(
+        "position",
+        "Token recall by position in the document",
+        "Where in its document the first passage of the prompt that holds an answer begins.",
+        "characters before the passage",
+        ("search", "contexts"),
+        by_position,
+        _labels(POSITIONS),
+    ),
+    Breakdown(
+        "topic",
+        "Token recall by topic",
+        f"Topics that the dataset names, the {_MOST_TOPICS} with most questions.",
+        "topic",
+        ("metadata",),
+        by_topic,
+    ),
+)
