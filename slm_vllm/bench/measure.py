@@ -32,8 +32,9 @@ from slm_vllm.errors import SlmVllmError
 from slm_vllm.models.resolve import require_model_packages
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.monitoring.device import detect_device
-from slm_vllm.monitoring.energy import gpu_joules
+from slm_vllm.monitoring.energy import gpu_clock, gpu_joules
 from slm_vllm.monitoring.memory import MemorySampler
+from slm_vllm.monitoring.other_work import OtherWork
 
 WARM_UP = 32  # questions
 
@@ -109,10 +110,14 @@ def measure(runner: Runner, prepared: Prepared, plan: Plan, clock: Phases) -> di
         clock.end("first answer")
         runner.answer(prompts[:WARM_UP])
         joules = gpu_joules()
+        work = OtherWork()
+        clocks = [gpu_clock()]
         passes = []
         for _ in range(plan.repeats):
             runner.forget()
             passes.append(runner.answer(prompts))
+        clocks.append(gpu_clock())
+        other = work.cores_busy()
         later = gpu_joules()
         used = None if joules is None or later is None else later - joules
         memory.sample()
@@ -131,6 +136,8 @@ def measure(runner: Runner, prepared: Prepared, plan: Plan, clock: Phases) -> di
         "startup_seconds": clock.phases | {"total": clock.total},
         "kv_cache_tokens": tokens,
         "kv_cache_bytes": tokens * per_token if tokens and per_token else None,
+        "other_cores_busy": other,
+        "gpu_clock_mhz": [clock for clock in clocks if clock is not None],
         "peak_rss_mib": used_memory["peak_rss"],
         "peak_gpu_mib": used_memory["peak_gpu"],
         "joules_per_1000_questions": (

