@@ -12,6 +12,8 @@ import os
 import queue
 import threading
 from collections.abc import Coroutine, Generator, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from slm_vllm.config.engine import EngineConfig, OpenAIConfig
@@ -20,11 +22,13 @@ from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.openai_answers import Failed
 from slm_vllm.engines.openai_models import Unusable
 from slm_vllm.engines.openai_proof import (
+    LOGPROBS,
     N_TOKENS,
     QUESTION,
     STORY,
     Proof,
     disproven_message,
+    proof_by_logprobs,
     prove,
     unproven_message,
 )
@@ -224,26 +228,9 @@ class OpenAIEngine(BaseEngine):
         Raises:
             Unusable: It does not.
         """
-
-        async def ask(fields: Mapping[str, Any]) -> str:
-            body = self._body(server) | {"timeout": _PROOF_SECONDS}
-            body.pop("stop", None)
-            for name in CHOICES:  # a constrained answer says nothing of sampling
-                body["extra_body"].pop(name, None)
-            body["extra_body"] |= {"max_tokens": N_TOKENS, "temperature": 0.0, **fields}
-            try:
-                return (await server.ask(QUESTION, STORY, body)).text
-            except Failed as failure:
-                if fields or not self._leave_out(server, body, failure, nameless=True):
-                    raise
-                return await ask(fields)
-
         refused_before = set(server.refused_fields)
         try:
-            usual = await ask({})  # now it is known what it refuses
-            body = self._body(server)
-            sent = {**self._config.extra_body, **body, **body["extra_body"]}
-            proof = await prove(ask, usual, sent, self._settings.generation.temperature)
+            proof = await self._proof_of(server)
         except Failed as failure:
             server.refused_fields = refused_before
             reason = f"the test question is not answered ({failure}). {server.advice(failure)}"
@@ -256,6 +243,37 @@ class OpenAIEngine(BaseEngine):
             self.say(unproven_message(server.url, proof, contrary_defaults(self._settings)))
         elif before is not None and before.outcome != "proven":
             self.say(f"{server.url}: answers are made with this run's sampling")
+
+    async def _proof_of(self, server: Server) -> Proof:
+        def body_with(fields: Mapping[str, Any]) -> dict[str, Any]:
+            body = self._body(server) | {"timeout": _PROOF_SECONDS}
+            body.pop("stop", None)
+            for name in CHOICES:  # a constrained answer says nothing of sampling
+                body["extra_body"].pop(name, None)
+            body["extra_body"] |= {"max_tokens": N_TOKENS, "temperature": 0.0, **fields}
+            return body
+
+        async def ask(fields: Mapping[str, Any]) -> str:
+            body = body_with(fields)
+            try:
+                return (await server.ask(QUESTION, STORY, body)).text
+            except Failed as failure:
+                if fields or not self._leave_out(server, body, failure, nameless=True):
+                    raise
+                return await ask(fields)
+
+        usual = await ask({})  # now it is known what it refuses
+        body, own = self._body(server), self._config.extra_body
+        sent = {**own, **body, **body["extra_body"]}
+        proof = await prove(ask, usual, sent, self._settings.generation.temperature)
+        # Otherwise the run itself may have other tokens chosen than the likeliest.
+        is_plain = self._settings.generation.repetition_penalty == 1.0 and not own
+        if proof.outcome == "unproven" and is_plain:
+            look = partial(proof_by_logprobs, proof)
+            with suppress(Failed):
+                fields = LOGPROBS[self._config.endpoint]
+                return await server.ask_for(look, QUESTION, STORY, body_with(fields))
+        return proof
 
     def _text_of(self, request: GenerationRequest) -> str:
         if self._text is None:

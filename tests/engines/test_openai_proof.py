@@ -15,7 +15,7 @@ from slm_vllm.config.engine import OpenAIConfig
 from slm_vllm.config.schema import GenerationConfig
 from slm_vllm.engines.openai_answers import Failed
 from slm_vllm.engines.openai_engine import OpenAIEngine
-from slm_vllm.engines.openai_proof import Proof, prove
+from slm_vllm.engines.openai_proof import Proof, proof_by_logprobs, prove
 from slm_vllm.errors import EngineError
 from support.engine_requests import QUICK, SETTINGS, requests
 from support.fake_server import CARD, FakeServer, Reply, Script, usual
@@ -152,6 +152,60 @@ def test_a_gateway_that_drops_the_penalty_is_said_and_noted() -> None:
     (line,) = told
     assert "cannot be proven" in line and "has repetition_penalty=1.3" in line
     assert details["sampling"][server.url].startswith("unproven: repetition_penalty changes")
+
+
+COMPLETION = {"token_logprobs": [-0.1, -2.0], "top_logprobs": [{" a": -0.1}, {" b": -0.9}]}
+CHAT = {
+    "content": [
+        {"logprob": -0.1, "top_logprobs": [{"logprob": -0.1}]},
+        {"logprob": -2.0, "top_logprobs": [{"logprob": -0.9}]},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"), [("completions", COMPLETION), ("completions", CHAT), ("chat", CHAT)]
+)
+def test_a_penalty_of_a_server_that_drops_ours_shows_in_its_logprobs(
+    endpoint: str, told: dict[str, Any]
+) -> None:
+    """The second token is not the likeliest."""
+
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        answer = usual(body | {"repetition_penalty": 1.3})
+        answer["choices"][0]["logprobs"] = told if body.get("logprobs") else None
+        return 200, {}, answer
+
+    with FakeServer(proof=script) as server:
+        with pytest.raises(EngineError, match=r"changes nothing.*1 of 2 tokens.*own logprobs"):
+            start(server, [], endpoint=endpoint)
+        assert not server.bodies
+        fields = {"logprobs": True, "top_logprobs": 1} if endpoint == "chat" else {"logprobs": 1}
+        assert server.proofs[-1].items() >= fields.items()
+        # What the user asks for may be the reason.
+        start(server, [], endpoint=endpoint, extra_body={"min_tokens": 3})
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        {},
+        [],
+        {"content": None},
+        {"content": [{"logprob": None, "top_logprobs": []}]},
+        {"token_logprobs": [-1.0], "top_logprobs": None},
+        {"token_logprobs": [-1.0, -1.0], "top_logprobs": [{"a": -1.0}]},
+        {"token_logprobs": [-1.001], "top_logprobs": [{"a": -1.0}]},
+        {"token_logprobs": ["x"], "top_logprobs": [{"a": -1.0}]},
+        {"token_logprobs": [], "top_logprobs": []},
+    ],
+)
+def test_logprobs_out_of_form_or_of_the_likeliest_tokens_disprove_nothing(told: Any) -> None:
+    unproven = Proof("unproven", "unseen")
+    assert proof_by_logprobs(unproven, {"choices": [{"logprobs": told}]}) == unproven
+    for content in (None, [], {}, {"choices": None}, {"choices": [None]}, {"choices": [told]}):
+        assert proof_by_logprobs(unproven, content) == unproven
 
 
 def test_a_gateway_that_drops_neutral_values_alone_ends_the_run_before_its_first_question() -> None:
