@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from slm_vllm.amounts import format_size
+from slm_vllm.amounts import format_clock, format_size
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.s3_options import (
     DRY_RUN_OPTION,
@@ -273,7 +273,7 @@ def _open(config: Config) -> BaseRetriever:
         corpus.documents,
         corpus_key=corpus.key,
         cache_dir=Path(config.cache_dir),
-        progress=_progress if sys.stderr.isatty() else None,
+        progress=_Progress(),
     )
 
 
@@ -284,9 +284,38 @@ def _file(config: Config) -> str:
     return fetched_path(config.dataset.path, config.cache_dir, kind=config.dataset.kind)
 
 
-def _progress(phase: str, done: int, total: int | None) -> None:
-    of = f" of {total:,}" if total else ""
-    click.echo(f"\r{phase}: {done:,}{of}   ", err=True, nl=done == total)
+class _Progress:
+    """Shows how far a build is: in one line of a terminal, elsewhere in a line twice a minute."""
+
+    _EVERY = 30.0
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._begin = (0, 0.0)
+        self._shown = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, phase: str, done: int, total: int | None) -> None:
+        """See `BuildMonitor.progress`."""
+        now = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._begin = phase, (done, now)
+        if not self._terminal and now - self._shown < self._EVERY:
+            return
+        self._shown = now
+        line = f"{phase}: {done:,}{f' of {total:,}' if total else ''}{self._pace(done, total, now)}"
+        if self._terminal:
+            click.echo(f"\r{line:<76}", err=True, nl=done == total)
+        else:
+            click.echo(line, err=True)
+
+    def _pace(self, done: int, total: int | None, now: float) -> str:
+        first, begin = self._begin
+        if done <= first or now - begin < 1:
+            return ""
+        rate = (done - first) / (now - begin)
+        left = f", {format_clock((total - done) / rate)} left" if total and done < total else ""
+        return f", {rate:,.0f}/s{left}"
 
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import polars as pl
 from pydantic import Field
 
+from slm_vllm.parallel import usable_cores
 from slm_vllm.retrieval.base import (
     SEARCH_ONLY,
     BuildMonitor,
@@ -86,7 +86,7 @@ class BM25Retriever(StoredRetriever):
             raise ValueError(f"{postings.n_passages} passages are indexed of {len(passages)}")
         self._analyzer = Analyzer(options.stopwords, options.stemmer)
         self._searcher = PostingsSearcher(
-            postings, options.threads or os.cpu_count() or 1, options.kernel
+            postings, options.threads or usable_cores(), options.kernel
         )
         self._terms_path = folder / TERMS
         self._vocabulary: Vocabulary | None = None
@@ -122,5 +122,5 @@ class BM25Retriever(StoredRetriever):
     ) -> None:
         """Counts and weighs the words of all passages; see `build_postings`."""
         analyzer = Analyzer(options.stopwords, options.stemmer)
-        threads = min(options.threads or os.cpu_count() or 1, MOST_BUILDING)
+        threads = min(options.threads or usable_cores(), MOST_BUILDING)
         build_postings(folder, passages, analyzer, (options.k1, options.b), threads, monitor)

@@ -44,13 +44,16 @@ from slm_vllm.retrieval.index_files import (
 )
 from slm_vllm.retrieval.options import parse_options
 from slm_vllm.retrieval.passage_store import PassageStore, PassageWriter
-from slm_vllm.retrieval.passages import DocumentFilter, iter_passages
+from slm_vllm.retrieval.passages import DocumentFilter, OtherDocumentsError, iter_passages
 from slm_vllm.retrieval.registry import retriever_class
 
 logger = logging.getLogger(__name__)
 
 CHUNKING_VERSION = 1
 """Raised when the same documents and settings would give other passages than before."""
+
+_KEPT_PASSAGES = 250_000
+"""Passages cut between two times they are made durable: what a killed build cuts again at most."""
 
 Documents = Callable[[], Iterable[pl.DataFrame]]
 
@@ -223,16 +226,13 @@ def _known_passages(
 
 
 def _build_passages(known: Path, config: PassageConfig, corpus: _Corpus) -> PassageStore:
-    seen = DocumentFilter()
-    count = 0
-    temporary = corpus.root / f".building-passages-{known.stem}"
-    with building(temporary, "the passages"):
-        with PassageWriter(temporary) as writer:
-            for frame in iter_passages(corpus.documents(), config, seen):
-                writer.append(frame)
-                count += frame.height
-                corpus.monitor.report("cutting passages", count)
-            writer.aliases = seen.aliases
+    settings = _fingerprint(config.model_dump(), CHUNKING_VERSION)
+    temporary = corpus.root / f".building-passages-{known.stem}-{settings}"
+    with building(temporary, "the passages", resumable=True):
+        try:
+            seen, count = _write_passages(temporary, config, corpus, going_on=True)
+        except OtherDocumentsError:
+            seen, count = _write_passages(temporary, config, corpus, going_on=False)
         if count == 0:
             raise DataError(_nothing_to_search(seen.n_seen))
         fingerprint = _passage_fingerprint(seen.corpus_hash, config)
@@ -252,6 +252,31 @@ def _build_passages(known: Path, config: PassageConfig, corpus: _Corpus) -> Pass
         facts = {"corpus_hash": seen.corpus_hash, "corpus_key": corpus.key}
         write_text(known, json.dumps(facts, sort_keys=True))
     return PassageStore(folder, fingerprint)
+
+
+def _write_passages(
+    folder: Path, config: PassageConfig, corpus: _Corpus, *, going_on: bool
+) -> tuple[DocumentFilter, int]:
+    """Cuts all documents; returns what was seen of them and the number of passages.
+
+    All documents are read again by a build that goes on, since it has to know which came before.
+    """
+    with PassageWriter(folder, going_on=going_on) as writer:
+        kept = writer.written
+        seen = DocumentFilter(kept.get("documents", 0), kept.get("corpus_hash", ""))
+        count = n_kept = kept.get("passages", 0)
+        if count:
+            logger.info("Going on with the %d passages of an interrupted build", count)
+        for frame in iter_passages(corpus.documents(), config, seen):
+            writer.append(frame)
+            count += frame.height
+            if count - n_kept >= _KEPT_PASSAGES:
+                facts = {"documents": seen.n_seen, "corpus_hash": seen.corpus_hash}
+                writer.keep({**facts, "passages": count})
+                n_kept = count
+            corpus.monitor.report("cutting passages", count)
+        writer.aliases = seen.aliases
+    return seen, count
 
 
 def _nothing_to_search(n_seen: int) -> str:

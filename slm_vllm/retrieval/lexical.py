@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +16,9 @@ from numpy.typing import NDArray
 
 from slm_vllm.durable import write_text
 from slm_vllm.errors import MissingExtraError
+from slm_vllm.parallel import in_order, usable_cores
 from slm_vllm.retrieval.passage_store import PassageStore
-from slm_vllm.scoring.normalize import WORDS_VERSION, words
+from slm_vllm.scoring.normalize import WORDS_VERSION, is_unusual, words
 
 # What indexes of version 1 hold the words of.
 _WORDS_1 = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\w--[\p{Han}\p{Hiragana}\p{Katakana}]]+"
@@ -109,7 +112,14 @@ def _differs_from_version_1(passages: PassageStore) -> bool:
             return bool(checked["differs"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    differs = any(_differ(texts) for _, texts in passages.iter_texts(_BATCH))
+    n = len(passages)
+    spans = ((low, min(low + _BATCH, n)) for low in range(0, n, _BATCH))
+    threads = usable_cores()
+    found = in_order(
+        ThreadPoolExecutor(threads), lambda span: _differ(passages.texts(*span)), spans, 2 * threads
+    )
+    with closing(found):
+        differs = any(found)
     with contextlib.suppress(OSError):  # a store that cannot be written is checked each time
         write_text(known, json.dumps({"words": WORDS_VERSION, "differs": differs}))
     return differs
@@ -117,6 +127,7 @@ def _differs_from_version_1(passages: PassageStore) -> bool:
 
 def _differ(texts: Sequence[str]) -> bool:
     special = pl.Series("words", [text for text in texts if not text.isascii()], dtype=pl.String)
+    special = special.filter(is_unusual(special))  # the words of others are the same in both
     before = special.str.normalize("NFKC").str.to_lowercase().str.extract_all(_WORDS_1)
     return not before.equals(words(special))
 

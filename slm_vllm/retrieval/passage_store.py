@@ -8,22 +8,35 @@ polars reads such a file whole: of 300,000 passages it took 0.16 to 0.18 s and 3
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from slm_vllm.durable import write_text
 from slm_vllm.types import Passage
 
 TEXT_COLUMNS = ("passage_id", "document_id", "title", "text")
 _ALIASES = "aliases.json"
 _START = "start.npy"
+
+# While passages are being written.
+_LENGTHS = ".lengths"
+_STARTS = "start.bin"
+_WRITTEN = "written.json"
+_APPENDED = (
+    *(f"{name}.bin" for name in TEXT_COLUMNS),
+    *(f"{name}{_LENGTHS}" for name in TEXT_COLUMNS),
+    _STARTS,
+)
 
 
 class TextColumn:
@@ -128,48 +141,71 @@ class PassageStore:
         self._start = np.zeros(0, np.int64)
 
 
-class _ColumnWriter:
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._name = folder, name
-        self._file: BinaryIO = (folder / f"{name}.bin").open("wb")
-        self._lengths: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
-
-    def append(self, values: Iterable[str]) -> None:
-        encoded = [value.encode("utf-8", "replace") for value in values]
-        self._file.write(b"".join(encoded))
-        self._lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
-
-    def finish(self) -> None:
-        self._file.close()
-        np.save(
-            self._folder / f"{self._name}.offsets.npy", np.cumsum(np.concatenate(self._lengths))
-        )
-
-    def close(self) -> None:
-        self._file.close()
-
-
 class PassageWriter(AbstractContextManager["PassageWriter"]):
-    """Appends frames of passages to a folder. Leave the `with` block to complete the files."""
+    """Appends frames of passages to a folder. Leave the `with` block to complete the files.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: May hold what a killed writer left there.
+        going_on: Keep that, as far as it was made durable.
+
+    Attributes:
+        written: What the last `keep` told, or nothing.
+    """
+
+    def __init__(self, folder: Path, *, going_on: bool = False) -> None:
         self._folder = folder
-        self._columns = [_ColumnWriter(folder, name) for name in TEXT_COLUMNS]
-        self._starts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
         self.aliases: dict[str, str] = {}
+        self.written: dict[str, Any] = {}
+        kept: dict[str, int] = {}
+        if going_on:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found = json.loads((folder / _WRITTEN).read_text("utf-8"))
+                kept, self.written = found["sizes"], found["facts"]
+        self._files = {name: _open_at(folder / name, kept.get(name, 0)) for name in _APPENDED}
 
     def append(self, frame: pl.DataFrame) -> None:
         """Adds passages (`slm_vllm.retrieval.passages.PASSAGE_SCHEMA`)."""
-        for column, name in zip(self._columns, TEXT_COLUMNS, strict=True):
-            column.append(frame[name])
-        self._starts.append(frame["start"].to_numpy())
+        for name in TEXT_COLUMNS:
+            encoded = [value.encode("utf-8", "replace") for value in frame[name]]
+            self._files[f"{name}.bin"].write(b"".join(encoded))
+            lengths = np.fromiter(map(len, encoded), np.uint32, len(encoded))
+            self._files[f"{name}{_LENGTHS}"].write(lengths.tobytes())
+        self._files[_STARTS].write(frame["start"].to_numpy().tobytes())
+
+    def keep(self, facts: Mapping[str, Any]) -> None:
+        """Brings what was written so far to disk, for a writer that goes on."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        sizes = {name: file.tell() for name, file in self._files.items()}
+        self.written = dict(facts)
+        kept = json.dumps({"sizes": sizes, "facts": self.written})
+        write_text(self._folder / _WRITTEN, kept, self._folder / f".{_WRITTEN}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
         if kind is not None:
-            for column in self._columns:
-                column.close()
+            if not self.written:  # nothing that could be gone on with
+                for name in self._files:
+                    (self._folder / name).unlink()
             return
-        for column in self._columns:
-            column.finish()
-        np.save(self._folder / _START, np.concatenate(self._starts))
+        for name in TEXT_COLUMNS:
+            lengths = self._folder / f"{name}{_LENGTHS}"
+            offsets = np.cumsum(
+                np.concatenate(([0], np.fromfile(lengths, np.uint32))), dtype=np.int64
+            )
+            np.save(self._folder / f"{name}.offsets.npy", offsets)
+            lengths.unlink()
+        np.save(self._folder / _START, np.fromfile(self._folder / _STARTS, np.int64))
+        (self._folder / _STARTS).unlink()
+        (self._folder / _WRITTEN).unlink(missing_ok=True)
         (self._folder / _ALIASES).write_text(json.dumps(self.aliases), "utf-8")
+
+
+def _open_at(path: Path, size: int) -> BinaryIO:
+    """Opens a file for appending, cut to a size."""
+    file = path.open("ab")
+    file.truncate(size)
+    file.seek(size)
+    return file

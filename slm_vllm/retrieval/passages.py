@@ -27,6 +27,10 @@ BATCH_CHARACTERS = 4_000_000
 """Documents cut at once. Bounds memory: the arrays over a batch take about 20 bytes a character."""
 
 
+class OtherDocumentsError(Exception):
+    """The documents are not those that an interrupted build has read."""
+
+
 @dataclass
 class DocumentFilter:
     """Lets each document through once.
@@ -35,12 +39,18 @@ class DocumentFilter:
     then an alias of the id it was first seen under. Two texts under one id are both kept (two
     excerpts of one page), the later one's passages with a numbered id.
 
+    Args:
+        done: An interrupted build has cut the first so many documents.
+        done_hash: Their `corpus_hash`.
+
     Attributes:
         aliases: Id of a dropped document -> id of the one that was kept.
         n_seen: Documents looked at.
         n_kept: Documents let through.
     """
 
+    done: int = 0
+    done_hash: str = ""
     aliases: dict[str, str] = field(default_factory=dict)
     n_seen: int = 0
     n_kept: int = 0
@@ -49,10 +59,16 @@ class DocumentFilter:
     _corpus: hashlib._Hash = field(default_factory=lambda: hashlib.sha256(), repr=False)
 
     def admit(self, document_id: str, title: str, text: str) -> str | None:
-        """The prefix for the ids of its passages, or None for a document seen before."""
+        """The prefix for the ids of its passages, or None for a document seen before.
+
+        Raises:
+            OtherDocumentsError: Those that are done are others.
+        """
         digest = hashlib.sha256(f"{title}\x00{text}".encode("utf-8", "replace")).digest()
         self._corpus.update(document_id.encode("utf-8", "replace") + b"\x00" + digest)
         self.n_seen += 1
+        if self.n_seen == self.done and self.corpus_hash != self.done_hash:
+            raise OtherDocumentsError
         known = self._by_content.get(digest)
         if known is not None:
             if known != document_id:
@@ -89,12 +105,14 @@ def iter_passages(
         documents: Frames with the columns document_id, title and text.
         config: Size and stride of the windows in words.
         seen: Remembers what was let through; read its aliases and hash when the iterator is done.
+            Its documents that are `done` are looked at and not cut.
 
     Yields:
         Frames of `PASSAGE_SCHEMA` of bounded size, documents in order.
 
     Raises:
         DataError: A frame lacks a column.
+        OtherDocumentsError: Those that are done are others.
     """
     seen = seen if seen is not None else DocumentFilter()
     pending: list[_Admitted] = []
@@ -102,13 +120,15 @@ def iter_passages(
     for frame in documents:
         for document_id, title, text in _rows(frame):
             prefix = seen.admit(document_id, title, text)
-            if prefix is None or not text:
+            if prefix is None or not text or seen.n_seen <= seen.done:
                 continue
             pending.append(_Admitted(prefix, document_id, title, text))
             size += len(text)
             if size >= BATCH_CHARACTERS:
                 yield _cut(pending, config)
                 pending, size = [], 0
+    if seen.n_seen < seen.done:
+        raise OtherDocumentsError
     if pending:
         yield _cut(pending, config)
 

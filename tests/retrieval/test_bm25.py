@@ -6,13 +6,16 @@ from collections import Counter
 from importlib.util import find_spec
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slm_vllm.config.schema import PassageConfig
 from slm_vllm.retrieval import bm25_build, postings
-from slm_vllm.retrieval.lexical import Analyzer
+from slm_vllm.retrieval.lexical import _WORDS_1, Analyzer
+from slm_vllm.scoring.normalize import is_unusual
+from slm_vllm.scoring.normalize import words as words_of
 from support.bm25_reference import full_sum
 from support.corpora import WORDS, Opener
 
@@ -197,3 +200,10 @@ def test_unknown_words_among_known_ones_change_nothing(opened: Opener) -> None:
     found = retriever.search(["river castle", "aaa river zzz castle \uffff"], 5)
     assert found.indices[0].tolist() == found.indices[1].tolist()
     np.testing.assert_array_equal(found.scores[0], found.scores[1])
+
+
+@given(st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), max_size=30))
+def test_only_unusual_texts_can_have_other_words_than_version_1(text: str) -> None:
+    series = pl.Series("words", [text], dtype=pl.String)
+    before = series.str.normalize("NFKC").str.to_lowercase().str.extract_all(_WORDS_1)
+    assert is_unusual(series)[0] or before.equals(words_of(series))

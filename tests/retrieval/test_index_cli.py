@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from slm_vllm.cli.index import index
+from slm_vllm.cli.index import _Progress, index
 from slm_vllm.errors import ConfigError, DataError
 
 
@@ -93,3 +93,14 @@ def test_changed_file_is_read_again(dataset: Path, tmp_path: Path) -> None:
 def test_no_index_to_push(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no index to push"):
         run("push", "--bucket", "b", "--cache-dir", str(tmp_path))
+
+
+def test_a_long_build_says_how_fast_it_is_and_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = iter([0.0, 10.0, 12.0, 70.0])  # made, and each report
+    monkeypatch.setattr("slm_vllm.cli.index.time.monotonic", lambda: next(seconds))
+    progress = _Progress()
+    for done in (1_000, 1_200, 7_000):
+        progress("counting words", done, 10_000)
+    assert capsys.readouterr().err == "counting words: 7,000 of 10,000, 100/s, 0:30 left\n"

@@ -12,7 +12,7 @@ import pytest
 
 from slm_vllm.config.schema import PassageConfig, RetrieverConfig
 from slm_vllm.errors import DataError, StorageError
-from slm_vllm.retrieval import bm25_build, postings
+from slm_vllm.retrieval import bm25_build, index_store, passages, postings
 from slm_vllm.retrieval.base import BaseRetriever, IndexCancelled
 from slm_vllm.retrieval.bm25 import BM25Retriever
 from slm_vllm.retrieval.index_files import write_seal
@@ -164,6 +164,57 @@ def test_leftovers_of_a_killed_build_do_no_harm(tmp_path: Path) -> None:
     assert not (folder / "stray").exists()
 
 
+def interrupted(source: Source, cache: Path, after: int) -> None:
+    """Stops a build while it cuts passages, after so many batches."""
+    asked = iter([False] * after + [True])
+    with pytest.raises(IndexCancelled, match="cutting"):
+        opened(source, cache, cancelled=lambda: next(asked))
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Passages are cut a few at a time and kept after every 30; gives how many were cut."""
+    cut: list[int] = []
+    monkeypatch.setattr(passages, "BATCH_CHARACTERS", 200)
+    monkeypatch.setattr(index_store, "_KEPT_PASSAGES", 30)
+    append = PassageWriter.append
+    monkeypatch.setattr(
+        PassageWriter, "append", lambda self, frame: cut.append(frame.height) or append(self, frame)
+    )
+    return cut
+
+
+# A repeated document, two texts under one id, one without text: all before and after a stop.
+MIXED = [*TEXTS[:60], TEXTS[3], "", *TEXTS[60:], TEXTS[100], TEXTS[9]]
+
+
+@pytest.mark.parametrize("after", [1, 7, 15])
+def test_interrupted_passages_go_on_from_what_was_kept(
+    tmp_path: Path, small_batches: list[int], after: int
+) -> None:
+    opened(Source(MIXED), tmp_path / "whole")
+    interrupted(Source(MIXED), tmp_path / "stopped", after)
+    left = hidden(tmp_path / "stopped")
+    small_batches.clear()
+    store = opened(Source(MIXED), tmp_path / "stopped").passages
+    assert hidden(tmp_path / "stopped") == []
+    assert bool(left) == (after > 1) and (sum(small_batches) < len(store)) == (after > 1)
+    whole = folder_of(tmp_path / "whole", "passages")
+    for path in whole.iterdir():
+        assert (store.folder / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("others", [["new", *MIXED[1:]], MIXED[:40]])
+def test_passages_of_other_documents_are_not_gone_on_with(
+    tmp_path: Path, small_batches: list[int], others: list[str]
+) -> None:
+    interrupted(Source(MIXED), tmp_path, 15)
+    store = opened(Source(others), tmp_path).passages
+    expected = opened(Source(others), tmp_path / "alone").passages
+    assert store.fingerprint == expected.fingerprint
+    assert store.frame().equals(expected.frame())
+
+
 def test_a_killed_build_goes_on_with_the_blocks_that_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +222,7 @@ def test_a_killed_build_goes_on_with_the_blocks_that_are_counted(
         import json, sys
         from pathlib import Path
         from slm_vllm.config.schema import RetrieverConfig
-        from slm_vllm.retrieval import bm25_build, postings
+        from slm_vllm.retrieval import bm25_build, index_store, passages, postings
         from slm_vllm.retrieval.index_store import open_index
         from support.corpora import documents
         bm25_build.BLOCK = postings.BLOCK = 64
