@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.registry import EngineFactory
@@ -18,6 +17,7 @@ from slm_vllm.judging.prompt import MOST_VOTES
 from slm_vllm.judging.verdict import FAILED
 from slm_vllm.plugins import mendable
 from slm_vllm.rundir import names
+from slm_vllm.rundir.judgement import NamedJudgement
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.services import Services, open_services
 
@@ -41,7 +41,7 @@ class JudgeOptions:
 
 def judge_runs(
     paths: Sequence[Path], config: Config, options: JudgeOptions | None = None
-) -> list[dict[str, Any]]:
+) -> list[NamedJudgement]:
     """Grades the answers of finished runs and leaves a judgement in each folder.
 
     Replies that are there already, in the folder or of equal answers elsewhere, are kept.
@@ -74,12 +74,12 @@ def judge_runs(
             is_here=options.is_here,
         )
         judge.prepare(chain.from_iterable(run.cases() for run in runs))
-        found = []
+        found: list[NamedJudgement] = []
         for run in runs:
             services.log.write_to(run.folder.path / names.JUDGE_LOG)
             judgement = run.judge(judge, services, config.experiment.seed)
             _check_graded(run.name, judgement["counts"])
-            found.append({"name": run.name, **judgement})
+            found.append({**judgement, "name": run.name})
         return found
 
 

@@ -14,6 +14,7 @@ from slm_vllm.figures.breakdowns import retrieval_hit
 from slm_vllm.reporting.config_diff import config_differences
 from slm_vllm.rundir.reading import RunData
 from slm_vllm.rundir.remarks import was_stopped
+from slm_vllm.scoring.metrics import JUDGED
 from slm_vllm.scoring.paired import PairedComparison, Values, compare_pairs
 from slm_vllm.scoring.sequential import compare_stopped_pairs
 
@@ -70,7 +71,7 @@ def align(
     for run in runs:
         _check_rows(run, metric)
     notes = [f"{run.name}: {run.note}." for run in runs if run.note]
-    notes += _different(runs, allow_different)
+    notes += _different(runs, metric, allow_different)
     frames, shared = _shared_questions(runs, intersect)
     notes += shared
     notes += _other_texts(runs, frames, allow_different)
@@ -104,7 +105,11 @@ def _check_rows(run: RunData, metric: str) -> None:
         )
 
 
-def _different(runs: Sequence[RunData], allowed: bool) -> list[str]:
+def _judge(run: RunData) -> str:
+    return "" if run.judgement is None else str(run.judgement["judge"]["fingerprint"])
+
+
+def _different(runs: Sequence[RunData], metric: str, allowed: bool) -> list[str]:
     """Prompts and dataset hashes that are not the same in all runs.
 
     Raises:
@@ -114,6 +119,7 @@ def _different(runs: Sequence[RunData], allowed: bool) -> list[str]:
     for what, identities in (
         ("prompts", [_text(run.manifest.get("prompt_hash")) for run in runs]),
         ("dataset files", [_dataset_hash(run) for run in runs]),
+        ("judges", [_judge(run) if metric in JUDGED else "" for run in runs]),
     ):
         if len(known := set(filter(None, identities))) < 2:
             continue

@@ -19,8 +19,8 @@ from slm_vllm.reporting.config_diff import Difference, config_differences
 from slm_vllm.reporting.context_effect import ContextEffect, context_effects
 from slm_vllm.reporting.numeric_floor import floor_notes
 from slm_vllm.rundir.reading import RunData
-from slm_vllm.scoring.intervals import MeanEstimate, estimate_mean
-from slm_vllm.scoring.metrics import METRICS
+from slm_vllm.scoring.intervals import Mean, MeanEstimate, estimate_mean
+from slm_vllm.scoring.metrics import JUDGED, METRICS, described
 from slm_vllm.scoring.paired import PairedComparison, holm
 
 # That of `experiment.seed`, so that means are those of `results.json`.
@@ -42,6 +42,7 @@ class RunFigures:
         tokens_per_second: New tokens, likewise.
         peak_rss: Resident memory of the process tree in MiB.
         peak_gpu: GPU memory in MiB.
+        judged: A judge's figures, where one graded the run's answers.
     """
 
     name: str
@@ -54,6 +55,7 @@ class RunFigures:
     tokens_per_second: float | None
     peak_rss: float | None
     peak_gpu: float | None
+    judged: Mapping[str, Mean]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def compare_runs(
 
     Args:
         runs: Finished runs, with the columns of `alignment.COLUMNS` and the metric.
-        metric: One of `scoring.metrics.METRICS`.
+        metric: One of `scoring.metrics.METRICS`, or a grade of a judge.
         baseline: Folder of one of the runs; None for the first.
         intersect: Compare on shared questions where question sets differ.
         allow_different: Go on where prompts or dataset hashes differ.
@@ -168,8 +170,14 @@ def compare_runs(
 
 def check_metric(metric: str) -> None:
     """Raises ConfigError for a metric that predictions do not have."""
-    if metric not in METRICS:
-        raise ConfigError(f"--metric {metric}: there is no such metric. {nearest(metric, METRICS)}")
+    valid = [*METRICS, *(name for name, one in JUDGED.items() if one.is_binary)]
+    if metric in JUDGED and metric not in valid:
+        raise ConfigError(
+            f"--metric {metric}: is a ratio of a whole run, and runs are paired by question. "
+            f"Compare them by {', '.join(valid[-3:])}: the table then shows it too"
+        )
+    if metric not in valid:
+        raise ConfigError(f"--metric {metric}: there is no such metric. {nearest(metric, valid)}")
 
 
 def with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
@@ -216,7 +224,7 @@ def _compare_dataset(aligned: AlignedRuns, baseline: int, metric: str) -> Datase
     for number, run in enumerate(aligned.runs):
         if number == baseline:
             continue
-        paired = aligned.paired(number, baseline, is_binary=METRICS[metric].is_binary, seed=SEED)
+        paired = aligned.paired(number, baseline, is_binary=described(metric).is_binary, seed=SEED)
         if not paired.difference.n:
             raise DataError(
                 f"{run.path} and {aligned.runs[baseline].path} have no question that is scored "
@@ -252,6 +260,7 @@ def _figures(run: RunData, values: np.ndarray[Any, np.dtype[np.float64]]) -> Run
         tokens_per_second=_number(throughput.get("completion_tokens_per_second")),
         peak_rss=_number(memory.get("peak_rss")),
         peak_gpu=_number(memory.get("peak_gpu")),
+        judged={} if run.judgement is None else run.judgement["metrics"],
     )
 
 

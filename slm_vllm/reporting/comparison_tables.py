@@ -14,9 +14,9 @@ from typing import Any
 
 from slm_vllm.reporting.comparison import Comparison, DatasetComparison, Pair, RunFigures
 from slm_vllm.reporting.context_effect import ContextEffect
-from slm_vllm.reporting.estimates import estimate_text
+from slm_vllm.reporting.estimates import estimate_text, metric_text
 from slm_vllm.reporting.grids import Grid, as_latex, as_markdown, as_terminal
-from slm_vllm.scoring.metrics import METRICS
+from slm_vllm.scoring.metrics import JUDGED, described
 from slm_vllm.text_table import one_line
 
 
@@ -25,6 +25,8 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
     grids = []
     for dataset in comparison.datasets:
         grids.append(_runs_grid(comparison, dataset))
+        if comparison.metric in JUDGED:
+            grids.append(_judged_grid(dataset))
         if dataset.pairs:
             grids.append(_pairs_grid(comparison, dataset))
         if dataset.effects:
@@ -43,7 +45,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison as one JSON object."""
     return {
         "metric": comparison.metric,
-        "unit": METRICS[comparison.metric].unit,
+        "unit": described(comparison.metric).unit,
         "datasets": [_dataset_json(dataset) for dataset in comparison.datasets],
         "differences": [
             {
@@ -75,6 +77,7 @@ def _dataset_json(dataset: DatasetComparison) -> dict[str, Any]:
                 "tokens_per_second": run.tokens_per_second,
                 "peak_rss_mib": run.peak_rss,
                 "peak_gpu_mib": run.peak_gpu,
+                **({"judged": dict(run.judged)} if run.judged else {}),
             }
             for run in dataset.runs
         ],
@@ -112,7 +115,7 @@ def _dataset_json(dataset: DatasetComparison) -> dict[str, Any]:
 
 
 def _runs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
-    label = METRICS[comparison.metric].label
+    label = described(comparison.metric).label
     header = (
         "run", "model", "mode", label, "n", "questions/s", "tokens/s", "peak memory",
     )  # fmt: skip
@@ -131,6 +134,15 @@ def _runs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
     )
     note = " ".join(dataset.notes)
     return Grid(f"{dataset.dataset}: {dataset.n_questions} questions", header, rows, note)
+
+
+def _judged_grid(dataset: DatasetComparison) -> Grid:
+    header = ("run", *(one.label for one in JUDGED.values()))
+    rows = tuple(
+        (run.name, *(metric_text(run.judged.get(name)) for name in JUDGED)) for run in dataset.runs
+    )
+    note = "Of all graded answers of each run; 95 % bootstrap intervals over questions."
+    return Grid(f"{dataset.dataset}: graded by a judge", header, rows, note)
 
 
 def _pairs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:

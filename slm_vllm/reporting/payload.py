@@ -18,7 +18,7 @@ from slm_vllm.figures.breakdowns import answer_rank, retrieval_hit
 from slm_vllm.reporting.harm import CAUSES, Harm
 from slm_vllm.reporting.run_view import RunView
 from slm_vllm.scoring.location import Span, answer_spans
-from slm_vllm.scoring.metrics import in_tables
+from slm_vllm.scoring.metrics import JUDGED, Described, in_tables
 
 _COLUMNS = {
     "prediction": "prediction",
@@ -56,6 +56,7 @@ def questions_payload(views: Sequence[RunView], harms: Sequence[Harm]) -> dict[s
     ]
     key = ["dataset", "question_id", "question", "joined"]
     distinct = pl.concat(asked).unique(key, keep="first", maintain_order=True)
+    metrics: list[Described] = [*in_tables(), *_grades(views)]
     numbered = distinct.select(key).with_row_index("q")
     return {
         "runs": [
@@ -69,7 +70,7 @@ def questions_payload(views: Sequence[RunView], harms: Sequence[Harm]) -> dict[s
             for view in views
         ],
         "harms": _harms(views, harms),
-        "metrics": [{"name": metric.name, "label": metric.label} for metric in in_tables()],
+        "metrics": [{"name": metric.name, "label": metric.label} for metric in metrics],
         "questions": {
             "id": distinct["question_id"].to_list(),
             "text": distinct["question"].to_list(),
@@ -81,7 +82,7 @@ def questions_payload(views: Sequence[RunView], harms: Sequence[Harm]) -> dict[s
                 "q": frame.join(
                     numbered, on=key, how="left", maintain_order="left", nulls_equal=True
                 )["q"].to_list(),
-                **_run_columns(view.run.predictions),
+                **_run_columns(view.run.predictions, [metric.name for metric in metrics]),
             }
             for view, frame in zip(views, asked, strict=True)
         ],
@@ -153,10 +154,16 @@ def _places(shown: pl.DataFrame) -> list[list[Span] | None]:
     return [spans[pair] for pair in found["pair"]]
 
 
-def _run_columns(predictions: pl.DataFrame) -> dict[str, list[Any]]:
+def _grades(views: Sequence[RunView]) -> list[Described]:
+    """The grades that a judge gave in any of the runs."""
+    columns = {name for view in views for name in view.run.predictions.columns}
+    return [one for name, one in JUDGED.items() if name in columns]
+
+
+def _run_columns(predictions: pl.DataFrame, names: Sequence[str]) -> dict[str, list[Any]]:
     columns = {name: predictions[column].to_list() for name, column in _COLUMNS.items()}
-    names = [metric.name for metric in in_tables()]
-    metrics = predictions.select(
+    lacking = [pl.lit(None, pl.Float64).alias(n) for n in names if n not in predictions.columns]
+    metrics = predictions.with_columns(lacking).select(
         pl.when(pl.col(name).is_finite()).then(pl.col(name).round(3)).alias(name) for name in names
     )
     return {

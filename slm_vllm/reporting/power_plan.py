@@ -22,7 +22,7 @@ from slm_vllm.reporting.comparison import (
 )
 from slm_vllm.reporting.grids import Grid, as_latex, as_markdown, as_terminal
 from slm_vllm.rundir.reading import RunData
-from slm_vllm.scoring.metrics import METRICS
+from slm_vllm.scoring.metrics import described
 from slm_vllm.scoring.power import (
     ALPHA,
     POWER,
@@ -216,7 +216,7 @@ def _grid(plan: PowerPlan) -> Grid:
         )
         for pair in plan.pairs
     )
-    label = METRICS[plan.metric].label
+    label = described(plan.metric).label
     title = f"Questions that show a difference of {label} with probability {plan.power:g}"
     return Grid(title, header, rows, _note(plan))
 

@@ -10,7 +10,7 @@ from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.reporting.html_table import table
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_view import RunView
-from slm_vllm.scoring.metrics import in_tables
+from slm_vllm.scoring.metrics import Described, in_tables, judged_in_tables
 
 _COUNTS = {
     "errors": "failed requests",
@@ -22,19 +22,19 @@ _COUNTS = {
     "from_cache": "answers of other runs, from the answer cache",
 }
 
-_UNITS = "; ".join(f"{metric.label}: {metric.unit}" for metric in in_tables())
-
 
 def results_table(views: Sequence[RunView]) -> str:
     """One line for each run, and what there is to say about counts."""
+    shown = [*in_tables(), *judged_in_tables(view.run.results for view in views)]
     columns = [
-        "run", "model", "dataset", "mode", *(metric.label for metric in in_tables()), "hit", "n",
+        "run", "model", "dataset", "mode", *(metric.label for metric in shown), "hit", "n",
         "questions/s",
     ]  # fmt: skip
-    rows = [_result_row(view) for view in views]
+    rows = [_result_row(view, shown) for view in views]
+    units = "; ".join(f"{metric.label}: {metric.unit}" for metric in shown)
     result = table(
         *_telling(columns, rows),
-        caption=f"Means with 95 % bootstrap intervals ({_UNITS})",
+        caption=f"Means with 95 % bootstrap intervals ({units})",
         text_columns={"run", "model", "dataset", "mode"},
         tools="runs",
     )
@@ -58,9 +58,9 @@ def _telling(
     return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
-def _result_row(view: RunView) -> list[str]:
+def _result_row(view: RunView, shown: Sequence[Described]) -> list[str]:
     results = view.run.results
-    metrics = [results["metrics"].get(metric.name) for metric in in_tables()]
+    metrics = [results["metrics"].get(metric.name) for metric in shown]
     hit = hit_name(results)
     return [
         view.run.name,

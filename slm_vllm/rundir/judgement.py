@@ -15,6 +15,7 @@ import polars as pl
 
 from slm_vllm.rundir import names
 from slm_vllm.rundir.files import damaged, read_object
+from slm_vllm.rundir.predictions import read_predictions
 
 if TYPE_CHECKING:
     from slm_vllm.scoring.intervals import Mean
@@ -70,6 +71,12 @@ class Judgement(TypedDict):
     metrics: dict[str, Mean]
 
 
+class NamedJudgement(Judgement):
+    """A judgement with the name of its run."""
+
+    name: str
+
+
 def answers_digest(predictions: pl.DataFrame) -> str:
     """A hash of all that a judgement of these rows is about.
 
@@ -80,6 +87,29 @@ def answers_digest(predictions: pl.DataFrame) -> str:
     for row in predictions.select(ANSWER_COLUMNS).iter_rows():
         found.update(_encode(row).encode("utf-8", errors="surrogatepass"))
     return found.hexdigest()
+
+
+def current_judgement(folder: Path) -> Judgement | None:
+    """The judgement of the answers that are there now; None for none, or one of other answers.
+
+    Raises:
+        DataError: A file is damaged.
+        StorageError: It may not be read.
+    """
+    found = read_judgement(folder)
+    if found is None:
+        return None
+    rows = read_predictions(folder / names.PREDICTIONS, ANSWER_COLUMNS)
+    return found if found["answers"] == answers_digest(rows) else None
+
+
+def judge_text(judgement: Judgement) -> str:
+    """Who judged, and how much of it counts, in a line."""
+    judge, counts = judgement["judge"], judgement["counts"]
+    graded = judgement["metrics"]["judge_correct"]["n"]
+    votes = f", {judge['votes']} votes" if judge["votes"] > 1 else ""
+    without = f", {counts['total'] - graded} without a grade" if graded < counts["total"] else ""
+    return f"{judge['model']}, prompt {judge['prompt_version']}{votes}{without}"
 
 
 def read_judgement(folder: Path) -> Judgement | None:

@@ -21,6 +21,13 @@ from slm_vllm.rundir.files import (
     read_settings,
 )
 from slm_vllm.rundir.finding import why_unfinished
+from slm_vllm.rundir.judgement import (
+    Judgement,
+    current_judgement,
+    judge_text,
+    read_grades,
+    read_judgement,
+)
 from slm_vllm.rundir.predictions import (
     predictions_columns,
     predictions_schema,
@@ -28,8 +35,9 @@ from slm_vllm.rundir.predictions import (
 )
 from slm_vllm.rundir.remarks import remarks
 from slm_vllm.scoring.answers import score_answers
+from slm_vllm.scoring.grades import grade_columns
 from slm_vllm.scoring.intervals import estimate_mean
-from slm_vllm.scoring.metrics import MAIN, METRICS
+from slm_vllm.scoring.metrics import JUDGED, MAIN, METRICS
 from slm_vllm.scoring.normalize import SCORING_VERSION
 
 _REQUIRED_RESULTS = ("model", "dataset", "mode", "metrics", "counts", "throughput")
@@ -48,6 +56,8 @@ class RunData:
         memory: `memory_usage.json`, None where the run has none.
         predictions: `predictions.parquet`, one row for each question.
         note: What its reader should know: what was computed anew, where it is from; "" for nothing.
+        judgement: `judgement.json`, None where its answers were not judged. Its figures are among
+            those of `results`, its grades among the columns of `predictions`.
     """
 
     path: Path
@@ -58,6 +68,7 @@ class RunData:
     memory: Memory | None
     predictions: pl.DataFrame
     note: str = ""
+    judgement: Judgement | None = None
 
 
 def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
@@ -86,7 +97,10 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
             raise damaged(path / names.RESULTS, f"it has no '{key}'")
     file = path / names.PREDICTIONS
     present = predictions_columns(file)
+    judgement = current_judgement(path)
     wanted = list(dict.fromkeys([*predictions_schema(), *present])) if columns is None else columns
+    grades = _grades(path, judgement, columns)
+    wanted = [name for name in wanted if name not in grades]
     note = ""
     if _is_scored_today(results, present):
         predictions = read_predictions(file, wanted)
@@ -95,6 +109,10 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
         others = read_predictions(file, [name for name in wanted if name not in METRICS])
         predictions = others.with_columns(scores).select(wanted)
         results, note = _rescored(results, scores, config)
+    notes = [*remarks(manifest, results), *filter(None, [note])]
+    if judgement is not None:
+        results = {**results, "metrics": {**results["metrics"], **judgement["metrics"]}}
+        notes.append(f"judged by {judge_text(judgement)}")
     return RunData(
         path=path,
         name=path.resolve().name,
@@ -102,9 +120,29 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
         manifest=manifest,
         results=results,
         memory=read_memory(path),
-        predictions=predictions,
-        note="; ".join([*remarks(manifest, results), *filter(None, [note])]),
+        predictions=predictions.with_columns(grades.get_columns()),
+        note="; ".join(notes),
+        judgement=judgement,
     )
+
+
+def _grades(path: Path, judgement: Judgement | None, columns: Sequence[str] | None) -> pl.DataFrame:
+    """The columns of a judge's grades that are wanted.
+
+    Raises:
+        DataError: Some are asked for, and the run was not judged.
+    """
+    asked = [name for name in columns or () if name in JUDGED]
+    if judgement is None:
+        if not asked:
+            return pl.DataFrame()
+        why = "its answers are no longer those that were judged"
+        raise DataError(
+            f"{path}: {'it was not judged' if read_judgement(path) is None else why}, so it has no "
+            f"{asked[0]}. `slm-vllm judge {path} --model MODEL` grades its answers"
+        )
+    found = read_grades(path).select(grade_columns())
+    return found if columns is None else found.select(asked)
 
 
 def _is_scored_today(results: Results, present: Collection[str]) -> bool:

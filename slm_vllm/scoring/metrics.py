@@ -9,10 +9,11 @@ predictions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from sys import modules
+from typing import Any
 
 import polars as pl
 
@@ -77,10 +78,15 @@ JUDGED: dict[str, Described] = {
     name: Described(name, label, unit, unit == "0 or 1", _SIMPLE_QA, in_tables)
     for name, label, unit, in_tables in (
         ("judge_correct", "correct (judge)", "0 or 1", True),
-        ("judge_incorrect", "incorrect", "0 or 1", False),
-        ("judge_not_attempted", "not attempted", "0 or 1", False),
-        ("judge_correct_given_attempted", "correct given attempted", "share of attempted", False),
-        ("judge_f_score", "F-score", "harmonic mean of the two shares of correct", False),
+        ("judge_incorrect", "incorrect (judge)", "0 or 1", False),
+        ("judge_not_attempted", "not attempted (judge)", "0 or 1", False),
+        (
+            "judge_correct_given_attempted",
+            "correct given attempted",
+            "share of those attempted",
+            False,
+        ),
+        ("judge_f_score", "F-score (judge)", "harmonic mean of the two shares of correct", True),
     )
 }
 """The figures of a judge's grades (`scoring.grades`): only runs that were judged have them."""
@@ -90,6 +96,21 @@ MAIN = "token_recall"
 def in_tables() -> list[Metric]:
     """The metrics that tables of runs show, in their order."""
     return [metric for metric in METRICS.values() if metric.in_tables]
+
+
+def judged_in_tables(results: Iterable[Mapping[str, Any]]) -> list[Described]:
+    """A judge's figures that tables of these runs show: none, if none of them was judged.
+
+    Args:
+        results: Contents of `results.json`, as a run is read.
+    """
+    known = {name for result in results for name in result["metrics"]}
+    return [one for one in JUDGED.values() if one.in_tables and one.name in known]
+
+
+def described(name: str) -> Described:
+    """A metric of either kind."""
+    return METRICS.get(name) or JUDGED[name]
 
 
 def best(values: pl.Expr) -> pl.Expr:

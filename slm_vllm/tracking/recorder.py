@@ -16,6 +16,7 @@ import yaml
 from slm_vllm.config.schema import Config
 from slm_vllm.rundir import names
 from slm_vllm.rundir.files import read_manifest, read_memory, read_results
+from slm_vllm.rundir.judgement import current_judgement
 from slm_vllm.rundir.names import SPOOL
 from slm_vllm.tracking import plots
 from slm_vllm.tracking.events import Artifact, Ended, Event, Scalars, SingleValues, Started
@@ -224,8 +225,8 @@ def record_finished_run(folder: Path, config: Config) -> None:
         raise OSError(f"the results in {folder} cannot be read")
 
 
-def record_report(folder: Path) -> None:
-    """Adds the page of a run, which is written when somebody asks for it, to what is published.
+def record_additions(folder: Path) -> None:
+    """Adds what is written beside a run when somebody asks for it: its page, its judgement.
 
     Raises:
         OSError: The spool cannot be written.
@@ -233,6 +234,13 @@ def record_report(folder: Path) -> None:
     if (folder / names.REPORT).exists():
         spool = Spool(folder / SPOOL)
         spool.append(Artifact("report", names.REPORT))
+    judgement, results = current_judgement(folder), read_results(folder)
+    if judgement is not None and results is not None:
+        metrics = {**results["metrics"], **judgement["metrics"]}
+        values = single_values({**results, "metrics": metrics}, read_memory(folder) or {})
+        spool = Spool(folder / SPOOL)
+        spool.append(SingleValues(values))
+        spool.append(Artifact("judgement", names.JUDGEMENT), Artifact("grades", names.GRADES))
         spool.close()
 
 

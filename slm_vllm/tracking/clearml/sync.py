@@ -11,7 +11,7 @@ from slm_vllm.rundir.files import read_config
 from slm_vllm.tracking.clearml.arrange import on_server
 from slm_vllm.tracking.clearml.settings import find_clearml
 from slm_vllm.tracking.launch import publish_folder
-from slm_vllm.tracking.recorder import record_finished_run, record_report
+from slm_vllm.tracking.recorder import record_additions, record_finished_run
 
 
 def sync_run(folder: Path, timeout: float, say: Callable[[str], None]) -> bool:
@@ -42,7 +42,7 @@ def sync_run(folder: Path, timeout: float, say: Callable[[str], None]) -> bool:
             if not (folder / names.RESULTS).exists():
                 raise ConfigError(f"{folder}: was not tracked and has no results yet")
             record_finished_run(folder, config)
-        record_report(folder)
+        record_additions(folder)
         return publish_folder(folder, on_server(settings, config.tracking, timeout), say)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be published ({error})") from None
