@@ -75,12 +75,12 @@ def _evaluate(configs: Sequence[Config], options: RunOptions) -> list[dict[str, 
         session = _Session(configs, options, stack)
         try:
             return session.run()
-        except (Interrupted, KeyboardInterrupt):
-            session.mark_unfinished("interrupted")
+        except (Interrupted, KeyboardInterrupt) as stopped:
+            session.mark_interrupted(stopped)
             raise
         except Exception as error:
             if (stop := session.interruption()) is not None:
-                session.mark_unfinished("interrupted")
+                session.mark_interrupted(stop)
                 raise stop from error
             try:
                 problem = mendable(error)
@@ -138,6 +138,12 @@ class _Session:
         for cell in self._cells:
             if cell.state.phase not in ("finished", "failed"):
                 _end(cell, phase, error)
+
+    def mark_interrupted(self, stop: BaseException) -> None:
+        """Writes that the run was stopped, into its log too."""
+        said = str(stop) or "stopped from the keyboard"
+        log.warning("%s; what is answered is kept, the same command goes on", said)
+        self.mark_unfinished("interrupted")
 
     def interruption(self) -> Interrupted | None:
         """The signal behind an error: compiled code may make one of its own of `Interrupted`."""

@@ -75,15 +75,16 @@ def watch_screen(look: Look, output_dir: Path, console: Console, *, keep: bool) 
 
 def watch_lines(look: Look, output_dir: Path, say: Callable[[str], None], *, keep: bool) -> None:
     """Says what has changed, every ten seconds, until nothing runs any more or Ctrl-C."""
-    said: dict[str, str] = {}
+    said: dict[Path, str] = {}
     while True:
         overview = look()
-        lines = {called(job, output_dir): job_line(job) for job in overview.jobs}
-        lines |= {f"sweep {sweep.path}": str(sweep) for sweep in overview.sweeps}
+        names = {job.path: called(job, output_dir) for job in overview.jobs}
+        lines = {job.path: f"{names[job.path]}  {job_line(job)}" for job in overview.jobs}
+        lines |= {sweep.path: str(sweep) for sweep in overview.sweeps}
         moment = time.strftime("%H:%M:%S")
-        for name, line in lines.items():
-            if said.get(name) != line:
-                say(one_line(f"{moment}  {line if name in line else f'{name}  {line}'}"))
+        for path, line in lines.items():
+            if said.get(path) != line:
+                say(one_line(f"{moment}  {line}"))
         said = lines
         if not (overview.active or keep):
             return

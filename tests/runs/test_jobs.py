@@ -206,6 +206,13 @@ def test_a_killed_run_has_died(start: Callable[..., Child], tmp_path: Path) -> N
         stop_job(job, timeout=1)
 
 
+def test_a_failed_run_is_shown_with_its_error(start: Callable[..., Child], tmp_path: Path) -> None:
+    start()
+    edit_state(tmp_path / "night", phase="failed", error="no weights here", exit_code=4)
+    shown = invoke("show", "night", "--output-dir", str(tmp_path)).output
+    assert "night: failed" in shown and "Error: no weights here" in shown
+
+
 def test_a_zombie_has_died(start: Callable[..., Child], tmp_path: Path) -> None:
     child = start()
     child.kill()

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -160,17 +160,6 @@ def test_a_finished_run_needs_no_engine(make_config: MakeConfig) -> None:
     assert manifest(config)["engine"] == {"name": "fake", "max_model_len": 128}
 
 
-@pytest.fixture
-def signals_arrive() -> Iterator[None]:
-    """The tests may have been started under nohup or in the background of a script."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_drains_and_says_128_plus_its_number(
     make_config: MakeConfig, signum: signal.Signals, signals_arrive: None
@@ -188,6 +177,7 @@ def test_a_signal_drains_and_says_128_plus_its_number(
     assert 4 <= kept < 10
     state = json.loads((folder(config) / "state.json").read_text())
     assert (state["phase"], state["done"]) == ("interrupted", kept)
+    assert f"stopped by {signum.name}; what is" in (folder(config) / "experiment.log").read_text()
     rest = FakeEngine()
     run(config, rest)
     assert len(rest.asked) == 10 - kept

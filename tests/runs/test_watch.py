@@ -233,7 +233,9 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(make_job: Callable[..., Path], tmp_path: Path) -> Iterator[Terminal]:
+def terminal(
+    make_job: Callable[..., Path], tmp_path: Path, signals_arrive: None
+) -> Iterator[Terminal]:
     make_job("night", done=1, total=9)
     opened = Terminal(tmp_path)
     yield opened
