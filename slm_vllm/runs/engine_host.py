@@ -48,24 +48,32 @@ class EngineHost:
         self.settings = settings
         self.details: dict[str, Any] = {}
         self._make_engine, self._place, self._model = make_engine, place, model
-        self._engine_log, self._services, self._stack = engine_log, services, stack
+        self._engine_log, self._services = engine_log, services
         self._engine: BaseEngine | None = None
+        self._loaded = stack.enter_context(ExitStack())
         self._has_died = False
+        self._failure: Exception | None = None
 
     @property
     def engine(self) -> BaseEngine:
         """The engine, started if it was not.
 
         Raises:
-            EngineError: It cannot be started.
+            EngineError: It cannot be started; said again, without another try, to whoever asks.
         """
+        if self._failure is not None:
+            raise self._failure
         if self._engine is None:
             self._services.console.say(f"Loading {self._model} on {self._place} ...")
-            engine = self._stack.enter_context(self._make_engine(self.settings))
+            engine = self._loaded.enter_context(self._make_engine(self.settings))
             engine.say = self._services.console.say
             before = _size(self._engine_log)
             with self._services.phase("load"), self._services.part("engine"):
-                info = engine.start()
+                try:
+                    info = engine.start()
+                except Exception as error:
+                    self._failure = error
+                    raise
             for part, seconds in start_parts(_written(self._engine_log, before)).items():
                 self._services.start[f"engine {part}"] = seconds
             self._engine = engine
@@ -87,9 +95,11 @@ class EngineHost:
         self._has_died = True
         log.warning("%s", error, exc_info=error)
         self._services.console.say("The engine died; starting it again (once). Answers are kept.")
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        self._engine = None
+        try:
+            self._loaded.close()
+        except Exception as problem:  # it is dead, and another one is to take its place
+            log.warning("the engine that died could not be closed: %s", problem)
         assert self.engine is not None
 
     def memory_usage(self) -> dict[str, Any]:

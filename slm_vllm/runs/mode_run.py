@@ -99,6 +99,7 @@ class ModeRun:
         self._retry_errors = retry_errors
         self._asked: dict[str, _Asked] = {}
         self._refused: list[Completion] = []
+        self._failed: list[int] = []  # keys of rows that this run itself has asked in vain
         self._stop = threading.Event()
         self.from_cache = 0
 
@@ -112,6 +113,7 @@ class ModeRun:
         frames = self._questions.scan()
         keys = np.concatenate([np.empty(0, np.uint64), *(self._row_keys(f) for f in frames)])
         answered = self._journal.keys(with_failed=not self._retry_errors)
+        answered = np.concatenate([answered, np.array(self._failed, np.uint64)])
         return Plan(keys, ~np.isin(keys, answered))
 
     def take_from_cache(self, plan: Plan, renderer: PromptRenderer) -> Plan:
@@ -265,6 +267,8 @@ class ModeRun:
                 f"question {asked.row['question_id']}: {completion.error} (experiment.strict=true "
                 "ends the run here; without it the row is counted as an error)"
             )
+        if completion.error is not None:
+            self._failed.append(int(completion.request_id, 16))
         opened = None if completion.is_whole else asked.prompt.opened
         answer = extract_answer(completion.text, opened)
         self._journal.append(

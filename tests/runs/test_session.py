@@ -89,11 +89,53 @@ def test_a_dead_engine_is_started_once_more_and_nothing_is_asked_twice(
     engine = FakeEngine(dies_after=4, deaths=1)
     config = make_config()
     result = run(config, engine)
-    assert (engine.starts, engine.closes) == (2, 3)  # one close more by the session's own end
+    assert (engine.starts, engine.closes) == (2, 2)
     asked = [request.request_id for request in engine.asked]
     assert len(asked) == len(set(asked)) == 10
     assert (result["counts"]["total"], result["counts"]["resumed"]) == (10, 0)
     assert predictions(config)["question_id"].to_list() == [f"q{i}" for i in range(10)]
+
+
+def test_a_dead_engine_that_cannot_be_closed_is_started_again_all_the_same(
+    make_config: MakeConfig,
+) -> None:
+    class Stuck(FakeEngine):
+        def close(self) -> None:
+            super().close()
+            if self.closes == 1:
+                raise RuntimeError("no answer from the dead")
+
+    engine = Stuck(dies_after=4, deaths=1)
+    assert run(make_config(), engine)["counts"]["errors"] == 0
+    assert (engine.starts, engine.closes, len(engine.asked)) == (2, 2, 10)
+
+
+def test_rows_that_fail_again_before_a_death_are_not_asked_a_third_time(
+    make_config: MakeConfig,
+) -> None:
+    config = make_config()
+    run(config, FakeEngine(fails=frozenset({0, 1, 2})))
+    engine = FakeEngine(fails=frozenset({0}), dies_after=1, deaths=1)
+    assert run(config, engine, retry_errors=True)["counts"]["errors"] == 2
+    assert len(engine.asked) == 3
+    assert json.loads((folder(config) / "state.json").read_text())["done"] == 10
+
+
+def test_an_engine_that_cannot_start_is_not_loaded_for_each_cell(make_config: MakeConfig) -> None:
+    class Broken(FakeEngine):
+        def start(self) -> EngineInfo:
+            super().start()
+            raise EngineError("no weights here")
+
+    cells = [make_config(), make_config("experiment_mode=oracle")]
+    for config in cells:
+        short = config.experiment.model_copy(update={"max_samples": 2})
+        run(config.model_copy(update={"experiment": short}), FakeEngine())
+    engine = Broken()
+    options = RunOptions(keep_going=True, own_process=True, make_engine=engine.factory())
+    results = evaluate(cells, options)
+    assert ["no weights here" in str(result) for result in results] == [True, True]
+    assert (engine.starts, engine.closes) == (1, 1)
 
 
 def test_seconds_of_a_restart_are_counted_once(
