@@ -15,6 +15,7 @@ FLOORS = (
     # Ideas that everything may use.
     {
         "amounts",
+        "json_text",
         "checkout",
         "durable",
         "extras",

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from slm_vllm.errors import EngineError, reason_of
+from slm_vllm.prompting.encoding import BatchEncoder
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.types import Passage, RenderedPrompt
 
@@ -47,6 +48,10 @@ class PromptRenderer:
         self._template = template
         self._tokenizer = tokenizer
         self._budget = max_prompt_tokens
+        # A text of no more characters is tokenized whole.
+        self._short = (max_prompt_tokens + 2 * _CUT_TOKENS) * _CHARACTERS_PER_TOKEN
+        # A chat template writes its special tokens itself.
+        self._encoder = BatchEncoder(tokenizer, add_special_tokens=not template.is_chat)
 
     def render(self, inputs: Sequence[PromptInput]) -> list[RenderedPrompt]:
         """Token ids of each prompt.
@@ -96,12 +101,11 @@ class PromptRenderer:
         return passage
 
     def _render(self, drafts: Sequence[_Draft]) -> Iterator[RenderedPrompt]:
-        short = [draft for draft in drafts if not any(self._sizes(draft.text))]
-        tokenized = dict(
-            zip(map(id, short), self._tokenize([draft.text for draft in short]), strict=True)
-        )
+        short = [draft.text for draft in drafts if len(draft.text) <= self._short]
+        tokenized = iter(self._tokenize(short))
         for draft in drafts:
-            ids = tokenized.get(id(draft)) or self._tokenize_within(draft.text)
+            is_short = len(draft.text) <= self._short
+            ids = next(tokenized) if is_short else self._tokenize_within(draft.text)
             if ids is not None and len(ids) <= self._budget:
                 yield self._prompt(draft.turn, ids, len(draft.blocks))
             else:
@@ -194,7 +198,7 @@ class PromptRenderer:
 
         There are none for a text that is short enough to be tokenized whole.
         """
-        size = (self._budget + 2 * _CUT_TOKENS) * _CHARACTERS_PER_TOKEN
+        size = self._short
         while size < len(text):
             yield size
             size *= _GROWTH
@@ -207,21 +211,14 @@ class PromptRenderer:
         if not texts:
             return []
         try:
-            encoded = self._tokenizer(
-                list(texts),
-                # A chat template writes its special tokens itself.
-                add_special_tokens=not self._template.is_chat,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )
+            return self._encoder.ids(texts)
         except Exception as error:  # such as a vocabulary without a token for unknown words
             raise EngineError(
                 f"the model's tokenizer fails on a prompt: {reason_of(error)}"
             ) from error
-        return list(encoded["input_ids"])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Draft:
     """A prompt with all of its passages, before it is known whether they fit."""
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from slm_vllm.config.schema import Config
+from slm_vllm.json_text import encode
 
 # Raised when prompts, keys or answers of the same configuration change their meaning.
 FORMAT_VERSION = 1
@@ -21,9 +22,6 @@ FORMAT_VERSION = 1
 # not named here everything counts: at worst an answer is asked for again.
 _CLOSED_BOOK = "none"
 _WITHOUT_SEARCH = (_CLOSED_BOOK, "oracle")
-
-# `json.dumps` makes a new encoder at each call that does not use its defaults.
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def digest(content: Any) -> str:
@@ -140,6 +138,6 @@ def row_keys(
     start = hashlib.blake2b(fingerprint.encode(), digest_size=8)
     for position, row in enumerate(frame.select(columns).iter_rows()):
         row_hash = start.copy()
-        row_hash.update(_encode(row).encode("utf-8", errors="surrogatepass"))
+        row_hash.update(encode(row).encode("utf-8", errors="surrogatepass"))
         keys[position] = int.from_bytes(row_hash.digest(), "big")
     return keys

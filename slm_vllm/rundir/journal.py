@@ -26,6 +26,7 @@ import numpy.typing as npt
 import polars as pl
 
 from slm_vllm.errors import StorageError, reason_of
+from slm_vllm.json_text import encode
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,6 @@ JOURNAL_SCHEMA = pl.Schema(
         "metadata": pl.String(),  # a JSON object
     }
 )
-
-# `json.dumps` makes a new encoder at each call that does not use its defaults.
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def count_answers(path: Path) -> tuple[int, int]:
@@ -143,7 +141,7 @@ class Journal(AbstractContextManager["Journal"]):
         """
         body = {name: record[name] for name in self._body}
         # The key is first, so that it can be read without parsing the line.
-        line = f'{{"key":"{record["key"]}",{_encode(body)[1:]}\n'
+        line = f'{{"key":"{record["key"]}",{encode(body)[1:]}\n'
         data = line.encode("utf-8", errors="replace")
         try:
             written = os.write(self._file, data)

@@ -14,6 +14,7 @@ from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.services import Services
 
 DRAIN_SECONDS = 20.0
+_LOG_SECONDS = 1.0
 
 
 class Asking:
@@ -71,13 +72,16 @@ class Asking:
         cell, services = self._cell, self._services
         begun = time.monotonic()
         stop_at: float | None = None
+        look_at = 0.0
         answering = self._run.answers(
             self._host.engine, plan, self._renderer, progress, one_at_a_time=one_at_a_time
         )
         with closing(answering) as answers:
             for _ in answers:
                 services.start.setdefault("first answer", time.monotonic() - begun)
-                services.log.keep_small()
+                if time.monotonic() >= look_at:
+                    services.log.keep_small()
+                    look_at = time.monotonic() + _LOG_SECONDS
                 if progress is cell.progress:
                     cell.state.beat(progress.figures)
                     cell.recorder.progress(progress, services.memory.sample)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,9 @@ from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.types import Completion, GenerationRequest, RenderedPrompt, RetrievedPassage
 
 _CACHE_BATCH = 256
+# So that the first question does not wait for the search of many.
+_ASKED_ROWS = 256
+_LINE_COLUMNS = ("question_id", "question", "answers", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,15 @@ class Plan:
         return Plan(self.keys, self.open & rows)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
     """A row whose answer is awaited: all of its journal line that is known beforehand."""
 
-    row: dict[str, Any]
-    passages: list[RetrievedPassage]
+    question_id: str
+    question: str
+    answers: list[str]
+    metadata: str
+    passages: Sequence[RetrievedPassage]
     prompt: RenderedPrompt
     search: str | None
 
@@ -158,11 +163,14 @@ class ModeRun:
             keys, is_open = plan.keys[rows], plan.open[rows]
             if not kept and not np.array_equal(self._row_keys(frame), keys):
                 raise self._changed()
+            open_keys = keys[is_open].tolist()
             todo = frame.filter(pl.Series(is_open))
-            for request in self._ask(todo, keys[is_open].tolist(), renderer):
-                if self._stop.is_set():
-                    return
-                yield request
+            for start in range(0, todo.height, _ASKED_ROWS):
+                part = slice(start, start + _ASKED_ROWS)
+                for request in self._ask(todo[part], open_keys[part], renderer):
+                    if self._stop.is_set():
+                        return
+                    yield request
         if seen != len(plan.keys):
             raise self._changed()
 
@@ -229,23 +237,23 @@ class ModeRun:
     def _ask(
         self, frame: pl.DataFrame, keys: list[int], renderer: PromptRenderer
     ) -> Iterator[GenerationRequest]:
-        if frame.is_empty():
-            return
         contexts = self._context.rows(frame)
-        rows = frame.drop("documents").rows(named=True)
+        names, questions, answers, metadata = (frame[name].to_list() for name in _LINE_COLUMNS)
         prompts = renderer.stream(
             [
-                PromptInput(row["question"], tuple(p.passage for p in context.passages))
-                for row, context in zip(rows, contexts, strict=True)
+                PromptInput(question, tuple(p.passage for p in context.passages))
+                for question, context in zip(questions, contexts, strict=True)
             ]
         )
-        for key, row, context, prompt in zip(keys, rows, contexts, prompts, strict=True):
-            name = f"{key:016x}"
-            self._asked[name] = _Asked(row, list(context.passages), prompt, context.search)
+        lines = zip(names, questions, answers, metadata, strict=True)
+        for key, line, context, prompt in zip(keys, lines, contexts, prompts, strict=True):
+            request_id = f"{key:016x}"
+            self._asked[request_id] = _Asked(*line, context.passages, prompt, context.search)
             if prompt.error is None:
-                yield GenerationRequest(name, prompt.token_ids, renderer.turns(prompt))
+                yield GenerationRequest(request_id, prompt.token_ids, renderer.turns(prompt))
             else:
-                self._refused.append(Completion(name, "", "error", 0, 0, error=prompt.error))
+                refused = Completion(request_id, "", "error", 0, 0, error=prompt.error)
+                self._refused.append(refused)
 
     def _asked_as(self, request_id: str) -> _Asked:
         if request_id not in self._asked:
@@ -264,7 +272,7 @@ class ModeRun:
         del self._asked[completion.request_id]
         if completion.error is not None and self._config.experiment.strict:
             raise EngineError(
-                f"question {asked.row['question_id']}: {completion.error} (experiment.strict=true "
+                f"question {asked.question_id}: {completion.error} (experiment.strict=true "
                 "ends the run here; without it the row is counted as an error)"
             )
         if completion.error is not None:
@@ -274,9 +282,9 @@ class ModeRun:
         self._journal.append(
             {
                 "key": completion.request_id,
-                "question_id": asked.row["question_id"],
-                "question": asked.row["question"],
-                "answers": asked.row["answers"],
+                "question_id": asked.question_id,
+                "question": asked.question,
+                "answers": asked.answers,
                 "prediction": answer.text,
                 "completion": None if completion.text == answer.text else completion.text,
                 "contexts": [p.to_json() for p in asked.passages[: asked.prompt.n_passages_used]],
@@ -289,11 +297,11 @@ class ModeRun:
                 "n_completion_tokens": completion.n_completion_tokens,
                 "error": completion.error,
                 "search": asked.search,
-                "metadata": asked.row["metadata"],
+                "metadata": asked.metadata,
             }
         )
         if progress is not None:
-            progress.add(answer.text, asked.row["answers"], completion)
+            progress.add(answer.text, asked.answers, completion)
         return completion
 
 

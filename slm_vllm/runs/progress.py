@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import deque
@@ -11,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from slm_vllm.amounts import format_clock
+from slm_vllm.json_text import encode
 from slm_vllm.runs.console import Console
 from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.intervals import running_interval
@@ -24,7 +24,6 @@ _BAR_WIDTH = 20
 # The rate is that of the last minute; the time left is told when there is something to go by.
 _RATE_SECONDS = 60.0
 _ETA_ANSWERS, _ETA_SECONDS = 10, 2.0
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Progress:
@@ -155,11 +154,11 @@ class Progress:
             return
         predictions, answers = zip(*self._unscored, strict=True)
         # From JSON a column of lists is made at once; from Python lists, one list at a time.
-        listed = pl.Series([_encode(row) for row in answers], dtype=pl.String)
+        lists = pl.Series([encode(answers)], dtype=pl.String)
         frame = pl.DataFrame(
             {
                 "prediction": pl.Series(predictions, dtype=pl.String),
-                "answers": listed.str.json_decode(pl.List(pl.String)),
+                "answers": lists.str.json_decode(pl.List(pl.List(pl.String))).explode(),
             }
         )
         recall = score_answers(frame)["token_recall"].drop_nulls()

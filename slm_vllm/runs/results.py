@@ -16,6 +16,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from slm_vllm.config.schema import Config
+from slm_vllm.json_text import encode
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Results, Throughput
 from slm_vllm.rundir.folder import RunFolder
@@ -145,14 +146,13 @@ def _scored(batch: pl.DataFrame, config: Config) -> pl.DataFrame:
 
 def _write_json(path: Path, parquet: Path, config: Config, summary: RunSummary) -> None:
     """Writes the layout that earlier readers know, row by row."""
-    # `json.dumps` makes a new encoder at each call that does not use its defaults.
-    encode = json.JSONEncoder(ensure_ascii=False).encode
     with path.open("w", encoding="utf-8", errors="replace") as file:
         file.write('{"predictions": [')
         separator = "\n"
         for frame in pl.scan_parquet(parquet, glob=False).collect_batches(chunk_size=1024):
-            for row in frame.iter_rows(named=True):
-                file.write(separator + encode(_json_row(row, config)))
+            rows = (encode(_json_row(row, config)) for row in frame.iter_rows(named=True))
+            if frame.height:
+                file.write(separator + ",\n".join(rows))
                 separator = ",\n"
         statistics = {
             "num_examples": summary.counts["total"],
@@ -173,7 +173,7 @@ def _json_row(row: dict[str, Any], config: Config) -> dict[str, Any]:
         "model_name": config.model.name,
         **{metric: row[metric] for metric in METRICS},
         "error": row["error"],
-        "metadata": json.loads(row["metadata"]) if row["metadata"] else {},
+        "metadata": json.loads(row["metadata"]) if row["metadata"] not in (None, "", "{}") else {},
     }
 
 
