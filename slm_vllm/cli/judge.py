@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -113,6 +113,40 @@ def judge_runs_command(
     click.echo(judgements_table(found))
 
 
+@command.command(
+    "check",
+    epilog="""\b
+Examples:
+  slm-vllm judge check labelled
+  slm-vllm judge check labelled --model demo --votes 3
+  slm-vllm judge check graded_by_us.csv --base-url http://localhost:8000/v1""",
+)
+@click.argument("file", type=UserPath())
+@_judge_options
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def check(file: str, overrides: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Set a judge, and graders that need none, against labels of people.
+
+    FILE has a question, its answers, a prediction and a label (correct, incorrect, not attempted)
+    in each row, in any form that datasets have; `labelled` means the 300 that come with the
+    package. Without --model and --base-url only what needs no model is checked.
+    """
+    from slm_vllm.judging.check import check_baselines, check_judge
+    from slm_vllm.judging.labelled import read_labelled
+    from slm_vllm.judging.tables import check_table
+
+    rows = read_labelled(file)
+    if given["model"] is None and not given["base_url"]:
+        found = check_baselines(rows)
+    else:
+        config, options = _judge(given, overrides)
+        found = _until_stopped(lambda: check_judge(rows, config, options))
+    if as_json:
+        click.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        return
+    click.echo(check_table(found))
+
+
 def _until_stopped(work: Callable[[], T]) -> T:
     """Says how to go on where a signal ends the work."""
     from slm_vllm.runs.signals import Interrupted
@@ -124,7 +158,7 @@ def _until_stopped(work: Callable[[], T]) -> T:
         raise click.exceptions.Exit(stop.exit_code) from None
 
 
-def _judge(given: dict[str, Any], overrides: list[str]) -> tuple[Config, JudgeOptions]:
+def _judge(given: dict[str, Any], overrides: Sequence[str]) -> tuple[Config, JudgeOptions]:
     from slm_vllm.judging.choice import judge_config
     from slm_vllm.judging.session import JudgeOptions
 

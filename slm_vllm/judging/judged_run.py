@@ -6,16 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import polars as pl
 
 from slm_vllm.errors import DataError
 from slm_vllm.judging.asking import Asking
+from slm_vllm.judging.ballot import Ballot
 from slm_vllm.judging.judge import Case, Judge
 from slm_vllm.judging.prompt import read_reply
-from slm_vllm.judging.verdict import EMPTY, UNSCORED, decide, grade_counts, grades_frame
+from slm_vllm.judging.verdict import grade_counts
 from slm_vllm.rundir import names
 from slm_vllm.rundir.finding import why_unfinished
 from slm_vllm.rundir.folder import RunFolder
@@ -29,7 +26,6 @@ from slm_vllm.rundir.judgement import (
 from slm_vllm.rundir.predictions import read_predictions
 from slm_vllm.rundir.state import now
 from slm_vllm.runs.services import Services
-from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.grades import grade_estimates
 from slm_vllm.types import Completion
 from slm_vllm.version import __version__
@@ -64,12 +60,11 @@ class JudgedRun:
         self._votes = votes
         self._rows = read_predictions(path / names.PREDICTIONS, ANSWER_COLUMNS)
         self._journal = stack.enter_context(Journal(path / names.JUDGEMENTS, REPLIES_SCHEMA))
-        self._asked = _asked_about(self._rows)
+        self._ballot = Ballot(self._rows, votes)
 
     def cases(self) -> Iterator[Case]:
         """All votes on all answers that the judge has to see."""
-        for _, row in self._rows_to_judge():
-            yield from self._votes_on(row)
+        return self._ballot.cases()
 
     def judge(self, judge: Judge, services: Services, seed: int) -> Judgement:
         """Asks what has no reply yet and writes the judgement.
@@ -92,17 +87,6 @@ class JudgedRun:
         self._journal.sync()
         return self._write(judge, counts, seed)
 
-    def _rows_to_judge(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, row in enumerate(self._rows.iter_rows(named=True)):
-            if self._asked[number] is None:
-                yield number, row
-
-    def _votes_on(self, row: dict[str, Any]) -> Iterator[Case]:
-        answers = tuple(dict.fromkeys(filter(None, row["answers"])))
-        for vote in range(self._votes):
-            question = row["question"] or ""
-            yield Case(row["question_id"], question, answers, row["prediction"], vote)
-
     def _record(self, key: int, case: Case, reply: Completion) -> None:
         grade = None if reply.error else read_reply(reply.text, case.vote)
         self._journal.append(
@@ -120,9 +104,8 @@ class JudgedRun:
         )
 
     def _write(self, judge: Judge, replies: Counter[str], seed: int) -> Judgement:
-        frame = grades_frame(self._rows["question_id"], self._verdicts(judge))
+        frame = self._ballot.grades(judge, self._replies())
         counts = grade_counts(frame)
-        empty = sum(one is EMPTY for one in self._asked)
         for name in ("asked", "resumed", "from_cache"):
             counts[name] = replies[name]
         identity = judge.identity | {"votes": self._votes}
@@ -131,7 +114,7 @@ class JudgedRun:
             "created": now(),
             "slm_vllm": __version__,
             "answers": answers_digest(self._rows),
-            "counts": counts | {"empty": empty},
+            "counts": counts | {"empty": self._ballot.n_empty},
             "metrics": {
                 name: one.to_json() for name, one in grade_estimates(counts, seed=seed).items()
             },
@@ -143,31 +126,10 @@ class JudgedRun:
         self.folder.write_json(names.JUDGEMENT, content)
         return content
 
-    def _verdicts(self, judge: Judge) -> list[dict[str, Any]]:
-        keys = [
-            [judge.key(case) for case in self._votes_on(row)] for _, row in self._rows_to_judge()
-        ]
-        wanted = np.unique(np.array(keys, dtype=np.uint64))
-        found: dict[int, tuple[str | None, bool]] = {}
-        for frame in self._journal.read(wanted):
+    def _replies(self) -> dict[int, tuple[str | None, bool]]:
+        """What the journal holds: by key the grade, and whether the request failed."""
+        found = {}
+        for frame in self._journal.read(self._journal.keys()):
             for key, grade, error in frame.select("key", "grade", "error").iter_rows():
                 found[int(key, 16)] = (grade, error is not None)
-        verdicts = list(self._asked)
-        for (number, _), votes in zip(self._rows_to_judge(), keys, strict=True):
-            replies = [found[key] for key in votes if key in found]
-            given = [grade for grade, has_failed in replies if not has_failed]
-            verdicts[number] = decide(given, len(votes) - len(given))
-        return [one or {} for one in verdicts]
-
-
-def _asked_about(rows: pl.DataFrame) -> list[dict[str, Any] | None]:
-    """What is known of each row without a judge; None: it has to be asked."""
-    # What a usable answer is, scoring says: other rows have no value in any metric.
-    unscored = score_answers(rows)["token_recall"].is_null()
-    blank = rows["prediction"].fill_null("").str.strip_chars() == ""
-    empty = blank | rows["error"].is_not_null()
-    without: dict[str, Any] = {"grade": None, "undecided": UNSCORED, "votes": []}
-    return [
-        without if is_unscored else EMPTY if is_empty else None
-        for is_unscored, is_empty in zip(unscored, empty, strict=True)
-    ]
+        return found

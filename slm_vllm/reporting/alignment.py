@@ -106,7 +106,10 @@ def _check_rows(run: RunData, metric: str) -> None:
 
 
 def _judge(run: RunData) -> str:
-    return "" if run.judgement is None else str(run.judgement["judge"]["fingerprint"])
+    if run.judgement is None:
+        return ""
+    judge = run.judgement["judge"]
+    return f"{judge['votes']}x{judge['fingerprint']}"
 
 
 def _different(runs: Sequence[RunData], metric: str, allowed: bool) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_DECIMALS = 12
 _Z = 1.959963984540054  # of a 95 % interval
 
 
@@ -96,4 +97,8 @@ def _kappa(confusion: npt.NDArray[np.int64], n: int) -> tuple[float, float, floa
     last = (observed * chance - 2.0 * chance + observed) ** 2
     variance = max(0.0, float(equal + unequal - last)) / (n * (1.0 - chance) ** 4)
     half = _Z * math.sqrt(variance)
-    return kappa, max(-1.0, kappa - half), min(1.0, kappa + half)
+    return _rounded(kappa), _rounded(max(-1.0, kappa - half)), _rounded(min(1.0, kappa + half))
+
+
+def _rounded(value: float) -> float:
+    return round(value, _DECIMALS) + 0.0  # the sum turns a negative zero into the other one

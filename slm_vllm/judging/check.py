@@ -1,0 +1,188 @@
+"""A judge, and graders that are no model, set against the labels of people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from slm_vllm.config.schema import Config
+from slm_vllm.judging.asking import Asking
+from slm_vllm.judging.ballot import Ballot
+from slm_vllm.judging.judge import Case, Judge
+from slm_vllm.judging.labelled import GROUPS
+from slm_vllm.judging.prompt import read_reply
+from slm_vllm.judging.session import JudgeOptions, check_votes, judge_services
+from slm_vllm.judging.verdict import WITHOUT_GRADE, grade_counts
+from slm_vllm.rundir import names
+from slm_vllm.rundir.judgement import ANSWER_COLUMNS
+from slm_vllm.scoring.agreement import Agreement, agreement
+from slm_vllm.scoring.answers import score_answers
+from slm_vllm.scoring.grades import CORRECT, GRADES, INCORRECT, NOT_ATTEMPTED
+from slm_vllm.scoring.refusals import is_refusal
+from slm_vllm.types import Completion
+
+JUDGE, PHRASES = "judge", "contains, refusal phrases"
+THRESHOLDS = (0.25, 0.5, 0.75, 1.0)
+_OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One grader against labels, or against the judge.
+
+    Attributes:
+        grader: What grades.
+        against: "labels" or "judge".
+        grades: How many grades it tells apart: 3, or 2 (correct, or not).
+        found: The agreement.
+    """
+
+    grader: str
+    against: str
+    grades: int
+    found: Agreement
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a check found.
+
+    Attributes:
+        rows: Rows with labels.
+        compared: The judge first, where there is one.
+        groups: The judge's accuracy by `GROUPS`: column, value, rows, accuracy.
+        judge: Its identity, None without a judge.
+        counts: Its rows by grade, and without one.
+    """
+
+    rows: int
+    compared: tuple[Compared, ...]
+    groups: tuple[tuple[str, str, int, float], ...] = ()
+    judge: dict[str, Any] | None = None
+    counts: dict[str, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "rows": self.rows,
+            "judge": self.judge,
+            "counts": self.counts,
+            "agreement": [
+                {"grader": one.grader, "against": one.against, **one.found.to_json()}
+                for one in self.compared
+            ],
+            "groups": [
+                {"column": column, "value": value, "n": n, "accuracy": round(accuracy, 6)}
+                for column, value, n, accuracy in self.groups
+            ],
+        }
+
+
+def check_baselines(rows: pl.DataFrame) -> Check:
+    """Graders that are no model, against the labels.
+
+    Args:
+        rows: See `read_labelled`.
+    """
+    return Check(rows.height, tuple(_baselines(rows, "label", "labels")))
+
+
+def check_judge(rows: pl.DataFrame, config: Config, options: JudgeOptions) -> Check:
+    """A judge against the labels, and all that can do without it against both.
+
+    Args:
+        rows: See `read_labelled`.
+        config: The judge, see `Judge`.
+        options: How it is asked.
+
+    Raises:
+        SlmVllmError: What the user has to mend.
+        Interrupted: A signal stopped it; replies are in the judge's cache.
+    """
+    check_votes(options.votes)
+    with ExitStack() as stack, judge_services(options, stack) as services:
+        cache = Path(config.cache_dir)
+        cache.mkdir(parents=True, exist_ok=True)
+        services.log.write_to(cache / names.JUDGE_LOG)
+        services.log.capture(engine_log := cache / names.JUDGE_ENGINE_LOG)
+        judge = Judge(
+            config,
+            services,
+            stack,
+            options.make_engine,
+            engine_log=engine_log,
+            is_here=options.is_here,
+        )
+        ballot = Ballot(rows.select(ANSWER_COLUMNS), options.votes)
+        judge.prepare(ballot.cases())
+        replies: dict[int, tuple[str | None, bool]] = {}
+
+        def record(key: int, case: Case, reply: Completion) -> None:
+            grade = None if reply.error else read_reply(reply.text, case.vote)
+            replies[key] = (grade, reply.error is not None)
+
+        cases = {judge.key(case): case for case in ballot.cases()}
+        Asking(judge, services, "labelled answers", record, Counter()).ask(cases)
+        grades = ballot.grades(judge, replies)
+        identity = judge.identity | {"votes": options.votes}
+    graded = rows.with_columns(grades["grade"], grades["undecided"])
+    known = graded.filter(pl.col("grade").is_not_null())
+    own = Compared(JUDGE, "labels", 3, _agreement(known["label"], known["grade"]))
+    baselines = check_baselines(rows)
+    return replace(
+        baselines,
+        compared=(own, *baselines.compared, *_baselines(known, "grade", JUDGE)),
+        groups=tuple(_groups(known)),
+        judge=identity,
+        counts=grade_counts(grades),
+    )
+
+
+def _baselines(rows: pl.DataFrame, column: str, against: str) -> list[Compared]:
+    scored = score_answers(rows).with_columns(is_refusal("prediction").alias("refused"))
+    by_phrase = scored.select(
+        pl.when("refused")
+        .then(pl.lit(NOT_ATTEMPTED))
+        .when(pl.col("contains") == 1)
+        .then(pl.lit(CORRECT))
+        .otherwise(pl.lit(INCORRECT))
+    ).to_series()
+    found = [Compared(PHRASES, against, 3, _agreement(scored[column], by_phrase))]
+    binary = _is_correct(scored[column] == CORRECT)
+    for name, thresholds in (("token_recall", THRESHOLDS), ("exact_match", (1.0,))):
+        for threshold in thresholds:
+            label = f"{name} >= {threshold:g}" if len(thresholds) > 1 else name
+            given = _is_correct(scored[name].fill_null(0.0) >= threshold)
+            agreed = agreement(binary, given, (CORRECT, _OTHER))
+            found.append(Compared(label, against, 2, agreed))
+    return found
+
+
+def _agreement(labels: pl.Series, given: pl.Series) -> Agreement:
+    return agreement(labels.to_list(), given.to_list(), GRADES)
+
+
+def _is_correct(values: pl.Series) -> Sequence[str]:
+    return [CORRECT if value else _OTHER for value in values]
+
+
+def _groups(known: pl.DataFrame) -> list[tuple[str, str, int, float]]:
+    found = []
+    equal = pl.col("label") == pl.col("grade")
+    for column in GROUPS:
+        if column in known.columns:
+            table = known.group_by(column, maintain_order=True).agg(pl.len(), equal.mean())
+            found += [(column, *row) for row in table.iter_rows()]
+    return found
+
+
+def without_grade(counts: dict[str, int]) -> str:
+    """The rows of a check that got no grade, in words; "" for none."""
+    said = [f"{counts[name]} {text}" for name, text in WITHOUT_GRADE.items() if counts[name]]
+    return ", ".join(said)
