@@ -28,7 +28,14 @@ import polars as pl
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.judgements import Grades, Judgements
 from slm_vllm.retrieval.trec_run import RunWriter
-from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, stands_in, words
+from slm_vllm.scoring.normalize import (
+    searchable,
+    skeleton,
+    squad_form,
+    squad_tokens,
+    stands_in,
+    words,
+)
 from slm_vllm.types import RetrievedPassage
 
 NDCG_DEPTH = 10
@@ -212,22 +219,16 @@ def _answer_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> pl.DataFrame:
         .drop_nulls("answer")
     )
     usable = answers.filter(words(answers["answer"]).list.len() > 0)
-    forms = squad_form(squad_tokens(usable["answer"]))
-    answers = usable.with_columns(forms).unique()
-    # Distinct texts are normalised once: top passages are shared by many questions.
+    tokens = squad_tokens(usable["answer"])
+    answers = usable.select("row", squad_form(tokens), token=_longest(tokens)).unique()
     ranked = (
         rows.select("row", text="retrieved_texts")
         .filter(pl.col("text").list.len() > 0)
         .explode("text")
         .with_columns(rank=pl.int_range(1, pl.len() + 1).over("row"))
     )
-    distinct = ranked.select(pl.col("text").unique())
-    distinct = distinct.with_columns(searchable(distinct["text"]).alias("searchable"))
-    ranked = ranked.join(distinct, on="text").select("row", "rank", "searchable")
-    pairs = answers.join(ranked, on="row", how="left").with_columns(
-        found=stands_in("answer", "searchable").fill_null(False)
-    )
-    first = pairs.group_by("row", "answer").agg(rank=pl.col("rank").filter("found").min())
+    pairs = answers.join(_holding(answers, ranked), on=["row", "answer"], how="left")
+    first = pairs.group_by("row", "answer").agg(rank=pl.col("rank").min())
     per_row = first.group_by("row").agg(
         *[
             (pl.col("rank") <= k).fill_null(False).any().cast(pl.Float64).alias(f"answer_hit@{k}")
@@ -237,6 +238,31 @@ def _answer_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> pl.DataFrame:
         answer_mrr=(1.0 / pl.col("rank").min()).fill_null(0.0),
     )
     return rows.select("row").join(per_row, on="row", how="left", maintain_order="left").drop("row")
+
+
+def _holding(answers: pl.DataFrame, ranked: pl.DataFrame) -> pl.DataFrame:
+    """The ranks at which an answer stands in the text, as `row`, `answer`, `rank`.
+
+    Distinct texts are normalised once, since top passages are shared by many questions, and only
+    those that can hold an answer.
+    """
+    distinct = ranked.select(pl.col("text").unique())
+    distinct = distinct.with_columns(skeleton=skeleton(distinct["text"]))
+    possible = (
+        answers.join(ranked, on="row")
+        .join(distinct, on="text")
+        .filter(pl.col("skeleton").str.contains(pl.col("token"), literal=True).fill_null(True))
+    )
+    left = possible.select(pl.col("text").unique())
+    left = left.with_columns(searchable=searchable(left["text"]))
+    found = possible.join(left, on="text").filter(stands_in("answer", "searchable"))
+    return found.select("row", "answer", "rank")
+
+
+def _longest(tokens: pl.Series) -> pl.Series:
+    """The longest token of each list; "" of an empty one."""
+    lengths = tokens.list.eval(pl.element().str.len_bytes()).list.arg_max()
+    return tokens.list.get(lengths.fill_null(0), null_on_oob=True).fill_null("")
 
 
 def _document_metrics(frame: pl.DataFrame, ks: Sequence[int], ndcg: Sequence[int]) -> pl.DataFrame:

@@ -141,6 +141,16 @@ def stands_in(answer_form: str, searchable_text: str) -> pl.Expr:
     return (form != "") & pl.col(searchable_text).str.contains(form, literal=True)
 
 
+def skeleton(text: pl.Series) -> pl.Series:
+    """What every token of a text's `searchable` form is a substring of; null of unusual texts.
+
+    A text without some token of an answer cannot hold the answer. This tells it at a sixth of what
+    the form costs, and most texts that a search finds hold no answer.
+    """
+    bare = _without_signs(pl.col(text.name).str.to_lowercase())
+    return text.to_frame().select(bare).to_series().set(is_unusual(text), None)
+
+
 def _by_kind(
     text: pl.Series,
     unusual: pl.Series,
@@ -185,8 +195,12 @@ def _general_words(text: pl.Expr) -> pl.Expr:
 
 
 def _plain_squad_tokens(text: pl.Expr) -> pl.Expr:
-    bare = text.str.replace_all(rf"[_{_PLAIN_SIGNS}]", "").str.replace_all(r"[\t-\r]", " ")
+    bare = _without_signs(text).str.replace_all(r"[\t-\r]", " ")
     return bare.str.split(" ").list.eval(pl.element().filter(~pl.element().is_in(["", *_ARTICLES])))
+
+
+def _without_signs(text: pl.Expr) -> pl.Expr:
+    return text.str.replace_all(rf"[_{_PLAIN_SIGNS}]", "")
 
 
 def _general_squad_tokens(text: pl.Expr) -> pl.Expr:

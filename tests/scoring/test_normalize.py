@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slm_vllm.scoring import normalize
 from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.metrics import METRICS
-from slm_vllm.scoring.normalize import searchable, squad_form, squad_tokens, words
+from slm_vllm.scoring.normalize import searchable, skeleton, squad_form, squad_tokens, words
 from support import text_reference as reference
 
 
@@ -154,3 +154,23 @@ def test_null_and_empty() -> None:
     text = pl.Series("text", [None, "", "北京"], dtype=pl.String)
     assert words(text).to_list() == [None, [], ["北", "京"]]
     assert searchable(text.fill_null("")).to_list() == ["", "", " 北 京 "]
+
+
+_PIECES = st.sampled_from(
+    "a the U.S. us o'neil O’Neil 1990–1995 1990-1995 京 北京 é É _ - x-y «q» İ ﬁ …".split()
+    + ["zero\u200bwidth", "\n"]
+)
+
+
+@given(st.lists(_PIECES, max_size=8), st.lists(_PIECES, max_size=3))
+def test_a_text_that_holds_an_answer_has_its_tokens_in_the_skeleton(
+    pieces: list[str], wanted: list[str]
+) -> None:
+    text = pl.Series("text", [" ".join(pieces)], dtype=pl.String)
+    tokens = squad_tokens(pl.Series("answer", [" ".join(wanted)], dtype=pl.String))
+    form = squad_form(tokens)[0]
+    found = form != "" and form in searchable(text)[0]
+    bare = skeleton(text)[0]
+    if found and bare is not None:
+        assert all(token in bare for token in tokens[0])
+    assert (bare is None) == normalize.is_unusual(text)[0]
