@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that wants a GPU, in one go: the end-to-end tests, then throughput of a real small model
 # and of larger shapes with random weights, beside bare LLM.generate, vLLM's own `vllm bench
-# throughput` and a transformers loop. Writes tables and JSON to benchmarks/results/gpu/<device>/.
+# throughput` and a transformers loop; several engines on the GPU, each way to start, and what answers
+# that do not depend on the batch cost. Writes tables and JSON to benchmarks/results/gpu/<device>/.
 #
 #   bash scripts/gpu_run.sh              on a machine with a GPU: half an hour or so
 #   bash scripts/gpu_run.sh --tiny       a few questions of the smallest model, for a try on a CPU
@@ -15,9 +16,11 @@ tiny=
 [ "${1:-}" = --tiny ] && tiny=1
 questions=1000 repeats=3 input=256 output=32 peer_questions=128
 shapes=(smollm2-135m smollm2-360m smollm2-1.7b qwen3-0.6b qwen3-1.7b qwen3-4b)
+engines=(1 2 4) several=(qwen3-0.6b qwen3-1.7b) loads=2 samples=491
 if [ -n "$tiny" ]; then
     questions=8 repeats=1 input=32 output=4 peer_questions=8
     shapes=(smollm2-135m)
+    engines=(1 2) several=() loads=1 samples=8
 fi
 
 PATH=$PWD/.venv/bin:$PATH
@@ -56,6 +59,29 @@ for shape in "${shapes[@]}"; do
         --questions "$questions" --input-len "$input" --output-len "$output" --baseline vllm
 done
 
+# Several engines beside one another; the settings say what the KV cache of each is made for.
+engines_of() { # name of the step, model, further words
+    local name=$1 model=$2
+    shift 2
+    step "$name" python benchmarks/bench_replicas.py --model "$model" --replicas "${engines[@]}" \
+        --questions "$questions" --rounds "$repeats" --loads "$loads" --input-len "$input" \
+        --output-len "$output" "$@"
+}
+engines_of engines_demo.txt demo
+for shape in "${several[@]}"; do
+    engines_of "engines_$shape.txt" "benchmarks/shapes/$shape" hardware.engine_args.load_format=dummy
+done
+
+# Whole commands with each way to start, and with answers that do not depend on the batch; the times
+# are in each command's JSON.
+for start in auto fast throughput; do
+    step "start_$start.json" slm-vllm eval --model demo --dataset demo --mode no_context --json \
+        --samples "$samples" --output-dir "$out/runs" --name "start_$start" --overwrite --no-clearml \
+        "hardware.start=$start"
+done
+step deterministic.json "${measure[@]}" --models demo --questions "$questions" \
+    --input-len "$input" --output-len "$output" hardware.deterministic=true
+
 # vLLM's own benchmark, with vLLM's own defaults but for the context length.
 model=$(python -c 'from pathlib import Path; from slm_vllm.models.demo import prepare_demo_model
 print(prepare_demo_model(Path(".cache")))')
@@ -76,7 +102,7 @@ fi
 step vllm_bench.txt "${own[@]}"
 
 files=()
-for name in real real_nq_like real_transformers "${shapes[@]}"; do
+for name in real real_nq_like real_transformers deterministic "${shapes[@]}"; do
     [ -s "$out/$name.json" ] && files+=("$out/$name.json")
 done
 {
@@ -87,6 +113,10 @@ done
     [ ${#files[@]} -gt 0 ] && slm-vllm bench show "${files[@]}"
     printf '\nvllm bench throughput, same lengths, demo model:\n'
     grep -E '^Throughput' "$out/vllm_bench.txt" || echo 'no figure, see vllm_bench.txt.log'
+    for name in demo "${several[@]}"; do
+        printf '\nengines of %s beside one another:\n' "$name"
+        cat "$out/engines_$name.txt"
+    done
     printf '```\n'
 } >"$out/README.md"
 cat "$out/README.md"

@@ -5,6 +5,7 @@ A single engine of a small model is bound by one core of Python and leaves a GPU
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,6 +15,8 @@ from slm_vllm.engines.replica_process import ReplicaProcess, ready
 from slm_vllm.engines.replicated import Link, MakeEngine, ReplicatedEngine
 from slm_vllm.engines.settings import EngineSettings, kv_cache_bytes
 from slm_vllm.types import EngineInfo
+
+log = logging.getLogger(__name__)
 
 
 class LocalReplicas(ReplicatedEngine):
@@ -39,6 +42,7 @@ class LocalReplicas(ReplicatedEngine):
 
     def _connect(self) -> list[list[int]]:
         numbers = list(range(self._plan.count))
+        self.say(f"{self._plan.count} engines, in a process each ({self._plan.reason})")
         gpu_measures = self._settings.device.kind == "cuda" and (
             kv_cache_bytes(share(self._plan, self._settings, 0).settings) is None
         )
@@ -58,6 +62,7 @@ class LocalReplicas(ReplicatedEngine):
 
     def _describe(self, replicas: list[EngineInfo], hosts: list[str]) -> EngineInfo:
         first = replicas[0]
+        log.info("chosen: %s", first.details.get("choices"))
         several = {
             "replicas": len(replicas),
             "replicas_per_gpu": self._plan.on_each,

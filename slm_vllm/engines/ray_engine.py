@@ -122,7 +122,9 @@ class RayEngine(ReplicatedEngine):
         return n
 
     def _open(self, number: int, times_replaced: int) -> Link:
-        settings, gpus = self._settings, self._config.gpus_per_replica
+        questions = -(-self._settings.questions // self._n)
+        settings = dataclasses.replace(self._settings, questions=questions)
+        gpus = self._config.gpus_per_replica
         options: dict[str, Any] = {"num_cpus": 0}
         environment = {}
         if settings.device.kind == "cuda":

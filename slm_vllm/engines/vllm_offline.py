@@ -90,6 +90,8 @@ class VllmEngine(BaseEngine):
                 "kv_cache": kv_cache_choice(self._settings),
             }
             log.info("chosen: %s", choices)
+            if self._settings.device.kind == "cuda":  # on a CPU it is always the same
+                self.say(f"Start: {choices['start']} (hardware.start)")
             log.info("starting vLLM %s with %s", vllm.__version__, arguments)
             try:
                 self._llm = self._load(vllm, arguments)

@@ -3,13 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from slm_vllm.config.compose import group_choices
 from slm_vllm.monitoring import device
-from slm_vllm.monitoring.device import Device, detect_device
+from slm_vllm.monitoring.device import Device, Gpu, detect_device, visible_gpus
 from support.fake_nvml import FakeNvml
 
 
@@ -132,3 +133,46 @@ def test_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.kind, found.compute_capability, found.profile) == ("cpu", None, "cpu")
     assert found.memory_bytes > 1 << 28
     assert found.name and found.cpu_flags
+
+
+class EightGpus(FakeNvml):
+    """GPU n has n GiB free of 64."""
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 8
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return str(index)
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        if not uuid.startswith("GPU-"):
+            raise self.NVMLError
+        return uuid[-1]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> SimpleNamespace:
+        return SimpleNamespace(total=64 << 30, free=int(handle) << 30)
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        (None, ["0", "1", "2", "3", "4", "5", "6", "7"]),
+        ("5, 2", ["5", "2"]),
+        ("GPU-abc-3,7", ["GPU-abc-3", "7"]),
+        ("3,MIG-none", ["3"]),
+        ("", []),
+        ("-1", []),
+    ],
+)
+def test_gpus_that_may_be_used_with_their_free_memory(
+    said: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", EightGpus())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if said is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    assert visible_gpus() == tuple(Gpu(name, 64 << 30, int(name[-1]) << 30) for name in names)
+
+
+def test_gpus_of_a_machine_without_nvml(smi: list[list[str]]) -> None:
+    assert visible_gpus() == ()

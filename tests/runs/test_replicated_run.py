@@ -78,6 +78,23 @@ def test_ten_kills_of_the_driver(words: list[str], tmp_path: Path) -> None:
     assert len(answered) == len(set(answered)) == ROWS
 
 
+def test_a_signal_to_every_process_finishes_what_is_in_flight(
+    words: list[str], tmp_path: Path
+) -> None:
+    """As a scheduler stops a job: the engines leave it to the driver."""
+    engines = tmp_path / "engines"
+    engines.mkdir()
+    command = [sys.executable, "-m", "support.replicated_run", str(engines), "stop"]
+    stopped = subprocess.run([*command, str(REPLICAS), *words], capture_output=True, text=True)
+    assert stopped.returncode != 0 and "stopped by SIGTERM" in stopped.stderr
+    first = journal(words)
+    assert sorted(asked(engines)) == sorted(first) and 40 < len(first) < ROWS
+    command[-1] = "none"
+    subprocess.run([*command, str(REPLICAS), *words], check=True, capture_output=True)
+    assert len(set(journal(words))) == len(journal(words)) == ROWS
+    assert asked(engines) == Counter(journal(words))
+
+
 def test_the_answers_are_those_of_one_engine(words: list[str], tmp_path: Path) -> None:
     found = {}
     for n in (1, 2):

@@ -3,7 +3,7 @@
 python -m support.replicated_run FOLDER KILL_AT REPLICAS WORD...
 
 The words compose the run. KILL_AT: answers after which the driver is killed, "load" for before
-the first, "none".
+the first, "none"; "stop" for a SIGTERM to it and its engines after 40 answers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
+
+import psutil
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.engines.local_replicas import LocalReplicas
@@ -41,6 +43,9 @@ class DoomedReplicas(LocalReplicas):
         for number, completion in enumerate(super().stream(requests)):
             if str(number) == self.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.kill_at == "stop" and number == 40:
+                for process in [*psutil.Process().children(), psutil.Process()]:
+                    process.terminate()
             yield completion
 
 
