@@ -41,7 +41,7 @@ class Overview:
     """Runs at one moment.
 
     Attributes:
-        jobs: Those that are running first, then by sign of life.
+        jobs: Those that are running first, by folder; the others by sign of life.
         memory: Bytes of the machine and of its GPUs that a run's process holds, by run folder.
             Runs that share a process have it at the one that generates.
         sweeps: Those of the runs that are not through.
@@ -89,9 +89,14 @@ def take_overview(patterns: Sequence[str], output_dir: Path, machine: Machine) -
     return Overview(jobs, memory, _sweeps(jobs, patterns, output_dir), machine.host())
 
 
-def _order(job: Job) -> int:
-    """Those at work, those that wait for their turn in the same process, those that ended."""
-    return 0 if job.running and job.phase != "loading" else 1 if job.running else 2
+def _order(job: Job) -> tuple[int, str]:
+    """Those at work, those that wait for their turn in the same process, those that ended.
+
+    What runs keeps its line: the latest sign of life is another's every time.
+    """
+    if not job.running:
+        return 2, ""
+    return int(job.phase == "loading"), str(job.path)
 
 
 def _sweeps(jobs: Sequence[Job], patterns: Sequence[str], output_dir: Path) -> list[Sweep]:

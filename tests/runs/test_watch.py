@@ -107,6 +107,15 @@ def test_runs_of_one_process_have_its_memory_once(
     assert set(look(tmp_path).memory) == {working}
 
 
+def test_what_runs_keeps_its_line(make_job: Callable[..., Path], tmp_path: Path) -> None:
+    times = {"b": "2026-01-01T00:00:09+00:00", "a": "2026-01-01T00:00:00+00:00"}
+    for name, heartbeat in times.items():
+        make_job(name, heartbeat=heartbeat)
+        make_job(f"ended_{name}", alive=False, heartbeat=heartbeat)
+    names = [job.name for job in look(tmp_path).jobs]
+    assert names == ["a", "b", "ended_b", "ended_a"]
+
+
 def test_a_sweep_says_what_is_to_come(make_job: Callable[..., Path], tmp_path: Path) -> None:
     state = json.loads((make_job("night/one") / "state.json").read_text())
     of_sweep = {"pid": state["pid"], "pid_started": state["pid_started"]}
