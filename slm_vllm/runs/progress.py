@@ -137,7 +137,7 @@ class Progress:
             parts.append("nothing scored: no answer of the dataset has a word so far")
         if self.errors:
             parts.append(f"{self.errors} errors")
-        if (left := self.seconds_left) is not None:
+        if left := self.seconds_left:
             parts.append(f"ETA {format_clock(left)}")
         return "  ".join(parts)
 

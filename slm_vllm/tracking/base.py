@@ -58,8 +58,8 @@ class BaseTracker(ABC):
     title = "The tracker"
     """What users call it."""
     is_live = True
-    """Whether it is told while the run goes on. If not, it is told everything at the end, and from
-    the beginning where that had to be tried again."""
+    """Whether it is told while the run goes on. If not, it is told everything at the run's end, and
+    from the beginning where that had to be tried again."""
 
     @classmethod
     def arrange(cls, config: TrackingConfig, *, asked: bool) -> Publication:

@@ -138,6 +138,14 @@ class Delivery:
         self.cursor.delivered, self.cursor.problem = True, None
         self._save()
 
+    @property
+    def run_has_ended(self) -> bool:
+        """Whether that is the last it said."""
+        ended = False
+        for event, _ in read_spool(self.folder / SPOOL):
+            ended = isinstance(event, Ended)
+        return ended
+
     def note(self, problem: str) -> None:
         """Leaves word for whoever waits for this delivery."""
         if self.cursor.problem != problem:

@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 
 from slm_vllm.errors import SlmVllmError
@@ -26,6 +25,7 @@ from slm_vllm.rundir.names import TRACKING
 from slm_vllm.tracking.base import MakeTracker, RejectedError, TrackerError
 from slm_vllm.tracking.delivery import Delivery
 from slm_vllm.tracking.registry import tracker_class
+from slm_vllm.tracking.spool import spool_size
 
 FIRST_INTERVAL, LONGEST_INTERVAL = 3.0, 30.0
 FIRST_RETRY, _LONGEST_RETRY = 5.0, 60.0
@@ -45,6 +45,8 @@ class Publisher:
         self._tracker = tracker_class(tracker)
         self._deliveries: dict[Path, Delivery] = {}
         self._waiting: list[Path] = []
+        self._sizes: dict[Path, int] = {}
+        self._told: dict[Path, SlmVllmError | None] = {}
         self._connected: tuple[str, MakeTracker] | None = None
         self._started = time.monotonic()
 
@@ -62,7 +64,7 @@ class Publisher:
             open_input = self._take(lines, max(self._interval(), retry))
             if not open_input:
                 break
-            retry = self._round(retry) if self._tracker.is_live else 0.0
+            retry = self._round(retry) if self._tracker.is_live else self._finish_ended()
         _watchdog(self._bound + _GRACE_SECONDS)
         return self._finish(time.monotonic() + self._bound)
 
@@ -81,12 +83,14 @@ class Publisher:
                 return True
             if line is None:
                 return False
-            self._waiting.append(Path(line))
+            folder = Path(line)
+            self._waiting.append(folder)
+            self._sizes[folder] = spool_size(folder)
 
     def _round(self, retry: float) -> float:
         """Publishes what there is; returns how long to wait after a failure."""
         try:
-            for delivery in self._opened():
+            for delivery in self._opened().values():
                 while delivery.step():
                     pass
         except RejectedError as error:
@@ -97,11 +101,23 @@ class Publisher:
             return min(_LONGEST_RETRY, max(2 * retry, FIRST_RETRY))
         return 0.0
 
+    def _finish_ended(self) -> float:
+        """Publishes runs that have ended while others of their command go on."""
+        try:
+            for folder, delivery in self._opened().items():
+                # What was there before is of an earlier command, and will be gone on with.
+                news = spool_size(folder) > self._sizes[folder]
+                if news and delivery.run_has_ended:
+                    self._finish_one(delivery)
+        except Exception as error:
+            self._note(_as_problem(error))
+        return 0.0
+
     def _finish(self, deadline: float) -> bool:
         wait = 0.5
         while True:
             try:
-                problems = [self._finish_one(delivery) for delivery in self._opened()]
+                problems = [self._finish_one(delivery) for delivery in self._opened().values()]
             except Exception as error:
                 problems = [_as_problem(error)]
             left = [problem for problem in problems if problem is not None]
@@ -119,14 +135,18 @@ class Publisher:
             wait = min(2 * wait, 5.0)
 
     def _finish_one(self, delivery: Delivery) -> SlmVllmError | None:
+        if delivery.folder in self._told:
+            return self._told[delivery.folder]
+        problem = None
         # Also where all is delivered: that may be from before the run went on.
         try:
             delivery.finish()
         except Exception as error:
             problem = _as_problem(error)
             delivery.note(str(problem))
-            return problem
-        return None
+        if not self._tracker.is_live:  # it is told everything, once
+            self._told[delivery.folder] = problem
+        return problem
 
     def _note(self, error: SlmVllmError) -> None:
         """Leaves the problem in every folder that waits for this server."""
@@ -137,7 +157,7 @@ class Publisher:
         for folder in self._waiting:
             note_problem(folder, self._name, str(error))
 
-    def _opened(self) -> Iterable[Delivery]:
+    def _opened(self) -> dict[Path, Delivery]:
         """Opens the folders that wait, which needs the server, and gives all of them."""
         while self._waiting:
             folder = self._waiting[0]
@@ -148,7 +168,7 @@ class Publisher:
                 folder, make, self._name, destination, from_nothing=not self._tracker.is_live
             )
             self._waiting.pop(0)
-        return list(self._deliveries.values())
+        return self._deliveries
 
 
 def note_problem(folder: Path, tracker: str, problem: str) -> None:

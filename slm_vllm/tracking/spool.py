@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from slm_vllm.rundir.names import SPOOL
 from slm_vllm.tracking.events import Event, from_line, identity, to_line
 
 SYNC_SECONDS = 5.0
@@ -75,6 +76,14 @@ class Spool:
             return False
         self._said[key] = digest
         return True
+
+
+def spool_size(folder: Path) -> int:
+    """Bytes that a run has said so far."""
+    try:
+        return (folder / SPOOL).stat().st_size
+    except OSError:
+        return 0
 
 
 def read_spool(path: Path, start: int = 0) -> Iterator[tuple[Event, int]]:

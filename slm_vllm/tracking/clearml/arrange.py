@@ -12,7 +12,6 @@ from slm_vllm.tracking.clearml.storage import named_place
 OUTPUT_URI_VARIABLE = "SLM_VLLM_OUTPUT_URI"
 # Tells the publisher into which task the run goes; `CLEARML_TASK_ID` itself is kept from the SDK.
 TASK_VARIABLE = "SLM_VLLM_CLEARML_TASK"
-OFFLINE_SECONDS = 10.0
 
 
 def arrange_clearml(config: TrackingConfig, *, asked: bool) -> Publication:
@@ -44,7 +43,7 @@ def arrange_clearml(config: TrackingConfig, *, asked: bool) -> Publication:
     return Publication(
         "clearml_offline",
         _environment(settings, config),
-        min(OFFLINE_SECONDS, config.close_timeout),
+        config.close_timeout,
         f"{why}: the run is kept as an offline session (docs/clearml.md)",
     )
 

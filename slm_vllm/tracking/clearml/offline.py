@@ -15,7 +15,7 @@ from typing import Any
 from slm_vllm.config.schema import TrackingConfig
 from slm_vllm.durable import publish
 from slm_vllm.errors import MissingExtraError
-from slm_vllm.rundir.names import PUBLISHER_LOG, TRACKING
+from slm_vllm.rundir.names import TRACKING
 from slm_vllm.tracking.base import BaseTracker, Publication, TrackerError
 from slm_vllm.tracking.clearml.events import task_fields
 from slm_vllm.tracking.clearml.settings import find_clearml
@@ -55,11 +55,6 @@ class ClearMLOffline(BaseTracker):
     def arrange(cls, config: TrackingConfig, *, asked: bool) -> Publication:
         """Keeps a session, whether or not there is a server."""
         return Publication(config.tracker, find_clearml().environment, config.close_timeout)
-
-    @classmethod
-    def undelivered(cls, folder: Path, problem: str) -> str:
-        """Names the log of the publisher."""
-        return f"The offline session was not written: {folder / PUBLISHER_LOG}"
 
     def __init__(self, folder: Path, memory: dict[str, Any], remember: Callable[[], None]) -> None:
         super().__init__(folder, memory, remember)

@@ -15,11 +15,9 @@ import yaml
 
 from slm_vllm.durable import sha256_of
 from slm_vllm.rundir.names import SPOOL
-from slm_vllm.tracking.clearml import arrange
 from slm_vllm.tracking.launch import open_tracking
 from support.clearml_loopback import Loopback
 from support.tracked import (
-    UNHURRIED,
     assert_everything_is_there,
     end_when_noted,
     kill_publisher_at,
@@ -115,13 +113,7 @@ def test_a_server_that_is_away_or_refuses_is_named(
     assert_everything_is_there(configured)
 
 
-@pytest.fixture
-def unhurried_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An offline session is written however long it takes."""
-    monkeypatch.setattr(arrange, "OFFLINE_SECONDS", UNHURRIED)
-
-
-@pytest.mark.usefixtures("unconfigured", "unhurried_offline")
+@pytest.mark.usefixtures("unconfigured")
 def test_without_a_server_the_session_is_kept_offline(
     run_folder: Path, config: Callable[..., Any]
 ) -> None:
@@ -163,7 +155,7 @@ def test_the_run_never_imports_clearml(run_folder: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=run_folder)
 
 
-@pytest.mark.usefixtures("unconfigured", "unhurried_offline")
+@pytest.mark.usefixtures("unconfigured")
 def test_an_offline_session_can_be_imported(
     server: Loopback,
     run_folder: Path,
