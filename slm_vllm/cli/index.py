@@ -148,9 +148,10 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
       slm-vllm index eval --dataset nq --retriever theirs.trec
     """
     from slm_vllm.datasets.registry import open_configured
-    from slm_vllm.retrieval.evaluation import NDCG_DEPTH, measure_search
+    from slm_vllm.retrieval.evaluation import measure_search
     from slm_vllm.retrieval.judgements import find_judgements
     from slm_vllm.retrieval.trec_run import written_run
+    from slm_vllm.scoring.metrics import NDCG_DEPTH
 
     config = _compose(given)
     retriever = _open(config)

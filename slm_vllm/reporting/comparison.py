@@ -20,7 +20,7 @@ from slm_vllm.reporting.context_effect import ContextEffect, context_effects
 from slm_vllm.reporting.numeric_floor import floor_notes
 from slm_vllm.rundir.reading import RunData
 from slm_vllm.scoring.intervals import Mean, MeanEstimate, estimate_mean
-from slm_vllm.scoring.metrics import JUDGED, METRICS, described
+from slm_vllm.scoring.metrics import JUDGED, METRICS, SEARCHED, described
 from slm_vllm.scoring.paired import PairedComparison, holm
 
 # That of `experiment.seed`, so that means are those of `results.json`.
@@ -170,7 +170,7 @@ def compare_runs(
 
 def check_metric(metric: str) -> None:
     """Raises ConfigError for a metric that predictions do not have."""
-    valid = [*METRICS, *(name for name, one in JUDGED.items() if one.is_binary)]
+    valid = [*METRICS, *(name for name, one in JUDGED.items() if one.is_binary), *SEARCHED]
     if metric in JUDGED and metric not in valid:
         raise ConfigError(
             f"--metric {metric}: is a ratio of a whole run, and runs are paired by question. "

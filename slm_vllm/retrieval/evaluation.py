@@ -28,6 +28,7 @@ import polars as pl
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.judgements import Grades, Judgements
 from slm_vllm.retrieval.trec_run import RunWriter
+from slm_vllm.scoring.metrics import NDCG_DEPTH, SEARCH_DEPTHS
 from slm_vllm.scoring.normalize import (
     searchable,
     skeleton,
@@ -37,9 +38,6 @@ from slm_vllm.scoring.normalize import (
     words,
 )
 from slm_vllm.types import RetrievedPassage
-
-NDCG_DEPTH = 10
-DEFAULT_KS = (1, 3, 5, 10)
 
 FRAME_SCHEMA = pl.Schema(
     {
@@ -60,7 +58,7 @@ class Mean(TypedDict):
 
 
 def evaluate_search(
-    frame: pl.DataFrame, ks: Sequence[int] = DEFAULT_KS, depth: int | None = None
+    frame: pl.DataFrame, ks: Sequence[int] = SEARCH_DEPTHS, depth: int | None = None
 ) -> dict[str, Mean]:
     """Computes all search metrics over a frame of `FRAME_SCHEMA`.
 
@@ -83,7 +81,7 @@ def evaluate_search(
 
 
 def score_search(
-    frame: pl.DataFrame, ks: Sequence[int] = DEFAULT_KS, depth: int | None = None
+    frame: pl.DataFrame, ks: Sequence[int] = SEARCH_DEPTHS, depth: int | None = None
 ) -> pl.DataFrame:
     """The metrics of `evaluate_search` for each row, one Float64 column each.
 
@@ -107,7 +105,7 @@ class SearchMetrics:
 
     def __init__(
         self,
-        ks: Sequence[int] = DEFAULT_KS,
+        ks: Sequence[int] = SEARCH_DEPTHS,
         depth: int | None = None,
         aliases: dict[str, str] | None = None,
     ) -> None:

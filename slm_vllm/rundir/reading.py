@@ -37,7 +37,7 @@ from slm_vllm.rundir.remarks import remarks
 from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.grades import grade_columns
 from slm_vllm.scoring.intervals import estimate_mean
-from slm_vllm.scoring.metrics import JUDGED, MAIN, METRICS
+from slm_vllm.scoring.metrics import JUDGED, MAIN, METRICS, SEARCHED
 from slm_vllm.scoring.normalize import SCORING_VERSION
 
 _REQUIRED_RESULTS = ("model", "dataset", "mode", "metrics", "counts", "throughput")
@@ -100,7 +100,8 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
     judgement = current_judgement(path)
     wanted = list(dict.fromkeys([*predictions_schema(), *present])) if columns is None else columns
     grades = _grades(path, judgement, columns)
-    wanted = [name for name in wanted if name not in grades]
+    searched = [name for name in wanted if name in SEARCHED]
+    wanted = [name for name in wanted if name not in grades and name not in SEARCHED]
     note = ""
     if _is_scored_today(results, present):
         predictions = read_predictions(file, wanted)
@@ -120,7 +121,9 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
         manifest=manifest,
         results=results,
         memory=read_memory(path),
-        predictions=predictions.with_columns(grades.get_columns()),
+        predictions=predictions.with_columns(
+            *grades.get_columns(), *_searches(path, searched).get_columns()
+        ),
         note="; ".join(notes),
         judgement=judgement,
     )
@@ -143,6 +146,23 @@ def _grades(path: Path, judgement: Judgement | None, columns: Sequence[str] | No
         )
     found = read_grades(path).select(grade_columns())
     return found if columns is None else found.select(asked)
+
+
+def _searches(path: Path, asked: Sequence[str]) -> pl.DataFrame:
+    """The figures of a search that are wanted, null in rows that cannot be judged so.
+
+    Raises:
+        DataError: Some are asked for, and the run has none of them.
+    """
+    if not asked:
+        return pl.DataFrame()
+    search = read_predictions(path / names.PREDICTIONS, ("search",))["search"]
+    found = search.str.json_decode(pl.Struct(dict.fromkeys(asked, pl.Float64))).struct.unnest()
+    for name in asked:
+        if found[name].is_null().all():
+            why = "searched nothing" if search.is_null().all() else "was not judged by that"
+            raise DataError(f"{path}: it has no {name}, for it {why}. Leave it out")
+    return found
 
 
 def _is_scored_today(results: Results, present: Collection[str]) -> bool:

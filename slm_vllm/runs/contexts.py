@@ -22,11 +22,9 @@ from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.evaluation import score_search, search_frame
 from slm_vllm.retrieval.judgements import Judgements
 from slm_vllm.runs.survey import Survey
+from slm_vllm.scoring.metrics import NDCG_DEPTH, SEARCH_DEPTHS
 from slm_vllm.types import RetrievedPassage
 
-# nDCG@10 needs ten results, whether or not the prompt uses so many.
-_SEARCH_DEPTH = 10
-_CUT_OFFS = (1, 3, 5, 10)
 # A prompt with fewer bytes can still have more tokens (another script).
 _MARGIN = 1.25
 # Generous, so that a passage of long words still fits: English needs 1.3.
@@ -135,7 +133,7 @@ class RetrieverContext(Context):
         started = time.monotonic()
         settings = self._config.retriever
         found = self._retriever.retrieve_rows(
-            frame, max(settings.top_k, _SEARCH_DEPTH), settings.min_score
+            frame, max(settings.top_k, NDCG_DEPTH), settings.min_score
         )
         laid_out = search_frame(
             found,
@@ -143,7 +141,7 @@ class RetrieverContext(Context):
             self.judgements.of(frame),
             self._retriever.passages.aliases,
         )
-        metrics = score_search(laid_out, _CUT_OFFS)
+        metrics = score_search(laid_out, SEARCH_DEPTHS)
         rows = [
             RowContext(
                 ranked[: settings.top_k],

@@ -71,6 +71,9 @@ class Metric(Described):
     of_row: Callable[[pl.Expr], pl.Expr]
 
 
+SEARCH_DEPTHS = (1, 3, 5, 10)
+NDCG_DEPTH = 10
+_NDCG = "Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques (2002)"
 _SIMPLE_QA = "Wei et al., Measuring short-form factuality in large language models (2024)"
 
 METRICS: dict[str, Metric] = {}
@@ -90,6 +93,20 @@ JUDGED: dict[str, Described] = {
     )
 }
 """The figures of a judge's grades (`scoring.grades`): only runs that were judged have them."""
+SEARCHED: dict[str, Described] = {
+    f"{by}_{name}": Described(
+        f"{by}_{name}", f"{label} by {by}", unit, unit == "0 or 1", source, in_tables=False
+    )
+    for by in ("answer", "document")
+    for name, label, unit, source in (
+        *((f"hit@{k}", f"hit@{k}", "0 or 1", "") for k in SEARCH_DEPTHS),
+        *((f"recall@{k}", f"recall@{k}", "share of what is relevant", "") for k in SEARCH_DEPTHS),
+        ("mrr", "MRR", "1 / rank of the first", ""),
+        *((f"ndcg@{NDCG_DEPTH}", f"nDCG@{NDCG_DEPTH}", "share of the best gain", _NDCG),)
+        * (by == "document"),
+    )
+}
+"""The figures of a search (`retrieval.evaluation`): only runs that searched have them."""
 MAIN = "token_recall"
 
 
@@ -109,8 +126,8 @@ def judged_in_tables(results: Iterable[Mapping[str, Any]]) -> list[Described]:
 
 
 def described(name: str) -> Described:
-    """A metric of either kind."""
-    return METRICS.get(name) or JUDGED[name]
+    """A metric of any kind."""
+    return METRICS.get(name) or JUDGED.get(name) or SEARCHED[name]
 
 
 def best(values: pl.Expr) -> pl.Expr:

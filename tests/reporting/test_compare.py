@@ -435,3 +435,23 @@ def test_a_difference_beyond_the_numeric_floor_is_not(tmp_path: Path, compare: C
     make_run(tmp_path / "other", rows=scored([1.0] * 100))
     checked(tmp_path / "one", 0.04)
     assert "within the numeric floor" not in compare("one", "other").stdout
+
+
+def test_searches_are_compared_by_question(tmp_path: Path, compare: Compare) -> None:
+    better = [{"token_recall": 0.0, "search": {"answer_mrr": 1.0}} for _ in RANKS[:-1]]
+    make_run(tmp_path / "one", mode="retriever", rows=searched(RETRIEVER))
+    make_run(tmp_path / "two", mode="retriever", rows=[*better, {"search": {}}])
+    found = as_json(compare("one", "two", "--metric", "answer_mrr", "--json"))
+    reciprocals = [1 / rank if rank else 0.0 for rank in RANKS if rank is not None]
+    (dataset,) = found["datasets"]
+    assert [run["mean"] for run in dataset["runs"]] == pytest.approx([np.mean(reciprocals), 1.0])
+    (difference,) = dataset["pairs"]
+    assert difference["difference"]["mean"] == pytest.approx(1 - np.mean(reciprocals))
+
+
+def test_a_run_without_the_figure_is_named(three_modes: Path, compare: Compare) -> None:
+    result = compare("found", "gold", "--metric", "answer_mrr")
+    assert isinstance(result.exception, DataError)
+    assert "gold: it has no answer_mrr, for it searched nothing" in str(result.exception)
+    result = compare("found", "--metric", "document_mrr")
+    assert "was not judged by that" in str(result.exception)
