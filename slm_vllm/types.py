@@ -98,6 +98,25 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """One of several answers to a request, or one with its probability.
+
+    Attributes:
+        text: As in `Completion`, as are `finish_reason` and `is_whole`.
+        n_completion_tokens: New tokens; None where a server does not count them by answer.
+        seed: Of its sampling, None where it was not sampled.
+        logprob: Sum of the log-probabilities of its new tokens, None where none was asked for.
+    """
+
+    text: str
+    finish_reason: str
+    n_completion_tokens: int | None
+    seed: int | None = None
+    logprob: float | None = None
+    is_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What an engine gave back for one request.
 
@@ -110,6 +129,8 @@ class Completion:
         error: Why there is no answer, or None.
         is_whole: It does not go on with what the run's own prompt left open: a server that was sent
             turns shows its answer apart from its thought, or shows both.
+        samples: All answers, this one first, where `generation.keeps_samples`; then
+            `n_completion_tokens` counts those of all.
     """
 
     request_id: str
@@ -119,6 +140,7 @@ class Completion:
     n_completion_tokens: int
     error: str | None = None
     is_whole: bool = False
+    samples: tuple[Sample, ...] = ()
 
     @classmethod
     def failed(cls, request: GenerationRequest, reason: str) -> Completion:

@@ -168,6 +168,29 @@ class GenerationConfig(Section):
     stop: tuple[str, ...] = ()
     """Extra stop strings. Empty by default: a model ends its answer itself, and stops such as
     "." or "," cut right answers ("J. S. Bach")."""
+    n: int = Field(default=1, ge=1)
+    """Answers to each question; more than one needs a temperature."""
+    logprobs: bool = False
+    """Keep how probable each answer was, for figures of confidence."""
+
+    @model_validator(mode="after")
+    def _answers_differ(self) -> GenerationConfig:
+        if self.n > 1 and self.temperature == 0:
+            raise ValueError(
+                f"generation.n={self.n} needs generation.temperature above 0: greedy answers are "
+                "all the same"
+            )
+        return self
+
+    @property
+    def keeps_samples(self) -> bool:
+        """Whether more is kept of a question than one answer."""
+        return self.n > 1 or self.logprobs
+
+    def changes_answers(self) -> dict[str, Any]:
+        """What of it answers depend on; what earlier versions did not know only where it is set."""
+        exclude = {"n"} if self.n == 1 else set()
+        return self.model_dump(exclude=exclude if self.logprobs else exclude | {"logprobs"})
 
 
 class HardwareConfig(Section):
@@ -286,6 +309,11 @@ class Config(Section):
             raise ValueError(
                 "experiment.answer_cache=true needs generation.temperature=0: sampled answers are "
                 "meant to differ"
+            )
+        if self.experiment.answer_cache and self.generation.logprobs:
+            raise ValueError(
+                "experiment.answer_cache=true does not go with generation.logprobs=true: the cache "
+                "keeps no probabilities"
             )
         if self.experiment.answer_cache and not self.engine.weights_are_known:
             raise ValueError(

@@ -7,15 +7,18 @@ wrong is said in the server's own words.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
-from slm_vllm.types import Completion, GenerationRequest
+from slm_vllm.types import Completion, GenerationRequest, Sample
 
 _LOAD = (408, 429, 503, 529)  # the server is there and has too much to do
 _REFUSED = (401, 403, 404, 405)  # no request will do better
 _LONGEST_MESSAGE = 300
 _MOST_TOKENS = 1 << 31
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Trouble = Literal["load", "timeout", "connection", "server", "refused", "request"]
 
@@ -56,23 +59,30 @@ def read_json(text: str) -> Any:
         raise Failed("server", f"an answer that is no JSON: {shortened(text)}") from None
 
 
-def read_completion(request: GenerationRequest, content: Any) -> Completion:
+def read_completion(
+    request: GenerationRequest, content: Any, body: Mapping[str, Any] = _NOTHING
+) -> Completion:
     """The answer in the body of a response with status 200.
+
+    Args:
+        request: What was asked.
+        content: What came back.
+        body: What was sent beside the prompt; it may ask for several answers, or their
+            probabilities.
 
     Raises:
         Failed: There is none.
     """
     if not isinstance(content, Mapping):
         raise Failed("server", f"an answer of another form: {shortened(json.dumps(content))}")
-    choices = content.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
+    choices = _in_order(content.get("choices"))
+    choice = choices[0] if choices else None
     if not isinstance(choice, Mapping):
         raise _failure_inside(content)
     text = _text_of(choice)
     if text is None:
         raise Failed("server", f"an answer without text: {shortened(json.dumps(choice))}")
     finish_reason = _finish_reason(choice)
-    is_chat = "text" not in choice
     usage = content.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
     return Completion(
@@ -81,9 +91,59 @@ def read_completion(request: GenerationRequest, content: Any) -> Completion:
         finish_reason=finish_reason,
         n_prompt_tokens=_count(usage.get("prompt_tokens"), len(request.prompt_token_ids)),
         n_completion_tokens=_count(usage.get("completion_tokens"), 0),
-        # One that was cut off may be a thought that the server's template had opened.
-        is_whole=is_chat and (finish_reason != "length" or text.startswith("<think>")),
+        is_whole=_is_whole(choice, text),
+        samples=_samples(choices, body) if body.keys() & {"n", "logprobs"} else (),
     )
+
+
+def _in_order(found: Any) -> list[Any]:
+    """The answers of a list, by their numbers where all have one."""
+    choices: list[Any] = list(found) if isinstance(found, list) else []
+    if all(isinstance(one, Mapping) and isinstance(one.get("index"), int) for one in choices):
+        choices.sort(key=lambda one: int(one["index"]))
+    return choices
+
+
+def _samples(choices: list[Any], body: Mapping[str, Any]) -> tuple[Sample, ...]:
+    """All answers to a request, in the order of their seeds."""
+    n = body.get("n", 1)
+    if len(choices) != n:
+        raise Failed("refused", f"{len(choices)} of the {n} answers that generation.n={n} asks for")
+    samples = []
+    for number, choice in enumerate(choices):
+        text = _text_of(choice) if isinstance(choice, Mapping) else None
+        if text is None:
+            raise Failed("server", f"an answer without text: {shortened(json.dumps(choice))}")
+        logprobs = _logprobs(choice) if "logprobs" in body else None
+        samples.append(
+            Sample(
+                text=whole(text),
+                finish_reason=_finish_reason(choice),
+                n_completion_tokens=None if logprobs is None else len(logprobs),
+                seed=body["seed"] + number if "seed" in body else None,
+                logprob=None if logprobs is None else math.fsum(logprobs),
+                is_whole=_is_whole(choice, text),
+            )
+        )
+    return tuple(samples)
+
+
+def _logprobs(choice: Mapping[str, Any]) -> list[float]:
+    """The log-probability of each token, in the form of either end point."""
+    found = choice.get("logprobs")
+    found = found if isinstance(found, Mapping) else {}
+    values = found.get("token_logprobs")
+    if values is None and isinstance(found.get("content"), list):
+        values = [one.get("logprob") for one in found["content"] if isinstance(one, Mapping)]
+    if not isinstance(values, list) or not all(isinstance(one, (int, float)) for one in values):
+        raise Failed("refused", "answers without the log-probabilities of generation.logprobs=true")
+    return [float(one) for one in values]
+
+
+def _is_whole(choice: Mapping[str, Any], text: str) -> bool:
+    # A chat that was cut off may be a thought that the server's template had opened.
+    is_cut = _finish_reason(choice) == "length" and not text.startswith("<think>")
+    return "text" not in choice and not is_cut
 
 
 def failure_of(status: int, headers: Mapping[str, str], text: str) -> Failed:

@@ -42,7 +42,7 @@ from slm_vllm.engines.openai_sending import END, Sending
 from slm_vllm.engines.openai_server import Server, api_url, make_client
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.server_pool import RetryPolicy, ServerPool
-from slm_vllm.engines.settings import EngineSettings
+from slm_vllm.engines.settings import EngineSettings, request_seed
 from slm_vllm.errors import ConfigError, EngineError
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
@@ -180,6 +180,8 @@ class OpenAIEngine(BaseEngine):
         is_text = self._config.endpoint == "completions" and not server.served.takes_token_ids
         prompt = self._text_of(request) if is_text else request.prompt_token_ids
         body = self._body(server)
+        if self._settings.generation.n > 1:
+            body["seed"] = request_seed(self._settings, request.request_id)
         try:
             return await server.ask(request, prompt, body)
         except Failed as failure:
@@ -190,7 +192,8 @@ class OpenAIEngine(BaseEngine):
     def _body(self, server: Server) -> dict[str, Any]:
         served = server.served
         assert served is not None
-        body = request_body(self._settings, served, server.refused_fields)
+        is_chat = server.endpoint == "chat"
+        body = request_body(self._settings, served, server.refused_fields, chat=is_chat)
         if self._config.endpoint == "chat" and served.make == "vllm":
             thinking = {"enable_thinking": self._settings.enable_thinking}
             body["extra_body"]["chat_template_kwargs"] = thinking
@@ -247,7 +250,8 @@ class OpenAIEngine(BaseEngine):
     async def _proof_of(self, server: Server) -> Proof:
         def body_with(fields: Mapping[str, Any]) -> dict[str, Any]:
             body = self._body(server) | {"timeout": _PROOF_SECONDS}
-            body.pop("stop", None)
+            for name in ("stop", "n", "logprobs"):
+                body.pop(name, None)
             for name in CHOICES:  # a constrained answer says nothing of sampling
                 body["extra_body"].pop(name, None)
             body["extra_body"] |= {"max_tokens": N_TOKENS, "temperature": 0.0, **fields}

@@ -14,7 +14,11 @@ _GREEDY_TOO = ("repetition_penalty",)  # the others choose among tokens, of whic
 
 
 def request_body(
-    settings: EngineSettings, served: Served, without: Collection[str] = ()
+    settings: EngineSettings,
+    served: Served,
+    without: Collection[str] = (),
+    *,
+    chat: bool = False,
 ) -> dict[str, Any]:
     """Everything of a request but its prompt and the user's own fields.
 
@@ -26,6 +30,7 @@ def request_body(
         settings: The run's settings.
         served: What the server is.
         without: Neutral fields that this server has refused.
+        chat: Whether it gets chats, for which log-probabilities are asked for in another form.
     """
     generation = settings.generation
     body: dict[str, Any] = {
@@ -37,6 +42,10 @@ def request_body(
         body["stop"] = list(settings.stop)
     if generation.temperature > 0:
         body["seed"] = settings.seed
+    if generation.n > 1:
+        body["n"] = generation.n
+    if generation.logprobs:
+        body["logprobs"] = True if chat else 1
     extra = {name: v for name, v in _extra(settings, served).items() if name not in without}
     return {**body, "extra_body": extra}
 

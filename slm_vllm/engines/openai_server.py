@@ -133,7 +133,8 @@ class Server:
         Raises:
             Failed: There is no answer; says what kind of trouble it was.
         """
-        return await self.ask_for(partial(read_completion, request), request, prompt, body)
+        read = partial(read_completion, request, body=body)
+        return await self.ask_for(read, request, prompt, body)
 
     async def ask_for(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -239,6 +240,21 @@ def _extra_arguments(config: Config, model: Mapping[str, Any], device: Device) -
     return extra
 
 
+def request_seed(settings: EngineSettings, request_id: str) -> int | None:
+    """The seed of the first answer to a request; the next ones have the next numbers.
+
+    One answer a question has the run's own seed, as ever. Several have one of their request: with
+    the same random numbers for all questions, their answers would not be drawn independently.
+    """
+    generation = settings.generation
+    if generation.temperature == 0:
+        return None
+    if generation.n == 1:
+        return settings.seed
+    digest = hashlib.blake2b(f"{settings.seed}:{request_id}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 2  # room for the next ones below 2^31
+
+
 def sampling_arguments(settings: EngineSettings) -> dict[str, Any]:
     """The arguments for `SamplingParams(...)` but for `output_kind`, which is vLLM's own enum."""
     generation = settings.generation
@@ -253,6 +269,8 @@ def sampling_arguments(settings: EngineSettings) -> dict[str, Any]:
         "ignore_eos": settings.ignore_eos,
         # Without stop strings nothing needs the text before the answer is done.
         "detokenize": bool(settings.stop),
+        "n": generation.n,
+        "logprobs": 0 if generation.logprobs else None,  # those of the chosen tokens alone
     }
 
 

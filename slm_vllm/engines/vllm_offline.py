@@ -13,6 +13,7 @@ import inspect
 import logging
 import os
 from collections.abc import Generator, Iterable, Iterator
+from copy import copy
 from typing import Any, ClassVar
 
 from slm_vllm.amounts import format_memory
@@ -33,6 +34,7 @@ from slm_vllm.engines.settings import (
     engine_environment,
     kv_cache_bytes,
     kv_cache_choice,
+    request_seed,
     sampling_arguments,
     start_choice,
     vllm_arguments,
@@ -48,7 +50,7 @@ from slm_vllm.engines.versions import (
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
 from slm_vllm.monitoring.device import detect_device
-from slm_vllm.types import Completion, EngineInfo, GenerationRequest
+from slm_vllm.types import Completion, EngineInfo, GenerationRequest, Sample
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +155,8 @@ class VllmEngine(BaseEngine):
                 return
             prompt = self._prompt_of(request.prompt_token_ids)
             try:
-                self._llm.llm_engine.add_request(request.request_id, prompt, self._sampling)
+                sampling = self._sampling_of(request.request_id)
+                self._llm.llm_engine.add_request(request.request_id, prompt, sampling)
             except ValueError as error:
                 yield Completion.failed(request, str(error))
             except Exception as error:
@@ -167,25 +170,49 @@ class VllmEngine(BaseEngine):
             outputs = [output for output in self._llm.llm_engine.step() if output.finished]
         except Exception as error:
             raise _death(error) from error
-        texts = self._texts(outputs)
-        for output, text in zip(outputs, texts, strict=True):
+        texts = iter(self._texts([answer for output in outputs for answer in output.outputs]))
+        for output in outputs:
             in_flight.discard(output.request_id)
-            answer = output.outputs[0]
+            first = output.outputs[0]
+            own = [next(texts) for _ in output.outputs]
             yield Completion(
                 request_id=output.request_id,
-                text=text,
-                finish_reason=answer.finish_reason or "stop",
+                text=own[0],
+                finish_reason=first.finish_reason or "stop",
                 n_prompt_tokens=len(output.prompt_token_ids),
-                n_completion_tokens=len(answer.token_ids),
+                n_completion_tokens=sum(len(answer.token_ids) for answer in output.outputs),
+                samples=self._samples(output, own),
             )
 
-    def _texts(self, outputs: list[Any]) -> list[str]:
-        if not outputs:
+    def _texts(self, answers: list[Any]) -> list[str]:
+        if not answers:
             return []
         if self._settings.stop:  # vLLM had to detokenize to find the stop strings
-            return [output.outputs[0].text for output in outputs]
-        token_ids = [list(output.outputs[0].token_ids) for output in outputs]
+            return [answer.text for answer in answers]
+        token_ids = [list(answer.token_ids) for answer in answers]
         return list(self._tokenizer.batch_decode(token_ids, skip_special_tokens=True))
+
+    def _samples(self, output: Any, texts: list[str]) -> tuple[Sample, ...]:
+        if not self._settings.generation.keeps_samples:
+            return ()
+        seed = request_seed(self._settings, output.request_id)
+        return tuple(
+            Sample(
+                text=text,
+                finish_reason=answer.finish_reason or "stop",
+                n_completion_tokens=len(answer.token_ids),
+                seed=None if seed is None else seed + number,
+                logprob=answer.cumulative_logprob,
+            )
+            for number, (answer, text) in enumerate(zip(output.outputs, texts, strict=True))
+        )
+
+    def _sampling_of(self, request_id: str) -> Any:
+        if self._settings.generation.n == 1:
+            return self._sampling
+        sampling = copy(self._sampling)
+        sampling.seed = request_seed(self._settings, request_id)  # vLLM counts on from it
+        return sampling
 
     def _load(self, vllm: Any, arguments: dict[str, Any]) -> Any:
         _check_host_memory(self._settings)

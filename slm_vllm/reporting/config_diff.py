@@ -11,8 +11,14 @@ from slm_vllm.rundir.settings import NOT_SET, flat
 # Names and places differ between any two runs and say nothing.
 _IGNORED = ("experiment.name", "experiment.output_dir", "cache_dir")
 # Settings that earlier versions did not know, with the value that means what they did.
-_AS_EVER = {"engine.replicas_per_gpu": "auto", "hardware.start": "auto"} | {
-    "hardware.deterministic": "false"
+_AS_EVER = {
+    "engine.replicas_per_gpu": "auto",
+    "experiment.margin": "0.01",
+    "experiment.until": "all",
+    "generation.logprobs": "false",
+    "generation.n": "1",
+    "hardware.deterministic": "false",
+    "hardware.start": "auto",
 }
 _MANIFEST_KEYS = (
     "slm_vllm",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from slm_vllm.reporting import answer_sections, origin_sections, run_tables, sections
+from slm_vllm.reporting.confidence_section import confidence_section
 from slm_vllm.reporting.figures import Figure
 from slm_vllm.reporting.harm import Harm
 from slm_vllm.reporting.pairing import DatasetPairs
@@ -68,6 +69,7 @@ SECTIONS = (
     ),
     Section("harm", "Destroyed answers", lambda c: answer_sections.harm_section(c.harms)),
     Section("retrieval", "Retrieval", lambda c: run_tables.search_table(c.views)),
+    Section("confidence", "Confidence", lambda c: confidence_section(c.views)),
     Section("cost", "Cost", lambda c: run_tables.cost_table(c.views)),
     Section("plots", "Plots", lambda c: sections.figures_section(c.figures)),
     Section("predictions", "Predictions", _predictions),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slm_vllm.reporting.estimates import metric_text
-from slm_vllm.rundir.remarks import repeated, stopped
+from slm_vllm.rundir.remarks import repeated, sampled, stopped
 from slm_vllm.scoring.metrics import in_tables
 from slm_vllm.scoring.normalize import SCORING_VERSION
 from slm_vllm.text_table import text_table
@@ -57,5 +57,5 @@ def _note(result: Mapping[str, Any]) -> str:
             f"scored by version {version} of what a word is, not {SCORING_VERSION} (compare and "
             "report score it anew)"
         )
-    said += filter(None, [stopped(result), repeated(result)])
+    said += filter(None, [stopped(result), sampled(result), repeated(result)])
     return f"{result['name']}: {', '.join(said)}" if said else ""

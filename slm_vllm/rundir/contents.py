@@ -140,6 +140,40 @@ class Until(TypedDict):
     interval: list[float]
 
 
+class Sampling(TypedDict):
+    """What several answers to each question tell.
+
+    Attributes:
+        answers: To each question.
+        questions: With an answer and a score.
+        variance: By metric the parts `between` and `within` questions, and what the standard error
+            is with them: as asked, of one answer, of endless ones.
+        pass_at_k: By 0/1 metric and k.
+        majority: Metrics of the answer that most agree on.
+        agreement: Share of the answers that agree on it.
+    """
+
+    answers: int
+    questions: int
+    variance: dict[str, dict[str, float | None]]
+    pass_at_k: dict[str, dict[str, Mean]]
+    majority: dict[str, Mean]
+    agreement: Mean
+
+
+class CalibrationFigures(TypedDict):
+    """Confidence against being right; see `scoring.calibration`."""
+
+    n: int
+    accuracy: float
+    confidence: float
+    ece: float
+    brier: float
+    aurc: float
+    bins: list[dict[str, float | None]]
+    abstaining: list[dict[str, Any]]
+
+
 class Results(TypedDict, total=False):
     """`results.json`: the figures of a finished run.
 
@@ -154,6 +188,8 @@ class Results(TypedDict, total=False):
         timing: Seconds by phase; `overlapped` holds those of what went on beside them.
         repeat_check: Where rows were asked again.
         until: Where questions were asked until a difference was settled.
+        sampling: Where there are several answers to a question.
+        calibration: Where there is a confidence, by its kind and 0/1 metric.
     """
 
     name: str
@@ -173,6 +209,8 @@ class Results(TypedDict, total=False):
     throughput: Throughput
     repeat_check: RepeatCheck
     until: Until
+    sampling: Sampling
+    calibration: dict[str, dict[str, CalibrationFigures]]
 
 
 class Manifest(TypedDict, total=False):

@@ -48,7 +48,7 @@ def answer_settings(config: Config) -> dict[str, Any]:
         "dataset": config.dataset.model_dump(exclude={"name"}),
         "context": config.experiment_mode.context,
         "prompt": _prompt(config),
-        "generation": config.generation.model_dump(),
+        "generation": config.generation.changes_answers(),
         "format": FORMAT_VERSION,
     }
     if config.experiment_mode.context not in _WITHOUT_SEARCH:

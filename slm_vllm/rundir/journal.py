@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from slm_vllm.config.schema import Config
 from slm_vllm.errors import StorageError, reason_of
 from slm_vllm.json_text import encode
 
@@ -64,6 +65,25 @@ JOURNAL_SCHEMA = pl.Schema(
         "metadata": pl.String(),  # a JSON object
     }
 )
+
+SAMPLE = pl.Struct(
+    {
+        "prediction": pl.String,
+        "completion": pl.String,
+        "unterminated_thinking": pl.Boolean,
+        "finish_reason": pl.String,
+        "n_completion_tokens": pl.Int64,
+        "seed": pl.Int64,
+        "logprob": pl.Float64,  # of all its tokens together
+    }
+)
+SAMPLED_SCHEMA = pl.Schema({**JOURNAL_SCHEMA, "samples": pl.List(SAMPLE)})
+"""That of runs which keep several answers to a question, or how probable one was."""
+
+
+def journal_schema(config: Config) -> pl.Schema:
+    """What is read of a run's journal."""
+    return SAMPLED_SCHEMA if config.generation.keeps_samples else JOURNAL_SCHEMA
 
 
 def count_answers(path: Path) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from slm_vllm.rundir.files import damaged, unreadable
-from slm_vllm.rundir.journal import JOURNAL_SCHEMA
+from slm_vllm.rundir.journal import JOURNAL_SCHEMA, SAMPLE
 from slm_vllm.scoring.metrics import METRICS
 
 _NEEDED = ("question_id", "question", "answers", "prediction")
@@ -21,6 +21,12 @@ def predictions_schema() -> pl.Schema:
         {name: dtype for name, dtype in JOURNAL_SCHEMA.items() if name != "key"}
         | {metric: pl.Float64() for metric in METRICS}
     )
+
+
+def sampled_schema() -> pl.Schema:
+    """The columns of a run that keeps several answers to a question, each with its scores."""
+    fields = {**dict(SAMPLE), **{metric: pl.Float64() for metric in METRICS}}
+    return pl.Schema({**predictions_schema(), "samples": pl.List(pl.Struct(fields))})
 
 
 def predictions_columns(path: Path) -> list[str]:

@@ -34,11 +34,11 @@ from slm_vllm.rundir.predictions import (
     read_predictions,
 )
 from slm_vllm.rundir.remarks import remarks
-from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.grades import grade_columns
 from slm_vllm.scoring.intervals import estimate_mean
 from slm_vllm.scoring.metrics import JUDGED, MAIN, METRICS, SEARCHED
 from slm_vllm.scoring.normalize import SCORING_VERSION
+from slm_vllm.scoring.samples import score_rows
 
 _REQUIRED_RESULTS = ("model", "dataset", "mode", "metrics", "counts", "throughput")
 
@@ -106,7 +106,8 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
     if _is_scored_today(results, present):
         predictions = read_predictions(file, wanted)
     else:
-        scores = score_answers(read_predictions(file, ("prediction", "answers"))).select(*METRICS)
+        scored = [name for name in ("prediction", "answers", "samples") if name in present]
+        scores = score_rows(read_predictions(file, scored)).select(*METRICS)
         others = read_predictions(file, [name for name in wanted if name not in METRICS])
         predictions = others.with_columns(scores).select(wanted)
         results, note = _rescored(results, scores, config)

@@ -58,6 +58,18 @@ def repeated(results: Mapping[str, Any]) -> str:
     return f"{said}: numerics alone move its {METRICS[MAIN].label} by up to {floor:.4f}"
 
 
+def sampled(results: Mapping[str, Any]) -> str:
+    """What several answers to each question came to."""
+    found = results.get("sampling")
+    if found is None:
+        return ""
+    label, vote = METRICS[MAIN].label, found["majority"][MAIN]["mean"]
+    return (
+        f"{found['answers']} answers to each question, of which {found['agreement']['mean']:.0%} "
+        f"agree; the majority's {label} is {vote:.3f}"
+    )
+
+
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3f}"
 

@@ -142,7 +142,7 @@ def _scope(config: Config, model_revision: str, dtype: str) -> str:
             "model": config.model.model_dump(include={"quantization", "load_in_8bit"}),
             "revision": model_revision,
             "dtype": dtype,
-            "generation": config.generation.model_dump(),
+            "generation": config.generation.changes_answers(),
             "stop": config.prompt.stop,
         }
     )

@@ -16,7 +16,7 @@ from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Manifest, RepeatCheck, Results, Throughput
 from slm_vllm.rundir.files import if_readable, read_manifest, read_results
-from slm_vllm.rundir.journal import Journal
+from slm_vllm.rundir.journal import Journal, journal_schema
 from slm_vllm.rundir.settings import changed_facts
 from slm_vllm.runs.asking import Asking
 from slm_vllm.runs.cell import Cell
@@ -176,7 +176,7 @@ class CellRun:
     def _ask_again(self, plan: Plan) -> float:
         """Asks the rows of `experiment.repeat_check` that were not; returns the seconds it took."""
         cell, services = self._cell, self._services
-        with Journal(cell.folder.repeated) as journal:
+        with Journal(cell.folder.repeated, journal_schema(cell.config)) as journal:
             run = self._run.again(journal)
             drawn = self._drawn(plan)
             again = run.plan().within(np.isin(plan.keys, drawn))
@@ -190,7 +190,7 @@ class CellRun:
 
     def _compared_passes(self, plan: Plan, n_scored: int) -> RepeatCheck:
         cell = self._cell
-        with Journal(cell.folder.repeated) as journal:
+        with Journal(cell.folder.repeated, journal_schema(cell.config)) as journal:
             seed = cell.config.experiment.seed
             return compare_passes(cell.journal, journal, self._drawn(plan), n_scored, seed=seed)
 

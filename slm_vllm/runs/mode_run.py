@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,14 @@ from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.contexts import Context
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.question_set import QuestionSet
-from slm_vllm.types import Completion, GenerationRequest, RenderedPrompt, RetrievedPassage
+from slm_vllm.types import (
+    Completion,
+    GenerationRequest,
+    RenderedPrompt,
+    RetrievedPassage,
+    Sample,
+    ThinkingBlock,
+)
 
 _CACHE_BATCH = 256
 # So that the first question does not wait for the search of many.
@@ -279,6 +287,7 @@ class ModeRun:
             self._failed.append(int(completion.request_id, 16))
         opened = None if completion.is_whole else asked.prompt.opened
         answer = extract_answer(completion.text, opened)
+        samples = [_sample(sample, asked.prompt.opened) for sample in completion.samples]
         self._journal.append(
             {
                 "key": completion.request_id,
@@ -291,18 +300,34 @@ class ModeRun:
                 "context_type": self._context.name,
                 "n_passages_used": asked.prompt.n_passages_used,
                 "truncated": asked.prompt.truncated,
-                "unterminated_thinking": answer.unterminated_thinking,
+                "unterminated_thinking": answer.unterminated_thinking
+                or any(sample["unterminated_thinking"] for sample in samples),
                 "finish_reason": completion.finish_reason,
                 "n_prompt_tokens": completion.n_prompt_tokens,
                 "n_completion_tokens": completion.n_completion_tokens,
                 "error": completion.error,
                 "search": asked.search,
                 "metadata": asked.metadata,
+                "samples": samples,
             }
         )
         if progress is not None:
             progress.add(answer.text, asked.answers, completion)
         return completion
+
+
+def _sample(sample: Sample, opened: ThinkingBlock | None) -> dict[str, Any]:
+    """One of several answers, as the journal keeps it."""
+    answer = extract_answer(sample.text, None if sample.is_whole else opened)
+    return {
+        "prediction": answer.text,
+        "completion": None if sample.text == answer.text else sample.text,
+        "unterminated_thinking": answer.unterminated_thinking,
+        "finish_reason": sample.finish_reason,
+        "n_completion_tokens": sample.n_completion_tokens,
+        "seed": sample.seed,
+        "logprob": sample.logprob,
+    }
 
 
 def _one_at_a_time(

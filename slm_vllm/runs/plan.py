@@ -216,7 +216,7 @@ def _plan_run(
         prompt_tokens=asked.prompts // _BYTES_PER_TOKEN + asked.rows * searched // 2,
         most_prompt_tokens=asked.prompts + asked.rows * searched,
         longest_prompt=int(asked.longest / _BYTES_PER_TOKEN * _MARGIN) + searched,
-        new_tokens=pending * config.generation.max_new_tokens,
+        new_tokens=pending * config.generation.n * config.generation.max_new_tokens,
         resumed=resumed,
         refused=refused,
         seconds=(pending / max(rates), pending / min(rates)) if rates else None,

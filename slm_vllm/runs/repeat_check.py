@@ -10,10 +10,10 @@ import polars as pl
 
 from slm_vllm.rundir.contents import Moved, RepeatCheck
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA, Journal
-from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.intervals import estimate_share
 from slm_vllm.scoring.metrics import METRICS
 from slm_vllm.scoring.numeric_floor import numeric_change, numeric_floor
+from slm_vllm.scoring.samples import score_rows
 
 Keys = npt.NDArray[np.uint64]
 
@@ -63,4 +63,4 @@ def compare_passes(
 
 def _scored(journal: Journal, keys: Keys) -> pl.DataFrame:
     frames = list(journal.read(keys))
-    return score_answers(pl.concat(frames) if frames else pl.DataFrame(schema=JOURNAL_SCHEMA))
+    return score_rows(pl.concat(frames) if frames else pl.DataFrame(schema=JOURNAL_SCHEMA))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Results, Throughput
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import Journal
-from slm_vllm.rundir.predictions import predictions_schema
+from slm_vllm.rundir.predictions import predictions_schema, sampled_schema
 from slm_vllm.runs.contexts import context_of
-from slm_vllm.scoring.answers import score_answers
+from slm_vllm.runs.sample_summary import SampleSummary
 from slm_vllm.scoring.intervals import ValueTally
 from slm_vllm.scoring.metrics import METRICS
 from slm_vllm.scoring.normalize import SCORING_VERSION
+from slm_vllm.scoring.samples import score_rows
 
 _COUNTED = ("truncated", "unterminated_thinking")
 
@@ -56,6 +57,7 @@ class RunSummary:
     )
     search: dict[str, ValueTally] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    samples: SampleSummary | None = None
 
     @property
     def answered(self) -> int:
@@ -88,6 +90,8 @@ class RunSummary:
             **{name: int(scored[name].sum()) for name in _COUNTED},
         )
         self._add_search(scored["search"].drop_nulls())
+        if self.samples is not None:
+            self.samples.add(scored)
 
     def _add_search(self, rows: pl.Series) -> None:
         if not len(rows):
@@ -111,7 +115,9 @@ def write_predictions(
         keys: Keys of the run's rows, in the order of the dataset.
         config: The run's configuration.
     """
-    summary = RunSummary()
+    keeps_samples = config.generation.keeps_samples
+    schema = sampled_schema() if keeps_samples else predictions_schema()
+    summary = RunSummary(samples=SampleSummary(config.generation) if keeps_samples else None)
 
     def batches(
         with_columns: list[str] | None,
@@ -121,12 +127,12 @@ def write_predictions(
     ) -> Iterator[pl.DataFrame]:
         """What polars reads from; sinking asks for everything."""
         for batch in journal.read(keys):
-            scored = _scored(batch, config)
+            scored = _scored(batch, config, schema)
             summary.add(scored)
             yield scored
 
     with folder.replacing(names.PREDICTIONS) as path:
-        register_io_source(batches, schema=predictions_schema()).sink_parquet(
+        register_io_source(batches, schema=schema).sink_parquet(
             path, compression="zstd", row_group_size=10_000
         )
     if config.experiment.log_predictions:
@@ -135,13 +141,11 @@ def write_predictions(
     return summary
 
 
-def _scored(batch: pl.DataFrame, config: Config) -> pl.DataFrame:
-    scored = score_answers(batch).drop("key")
+def _scored(batch: pl.DataFrame, config: Config, schema: pl.Schema) -> pl.DataFrame:
+    scored = score_rows(batch).drop("key")
     if not config.experiment.save_contexts:
-        scored = scored.with_columns(
-            pl.lit(None, dtype=predictions_schema()["contexts"]).alias("contexts")
-        )
-    return scored.select(predictions_schema().names())
+        scored = scored.with_columns(pl.lit(None, dtype=schema["contexts"]).alias("contexts"))
+    return scored.select(schema.names()).cast(schema)
 
 
 def _write_json(path: Path, parquet: Path, config: Config, summary: RunSummary) -> None:
@@ -173,8 +177,15 @@ def _json_row(row: dict[str, Any], config: Config) -> dict[str, Any]:
         "model_name": config.model.name,
         **{metric: row[metric] for metric in METRICS},
         "error": row["error"],
+        **_all_answers(row),
         "metadata": json.loads(row["metadata"]) if row["metadata"] not in (None, "", "{}") else {},
     }
+
+
+def _all_answers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Every answer to a question that was answered several times."""
+    samples = row.get("samples") or []
+    return {"predicted_answers": [one["prediction"] for one in samples]} if len(samples) > 1 else {}
 
 
 def build_results(
@@ -235,7 +246,19 @@ def build_results(
             "start": {part: round(s, 3) for part, s in timing.start.items()},
         },
         "throughput": throughput,
+        **_of_samples(summary.samples, config.experiment.seed),
     }
+
+
+def _of_samples(samples: SampleSummary | None, seed: int) -> Results:
+    """The parts of `results.json` that only runs with several answers or probabilities have."""
+    found: Results = {}
+    if samples is not None:
+        if (sampling := samples.sampling(seed)) is not None:
+            found["sampling"] = sampling
+        if figures := samples.calibration():
+            found["calibration"] = figures
+    return found
 
 
 def _number(value: float) -> float | None:

@@ -20,7 +20,7 @@ from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import answer_facts, answer_fingerprint
 from slm_vllm.rundir.folder import RunFolder
-from slm_vllm.rundir.journal import Journal
+from slm_vllm.rundir.journal import Journal, journal_schema
 from slm_vllm.rundir.state import RunState
 from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.cell import Cell
@@ -239,7 +239,9 @@ class _Session:
         longest = questions = 0
         model_config = read_model_config(model.path)
         for cell in self._alive():
-            cell.journal = self._stack.enter_context(Journal(cell.folder.journal))
+            cell.journal = self._stack.enter_context(
+                Journal(cell.folder.journal, journal_schema(cell.config))
+            )
             cell.template = self._template(cell, tokenizer)
             limit = context_limit(cell.config, model_config)
             renderer = PromptRenderer(cell.template, tokenizer, limit)

@@ -27,9 +27,9 @@ from slm_vllm.rundir.reading import load_run
 from slm_vllm.rundir.remarks import was_stopped
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.mode_run import Plan
-from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.metrics import MAIN
 from slm_vllm.scoring.paired import paired_differences
+from slm_vllm.scoring.samples import score_rows
 from slm_vllm.scoring.sequential import confidence_sequence
 
 _GROWTH = 1.1  # of the questions between looks: an engine idles before each
@@ -159,7 +159,7 @@ class UntilDecided:
         self._cell.folder.write_text(names.LOOKS, lines)
 
     def _values(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-        scored = [score_answers(frame)[MAIN] for frame in self._cell.journal.read(keys)]
+        scored = [score_rows(frame)[MAIN] for frame in self._cell.journal.read(keys)]
         values: npt.NDArray[np.float64] = pl.concat(scored).cast(pl.Float64).to_numpy()
         return values
 
