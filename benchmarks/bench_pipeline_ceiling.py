@@ -7,6 +7,9 @@ the dataset.
 
     python benchmarks/bench_pipeline_ceiling.py --rows 1000 1000000
 
+`--passages 300000` asks with passages: BM25 searches a corpus of so many, 100 words each, whose
+index is built before time is taken.
+
 vLLM is replaced by an empty module, since a run imports it ahead: its own memory would hide what
 grows. `--profile` prints where the time of the largest size goes (cProfile, slower by itself).
 """
@@ -16,10 +19,12 @@ from __future__ import annotations
 import argparse
 import cProfile
 import json
+import pickle
 import pstats
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import types
@@ -27,6 +32,9 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from slm_vllm.config.schema import Config
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
@@ -40,14 +48,16 @@ class ConstantEngine(BaseEngine):
 
     Args:
         prefetch: Read requests ahead in another thread, through the queue that real engines use.
+        positions: Tokens of the context.
     """
 
-    def __init__(self, prefetch: bool) -> None:
+    def __init__(self, prefetch: bool, positions: int) -> None:
+        self._positions = positions
         self.cpu_seconds = 0.0
         self._prefetch = prefetch
 
     def start(self) -> EngineInfo:
-        return EngineInfo("constant", 256)
+        return EngineInfo("constant", self._positions)
 
     def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
         before = time.process_time()
@@ -82,7 +92,26 @@ def write_rows(path: Path, rows: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def write_model(folder: Path) -> None:
+def write_corpus(folder: Path, passages: int, rows: int) -> None:
+    """Passages of words as frequent as in English, and questions of nine words of one of them."""
+    rng = np.random.default_rng(0)
+    share = np.cumsum((np.arange(1, 500_001) + 2.7) ** -1.07)
+    words = np.array([f"w{np.base_repr(rank, 36).lower()}" for rank in range(1, 500_001)])
+    drawn = np.empty((0, 100))
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for low in range(0, passages, 10_000):
+            size = (min(10_000, passages - low), 100)
+            drawn = words[np.searchsorted(share / share[-1], rng.random(size))]
+            for i, row in enumerate(drawn):
+                file.write(json.dumps({"id": f"d{low + i}", "text": " ".join(row)}) + "\n")
+    with (folder / "qa.jsonl").open("w", encoding="utf-8") as file:
+        for i in range(rows):
+            asked = " ".join(rng.choice(drawn[i % len(drawn)], 9))
+            row = {"question_id": f"q{i}", "question": asked, "answer": [f"number {i % 1000}"]}
+            file.write(json.dumps(row) + "\n")
+
+
+def write_model(folder: Path, positions: int) -> None:
     """A folder that resolves as a model: a word-level tokenizer and weights nobody loads."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -95,7 +124,7 @@ def write_model(folder: Path) -> None:
     config = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
-        "max_position_embeddings": 256,
+        "max_position_embeddings": positions,
         "num_attention_heads": 2,
         "num_hidden_layers": 1,
         "hidden_size": 16,
@@ -105,7 +134,9 @@ def write_model(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
 
 
-def measure(folder: Path, rows: int, *, profiled: bool, prefetch: bool) -> dict[str, Any]:
+def measure(
+    folder: Path, rows: int, passages: int, *, profiled: bool, prefetch: bool
+) -> dict[str, Any]:
     """Runs one size in this process, in an empty folder."""
     # Stands in for the import that a run does ahead; see above.
     sys.modules["vllm"] = types.ModuleType("vllm")
@@ -113,8 +144,14 @@ def measure(folder: Path, rows: int, *, profiled: bool, prefetch: bool) -> dict[
     from slm_vllm.runs.options import RunOptions
     from slm_vllm.runs.session import evaluate
 
-    write_model(folder / "model")
-    write_rows(folder / "qa.jsonl", rows)
+    positions = 2_048 if passages else 256
+    write_model(folder / "model", positions)
+    if passages:
+        write_corpus(folder, passages, rows)
+    else:
+        write_rows(folder / "qa.jsonl", rows)
+    searching = ["experiment_mode=retriever", "corpus=custom"]
+    searching.append(f"corpus.path={folder / 'corpus.jsonl'}")
     config = compose_config(
         [
             "model=custom",
@@ -126,10 +163,13 @@ def measure(folder: Path, rows: int, *, profiled: bool, prefetch: bool) -> dict[
             f"experiment.output_dir={folder / 'outputs'}",
             f"cache_dir={folder / 'cache'}",
             "hardware=cpu",
+            *(searching if passages else []),
         ]
     )
+    if passages:
+        build_index(config)
     profile = cProfile.Profile() if profiled else None
-    engine = ConstantEngine(prefetch)
+    engine = ConstantEngine(prefetch, positions)
     sampler = _PeakByPhase(folder / "outputs" / config.experiment.name / "state.json")
     before = _peak_mib()
     cpu_before = time.process_time()
@@ -157,6 +197,17 @@ def measure(folder: Path, rows: int, *, profiled: bool, prefetch: bool) -> dict[
         "whole_cpu_seconds": time.process_time() - cpu_before,
         "journal_mib": _mib((sampler.state.parent / "predictions.jsonl").stat().st_size),
     }
+
+
+def build_index(config: Config) -> None:
+    """Builds the index of a run in a process of its own, so that its memory is not the run's."""
+    code = """
+        import pickle, sys
+        from slm_vllm.cli.index import _open
+        _open(pickle.load(sys.stdin.buffer)).close()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    subprocess.run(command, input=pickle.dumps(config), check=True)
 
 
 class _PeakByPhase(threading.Thread):
@@ -246,6 +297,7 @@ def main() -> None:
     parser.add_argument(
         "--prefetch", action="store_true", help="Make the requests in a thread, as engines do."
     )
+    parser.add_argument("--passages", type=int, default=0, help="Search so many; 0: closed book.")
     parser.add_argument("--json", type=Path, help="Also write the figures here.")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -253,6 +305,7 @@ def main() -> None:
         found = measure(
             arguments.measure,
             arguments.rows[0],
+            arguments.passages,
             profiled=arguments.profile,
             prefetch=arguments.prefetch,
         )
@@ -261,6 +314,7 @@ def main() -> None:
     sizes = []
     for rows in sorted(arguments.rows):
         flags = ["--prefetch"] if arguments.prefetch else []
+        flags += ["--passages", str(arguments.passages)]
         if arguments.profile and rows == max(arguments.rows):
             flags.append("--profile")
         sizes.append(run_size(rows, flags))
