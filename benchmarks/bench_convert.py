@@ -1,15 +1,19 @@
 """Conversion and scan of a large raw NQ file: MB/s, rows/s and peak resident memory.
 
     python benchmarks/bench_convert.py --megabytes 2000
+    python benchmarks/bench_convert.py --pages-of NQ-open.sample.merged.jsonl.gz --rows 3610
 
 A raw file of the given size is made from a small vocabulary: pages of about 300 KB with headings,
-paragraphs, lists and tables, and some hundred long_answer_candidates each, as real ones have. Each
+paragraphs, lists and tables, and some hundred long_answer_candidates each, as real ones have. With
+`--pages-of` the pages are joined of the excerpts in a sample, 55 each, which makes them as long as
+those of Wikipedia are on average, and the BM25 index over them is built too. Each
 step runs in a process of its own, so that its peak is its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import random
 import resource
@@ -90,6 +94,32 @@ def make_raw(path: Path, n_bytes: int) -> int:
     return rows
 
 
+def make_joined(path: Path, sample: str, rows: int) -> None:
+    """Writes a raw file whose pages are joined of those of another."""
+    opened = gzip.open if sample.endswith(".gz") else open
+    with opened(sample, "rt", encoding="utf-8") as file:
+        source = [json.loads(line) for line in file]
+    rng = random.Random(42)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            row = dict(source[number % len(source)], example_id=number)
+            more = (other["document_text"] for other in rng.choices(source, k=54))
+            row["document_text"] = " ".join([row["document_text"], *more])
+            file.write(json.dumps(row) + "\n")
+
+
+def index(raw: Path) -> int:
+    """Builds the BM25 index over the pages of a raw file; returns its passages."""
+    from slm_vllm.config.schema import RetrieverConfig
+    from slm_vllm.datasets.registry import open_dataset
+    from slm_vllm.retrieval.index_store import open_index
+
+    config = RetrieverConfig(name="bm25", kind="bm25")
+    with tempfile.TemporaryDirectory(dir=raw.parent) as cache:
+        read = open_dataset("nq", raw).corpus
+        return len(open_index(config, read, corpus_key="raw", cache_dir=Path(cache)).passages)
+
+
 def step(name: str, raw: Path) -> dict[str, float]:
     """Runs one step here and measures it."""
     from slm_vllm.datasets.convert import convert
@@ -98,6 +128,8 @@ def step(name: str, raw: Path) -> dict[str, float]:
     begin = time.perf_counter()
     if name == "convert":
         rows = convert("nq", raw, raw.parent / "out").rows
+    elif name == "index":
+        rows = index(raw)
     else:
         form, _, without = name.removeprefix("scan ").partition(" ")
         source = raw if form == "raw" else raw.parent / "out" / f"nq_full_dataset.{form}"
@@ -116,6 +148,8 @@ def step(name: str, raw: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=int, default=200)
+    parser.add_argument("--pages-of", help="A raw sample of Natural Questions.")
+    parser.add_argument("--rows", type=int, default=3_610, help="Rows, with --pages-of.")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--raw", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -124,9 +158,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "NQ-open.dev.merged.jsonl"
-        rows = make_raw(raw, arguments.megabytes * 10**6)
+        rows = arguments.rows
+        if arguments.pages_of:
+            make_joined(raw, arguments.pages_of, rows)
+        else:
+            rows = make_raw(raw, arguments.megabytes * 10**6)
         print(f"{rows:,} rows, {raw.stat().st_size / 1e6:,.0f} MB")
-        for name in STEPS:
+        for name in ("index", *STEPS) if arguments.pages_of else STEPS:
             command = [sys.executable, __file__, "--step", name, "--raw", str(raw)]
             print(f"{name:<31}", subprocess.check_output(command, text=True).strip(), flush=True)
 
