@@ -19,16 +19,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import DTypeLike, NDArray
 
-from slm_vllm.durable import publish_folder
+from slm_vllm.durable import publish_folder, sync, write_text
 from slm_vllm.parallel import in_order
 from slm_vllm.retrieval.base import BuildMonitor
 from slm_vllm.retrieval.lexical import Analyzer, count_terms
 from slm_vllm.retrieval.passage_store import PassageStore
-from slm_vllm.retrieval.postings import BLOCK, TERMS, idf, norms, weights
+from slm_vllm.retrieval.postings import ARRAYS, BLOCK, TERMS, idf, norms, weights
 from slm_vllm.scoring.normalize import WORDS_VERSION
 
 COUNTED = f"counted-{WORDS_VERSION}"
 """Folder of the blocks that are counted; those of other words are not gone on with."""
+MERGED = f"merged-{WORDS_VERSION}.txt"
+"""Says that all files are whole and on disk."""
 
 _BATCH = 16_384  # passages tokenised at once: bounds the memory of a thread
 _MERGED = 1 << 23  # postings merged at once
@@ -83,7 +85,10 @@ def build_postings(
         threads: Blocks worked on at once; each takes about 250 MB.
         monitor: Told after each block.
     """
-    _remove_all_but(folder, COUNTED)
+    if (folder / MERGED).exists():
+        _remove_all_but(folder, {MERGED, TERMS, *(f"{name}.npy" for name in ARRAYS)})
+        return
+    _remove_all_but(folder, {COUNTED})
     folders = _count_blocks(folder / COUNTED, passages, analyzer, threads, monitor)
     terms, blocks = _with_places(folders, threads)
     terms.to_frame().write_ipc(folder / TERMS, compression="uncompressed")
@@ -93,12 +98,15 @@ def build_postings(
     np.save(folder / "blocks.npy", whole.entries.astype(_smallest(whole.entries[-1])))
     np.save(folder / "lengths.npy", whole.lengths)
     np.save(folder / "norms.npy", whole.norms)
+    for path in folder.glob("*.*"):
+        sync(path)
+    write_text(folder / MERGED, f"{len(passages)} passages")
     shutil.rmtree(folder / COUNTED)
 
 
-def _remove_all_but(folder: Path, kept: str) -> None:
+def _remove_all_but(folder: Path, kept: set[str]) -> None:
     for path in folder.iterdir():
-        if path.name != kept:
+        if path.name not in kept:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

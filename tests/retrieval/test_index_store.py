@@ -157,11 +157,16 @@ def test_an_index_of_0_2_0_is_built_again_under_its_name(
 def test_leftovers_of_a_killed_build_do_no_harm(tmp_path: Path) -> None:
     name = opened(Source(TEXTS), tmp_path).fingerprint
     folder = folder_of(tmp_path, "bm25")
-    folder.rename(folder.with_name(f".building-bm25-{name}"))
-    (folder.with_name(f".building-bm25-{name}") / "stray").write_text("x")
-    opened(Source(TEXTS), tmp_path)
-    assert hidden(tmp_path) == []
-    assert not (folder / "stray").exists()
+    left = folder.with_name(f".building-bm25-{name}")
+    for missing in ([], [bm25_build.MERGED, "places.npy"]):
+        folder.rename(left)
+        (left / "stray").write_text("x")
+        for file in missing:
+            (left / file).unlink()
+        again = opened(Source(TEXTS), tmp_path)
+        assert again.search(["castle"], 1).indices[0, 0] >= 0
+        assert hidden(tmp_path) == []
+        assert not (folder / "stray").exists()
 
 
 def interrupted(source: Source, cache: Path, after: int) -> None:
@@ -255,6 +260,25 @@ def test_a_killed_build_goes_on_with_the_blocks_that_are_counted(
     np.testing.assert_array_equal(found.indices, expected.indices)
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert hidden(tmp_path) == []
+
+
+def test_a_build_killed_before_it_has_its_name_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(index_store, "write_seal", interrupt_index)
+        with pytest.raises(KeyboardInterrupt):
+            opened(Source(TEXTS), tmp_path)
+    monkeypatch.setattr(bm25_build, "count_terms", lambda *_: pytest.fail("counted again"))
+    found = opened(Source(TEXTS), tmp_path).search(TEXTS[::9], 5)
+    np.testing.assert_array_equal(found.scores, full_sum(TEXTS, TEXTS[::9], 5).scores)
+    assert hidden(tmp_path) == []
+
+
+def interrupt_index(folder: Path, facts: dict[str, object]) -> None:
+    if facts["kind"] == "bm25":
+        raise KeyboardInterrupt
+    write_seal(folder, facts)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
