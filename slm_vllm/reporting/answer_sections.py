@@ -16,7 +16,7 @@ from slm_vllm.scoring.metrics import MAIN, METRICS
 
 # More than this does not fit the first screen.
 _MOST_VERDICTS = 8
-_MOST_LIMITS = 4
+_MOST_LIMITS = 6
 
 
 def verdict_section(datasets: Sequence[DatasetPairs]) -> str:

@@ -10,8 +10,11 @@ from slm_vllm.scoring.intervals import MeanEstimate
 
 
 def estimate_text(estimate: MeanEstimate, *, signed: bool = False) -> str:
-    """The mean and its interval, "-" where nothing could be computed."""
-    return _text(estimate.mean, estimate.low, estimate.high, "+" if signed else "")
+    """The mean and its interval, which one question has none of; "-" for no questions."""
+    sign = "+" if signed else ""
+    if estimate.n == 1:
+        return f"{estimate.mean:{sign}.3f}"
+    return _text(estimate.mean, estimate.low, estimate.high, sign)
 
 
 def metric_text(metric: Mapping[str, Any] | None) -> str:

@@ -262,6 +262,18 @@ def test_axe_core_finds_nothing(browser: Browser, dark: bool) -> None:
     assert found == []
 
 
+def test_the_keyboard_is_enough(browser: Browser) -> None:
+    browser.run("document.querySelector('[data-tools=runs] th button').focus()")
+    browser.key("Enter", 13, "\r")
+    assert browser.run("document.activeElement.closest('th').getAttribute('aria-sort')")
+    browser.run("document.querySelector('#list summary').focus()")
+    browser.key("Enter", 13, "\r")
+    browser.wait_for("document.querySelector('#list details[open] .sides') !== null")
+    browser.run("document.querySelector('.skip').focus()")
+    browser.key("Enter", 13, "\r")
+    browser.wait_for("location.hash === '#predictions'")
+
+
 def test_every_field_and_head_has_a_name(browser: Browser) -> None:
     assert browser.run("[...document.querySelectorAll('th')].every((head) => head.scope)")
     nameless = (
