@@ -69,6 +69,7 @@ def evaluate(
     """
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.experiment import experiment_words, split_modes
+    from slm_vllm.judging.after import judge_after
     from slm_vllm.runs.options import RunOptions
     from slm_vllm.runs.session import evaluate as run_cells
 
@@ -90,10 +91,12 @@ def evaluate(
     options = RunOptions(overwrite=overwrite, retry_errors=retry_errors, track=track)
     if engine is not None:
         options = replace(options, make_engine=engine, import_engine=lambda: None)
-    run_cells(configs, options)
-    return [
-        read_run(Path(config.experiment.output_dir) / config.experiment.name) for config in configs
-    ]
+    folders = [Path(config.experiment.output_dir) / config.experiment.name for config in configs]
+    judge = judge_after(configs[0], config_dir)
+    results = run_cells(configs, options)
+    if judge is not None:
+        judge.judge(results, folders)
+    return [read_run(folder) for folder in folders]
 
 
 def open_dataset(

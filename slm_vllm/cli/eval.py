@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from slm_vllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
+    from slm_vllm.judging.after import JudgeAfter
     from slm_vllm.tracking.clearml.queue import QueuedRun
 
 _EPILOG = """\b
@@ -96,6 +98,7 @@ def command(
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.experiment import experiment_words, split_modes
     from slm_vllm.config.location import own_configs
+    from slm_vllm.judging.after import judge_after
 
     if queue is not None and (no_clearml or queued or config_dir is not None):
         raise ConfigError(
@@ -125,7 +128,8 @@ def command(
         runs = [QueuedRun(*pair) for pair in zip(configs, given, strict=True)]
         _enqueue(runs, queue, flags, as_json=as_json)
         return
-    _run(configs, overwrite, retry_errors, track=not no_clearml, as_json=as_json)
+    judge = judge_after(configs[0], config_dir, own_process=True)
+    _run(configs, overwrite, retry_errors, judge, track=not no_clearml, as_json=as_json)
 
 
 def _plan(configs: list[Config], overwrite: bool, retry_errors: bool, *, as_json: bool) -> None:
@@ -161,7 +165,13 @@ def _enqueue(runs: list[QueuedRun], queue: str, flags: list[str], *, as_json: bo
 
 
 def _run(
-    configs: list[Config], overwrite: bool, retry_errors: bool, *, track: bool, as_json: bool
+    configs: list[Config],
+    overwrite: bool,
+    retry_errors: bool,
+    judge: JudgeAfter | None,
+    *,
+    track: bool,
+    as_json: bool,
 ) -> None:
     from slm_vllm.reporting.table import results_table
     from slm_vllm.runs.options import RunOptions
@@ -173,6 +183,9 @@ def _run(
             overwrite=overwrite, retry_errors=retry_errors, track=track, own_process=True
         )
         results = evaluate(configs, options)
+        if judge is not None:
+            folders = [Path(c.experiment.output_dir) / c.experiment.name for c in configs]
+            results = judge.judge(results, folders)
     except Interrupted as stop:
         click.echo(stop.told(overwrite=overwrite), err=True)
         raise click.exceptions.Exit(stop.exit_code) from None

@@ -52,6 +52,7 @@ def command(
     Each model is loaded once and each index is built once; a cell that fails is recorded and the
     others are run. Results are written to OUTPUT_DIR/NAME, one run folder for each cell.
     """
+    from slm_vllm.judging.after import judge_after
     from slm_vllm.runs.signals import Interrupted
     from slm_vllm.runs.sweep import run_sweep
     from slm_vllm.runs.sweep_file import sweep_grid
@@ -67,6 +68,7 @@ def command(
     click.echo(plan_table(grid, cells), err=as_json)
     if dry_run:
         return
+    judge = judge_after(cells[0].config, words["config_dir"], own_process=True)
     table = SweepTable(cells) if sys.stderr.isatty() else None
     try:
         results = run_sweep(
@@ -78,6 +80,8 @@ def command(
             quiet=table is not None,
             watch=table.show if table is not None else None,
         )
+        if judge is not None:
+            results = judge.judge(results, [cell.folder for cell in cells])
     except Interrupted as stop:
         click.echo(stop.told(overwrite=overwrite), err=True)
         raise click.exceptions.Exit(stop.exit_code) from None

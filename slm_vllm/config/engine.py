@@ -18,6 +18,28 @@ from slm_vllm.plugins import added_classes, load_named, used_folder
 ENTRY_POINTS = "slm_vllm.engines"
 
 
+def one_or_several(value: Any) -> Any:
+    """Addresses as a list, where they are one text."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def without_secrets(urls: tuple[str, ...], section: str) -> tuple[str, ...]:
+    """Checks the addresses of servers in a section, which is stored with a run.
+
+    Raises:
+        ValueError: One is no address, or has a password in it.
+    """
+    for url in urls:
+        parts = urlsplit(url)
+        if "@" in parts.netloc:
+            raise ValueError(f"has a user or password in it; use {section}.api_key_env instead")
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"'{url}' is not an address such as http://localhost:8000/v1")
+    return urls
+
+
 class EngineConfig(Section):
     """Which engine generates and how far requests run ahead of it.
 
@@ -118,20 +140,12 @@ class OpenAIConfig(EngineConfig):
     @field_validator("base_url", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return [part.strip() for part in value.split(",") if part.strip()]
-        return value
+        return one_or_several(value)
 
     @field_validator("base_url")
     @classmethod
     def _without_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            parts = urlsplit(url)
-            if "@" in parts.netloc:  # the configuration is stored with the run
-                raise ValueError("has a user or password in it; use engine.api_key_env instead")
-            if parts.scheme not in ("http", "https") or not parts.netloc:
-                raise ValueError(f"'{url}' is not an address such as http://localhost:8000/v1")
-        return urls
+        return without_secrets(urls, "engine")
 
     @model_validator(mode="after")
     def _has_an_address(self) -> OpenAIConfig:

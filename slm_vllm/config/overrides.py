@@ -15,8 +15,17 @@ from typing import Any, Union, get_args, get_origin
 
 from slm_vllm.errors import ConfigError
 
-GROUPS = ("model", "dataset", "corpus", "retriever", "experiment_mode", "prompt", "hardware")
-OPTIONAL_GROUPS = ("corpus",)
+GROUPS = (
+    "model",
+    "dataset",
+    "corpus",
+    "retriever",
+    "experiment_mode",
+    "prompt",
+    "hardware",
+    "judge",
+)
+OPTIONAL_GROUPS = ("corpus", "judge")
 """Groups of which nothing is chosen by default. A key of theirs then chooses their `custom`."""
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", re.ASCII)

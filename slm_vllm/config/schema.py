@@ -11,7 +11,13 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from slm_vllm.config.engine import EngineConfig, VllmConfig, engine_section
+from slm_vllm.config.engine import (
+    EngineConfig,
+    VllmConfig,
+    engine_section,
+    one_or_several,
+    without_secrets,
+)
 from slm_vllm.config.section import FolderName, Section, UserPath
 
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
@@ -58,6 +64,32 @@ class CorpusConfig(Section):
     """A file that says which documents answer which question, as trec_eval or BEIR have it;
     `dataset`: the dataset's documents have the ids of this corpus; null: a search is judged by
     answers alone."""
+
+
+class JudgeConfig(Section):
+    """A model that grades the answers once they are all there (`configs/judge/`)."""
+
+    name: str
+    model: str | None = None
+    """Model configuration, folder or repository; null: whatever the servers serve."""
+    base_url: tuple[str, ...] = ()
+    """Servers to ask instead of loading the model."""
+    api_key_env: str | None = None
+    """The environment variable that holds their key; null: OPENAI_API_KEY, if it is set."""
+    votes: int = Field(default=1, ge=1, le=6)
+    """How often each answer is asked about, each time with the grades in another order."""
+    settings: tuple[str, ...] = ()
+    """Further settings of the judge, as `key=value`."""
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return one_or_several(value)
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return without_secrets(urls, "judge")
 
 
 class PassageConfig(Section):
@@ -283,6 +315,7 @@ class Config(Section):
     model: ModelConfig
     dataset: DatasetConfig
     corpus: CorpusConfig | None = None
+    judge: JudgeConfig | None = None
     """null: the dataset's own documents are searched."""
     retriever: RetrieverConfig
     experiment_mode: ModeConfig

@@ -234,7 +234,8 @@ class Judge:
             "prompt_hash": prompt_hash(),
             "template": [self._template.is_chat, *self._template.state],
             "constrained": bool(self._choices),
-            "generation": config.generation.model_dump(mode="json"),
+            # What later versions add says nothing until it is set.
+            "generation": config.generation.model_dump(mode="json", exclude_defaults=True),
             "quantized": config.model.model_dump(include={"quantization", "load_in_8bit"}),
             **config.engine.changes_answers(),
         }

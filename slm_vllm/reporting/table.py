@@ -7,7 +7,7 @@ from typing import Any
 
 from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.rundir.remarks import repeated, sampled, stopped
-from slm_vllm.scoring.metrics import in_tables
+from slm_vllm.scoring.metrics import Described, in_tables, judged_in_tables
 from slm_vllm.scoring.normalize import SCORING_VERSION
 from slm_vllm.text_table import text_table
 
@@ -18,16 +18,18 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> str:
     Args:
         results: Contents of `results.json`.
     """
-    header = ["run", *(metric.label for metric in in_tables()), "hit@k", "n", "questions/s"]
+    shown = [*in_tables(), *judged_in_tables(results)]
+    header = ["run", *(metric.label for metric in shown), "hit@k", "n", "questions/s"]
     notes = [note for result in results if (note := _note(result))]
-    return "\n".join([text_table(header, map(_line, results)), *notes])
+    lines = (_line(result, shown) for result in results)
+    return "\n".join([text_table(header, lines), *notes])
 
 
-def _line(result: Mapping[str, Any]) -> list[str]:
+def _line(result: Mapping[str, Any], shown: Sequence[Described]) -> list[str]:
     rate = result["throughput"]["questions_per_second"]
     return [
         str(result["name"]),
-        *(metric_text(result["metrics"].get(metric.name)) for metric in in_tables()),
+        *(metric_text(result["metrics"].get(metric.name)) for metric in shown),
         _hits(result),
         str(result["counts"]["scored"]),
         "-" if rate is None else f"{rate:.1f}",

@@ -1,0 +1,76 @@
+"""`judge=` in the configuration of a run: its answers are graded once they are all there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slm_vllm.config.schema import Config
+from slm_vllm.judging.choice import judge_config
+from slm_vllm.judging.session import JudgeOptions, judge_runs
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeAfter:
+    """The judge of a command, known to be valid before anything is asked.
+
+    Attributes:
+        config: Its configuration.
+        options: How it is asked.
+    """
+
+    config: Config
+    options: JudgeOptions
+
+    def judge(
+        self, results: Sequence[Mapping[str, Any]], folders: Sequence[Path]
+    ) -> list[dict[str, Any]]:
+        """Grades the answers of runs that have just ended, over one load.
+
+        Args:
+            results: Contents of their `results.json`; one with an `error` has nothing to judge.
+            folders: Their folders, in the same order.
+
+        Returns:
+            The results, with the judge's figures among their metrics.
+        """
+        ended = [folder for r, folder in zip(results, folders, strict=True) if "error" not in r]
+        if not ended:
+            return [dict(result) for result in results]
+        judgements = iter(judge_runs(ended, self.config, self.options))
+        return [
+            dict(result)
+            if "error" in result
+            else {**result, "metrics": {**result["metrics"], **next(judgements)["metrics"]}}
+            for result in results
+        ]
+
+
+def judge_after(
+    config: Config, config_dir: str | Path | None = None, *, own_process: bool = False
+) -> JudgeAfter | None:
+    """The judge that a run's configuration names, None where it names none.
+
+    Args:
+        config: The run's configuration.
+        config_dir: A folder with configuration groups of the user's.
+        own_process: See `RunOptions`.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    section = config.judge
+    if section is None:
+        return None
+    found = judge_config(
+        section.model,
+        section.base_url,
+        api_key_env=section.api_key_env,
+        overrides=[f"cache_dir={config.cache_dir}", *section.settings],
+        config_dir=config_dir,
+    )
+    is_here = section.model is not None
+    options = JudgeOptions(votes=section.votes, is_here=is_here, own_process=own_process)
+    return JudgeAfter(found, options)

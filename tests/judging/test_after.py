@@ -1,0 +1,96 @@
+"""`judge=` in the configuration of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slm_vllm import evaluate
+from slm_vllm.config.compose import compose_config
+from slm_vllm.config.schema import Config
+from slm_vllm.errors import ConfigError
+from slm_vllm.judging.after import JudgeAfter, judge_after
+from slm_vllm.judging.session import JudgeOptions
+from slm_vllm.reporting.table import results_table
+from slm_vllm.rundir.fingerprint import config_hash
+from slm_vllm.rundir.reading import load_run
+from support.fake_engine import FakeEngine
+from support.fake_server import FakeServer
+from support.qa_files import write_rows
+from support.scripted_judge import ScriptedJudge, case_of
+
+
+def test_it_is_off_by_default() -> None:
+    config = compose_config(["hardware=cpu"])
+    assert config.judge is None
+    assert judge_after(config) is None
+
+
+def test_a_key_is_enough_and_changes_no_answer() -> None:
+    config = compose_config(["hardware=cpu", "judge.model=demo", "judge.votes=3"])
+    found = judge_after(config)
+    assert found is not None and found.options.votes == 3 and found.options.is_here
+    assert found.config.model.path == "demo" and found.config.cache_dir == config.cache_dir
+    assert config_hash(config) == config_hash(compose_config(["hardware=cpu"]))
+
+
+def test_the_shipped_judge_is_a_judge() -> None:
+    found = judge_after(compose_config(["hardware=cpu", "judge=qwen_4b"]))
+    assert found is not None and found.config.model.name == "qwen_4b"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("judge.votes=7", "judge.votes"),
+        ("judge.base_url=http://me:secret@host/v1", "password"),
+        ("judge.votes=1", "name the judge"),
+        ("judge.model=qwen_9b", "qwen_9b"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_asked(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as said:
+        judge_after(compose_config(["hardware=cpu", word]))
+    assert "secret@" not in str(said.value)
+
+
+def test_runs_that_failed_have_nothing_to_judge(
+    config: Config, run_of: Callable[..., Path]
+) -> None:
+    path = run_of("one", "x", "y")
+    judge = ScriptedJudge(lambda _, answer: "correct" if answer == "x" else "incorrect")
+    after = JudgeAfter(config, JudgeOptions(make_engine=judge.factory))
+    failed = {"name": "two", "error": "no", "exit_code": 4}
+    one, two = after.judge([load_run(path).results, failed], [path, path.with_name("two")])
+    assert one["metrics"]["judge_correct"]["mean"] == 0.5
+    assert two == failed
+    assert "correct (judge)" in results_table([one])
+    assert "judge" not in results_table([load_run(run_of("three", "x")).results])
+
+
+def _reply(number: int, body: dict[str, Any]) -> Any:
+    if "messages" not in body or "Grade:" not in body["messages"][-1]["content"]:
+        return None
+    _, answer = case_of(body["messages"][-1]["content"])
+    letter = "A" if answer.startswith("answer") else "B"
+    return 200, {}, {"choices": [{"message": {"content": letter}, "finish_reason": "stop"}]}
+
+
+def test_a_run_is_judged_at_its_end(tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    rows = [{"question": f"question {i}", "answer": f"gold {i}"} for i in range(3)]
+    with FakeServer(_reply, cards=[{"id": "big-one"}]) as server:
+        words = ["hardware=cpu", f"cache_dir={tmp_path / 'cache'}", f"judge.base_url={server.url}"]
+        (run,) = evaluate(
+            str(tiny_model),
+            write_rows(tmp_path / "qa.jsonl", rows),
+            mode="no_context",
+            output_dir=tmp_path / "outputs",
+            overrides=words,
+            engine=FakeEngine().factory(),
+        )
+    assert run.judgement is not None and run.judgement["judge"]["model"] == "big-one"
+    assert run.predictions["judge_correct"].to_list() == [1.0, 1.0, 1.0]
