@@ -242,9 +242,11 @@ class OpenAIEngine(BaseEngine):
         if proof.outcome == "disproven":
             raise Unusable(disproven_message(server.url, proof))
         log.info("%s: sampling %s", server.url, proof)
-        if proof.outcome == "unproven" and proof != before:
+        if proof == before:
+            return
+        if proof.outcome == "unproven":
             self.say(unproven_message(server.url, proof, contrary_defaults(self._settings)))
-        elif before is not None and before.outcome != "proven":
+        elif before is not None:
             self.say(f"{server.url}: answers are made with this run's sampling")
 
     async def _proof_of(self, server: Server) -> Proof:

@@ -256,6 +256,17 @@ def test_a_server_that_fails_the_test_question_is_asked_again_when_it_is_back() 
     assert f"{server.url}: answers are made with this run's sampling" in told
 
 
+def test_a_server_that_is_back_and_proves_as_little_as_before_says_nothing_more() -> None:
+    down: Reply = (500, {}, {"error": "no backend"})
+    told: list[str] = []
+    with FakeServer(
+        lambda number, body: down if number < 20 else None, proof=behind(1.3, lambda value: True)
+    ) as server:
+        start(server, told)
+        assert len(server.proofs) > 6  # it was asked again
+    assert ["sampling" in line for line in told] == [True] + [False] * (len(told) - 1)
+
+
 def test_a_key_that_only_generation_needs_is_pointed_at_when_the_test_question_is_refused() -> None:
     refuses: Reply = (400, {}, {"error": {"message": "No connected db."}})
     told: list[str] = []
