@@ -113,7 +113,9 @@ class OpenAIEngine(BaseEngine):
         details = {
             "servers": [server.url for server in self._servers],
             "served_model": sorted({found.name for found in served.values()}),
-            "sampling": {server.url: str(server.proof) for server in self._servers if server.proof},
+            "sampling_proof": {
+                server.url: str(server.proof) for server in self._servers if server.proof
+            },
             "prompts": ["turns"]
             if self._config.endpoint == "chat"
             else sorted(

@@ -11,7 +11,8 @@ from slm_vllm.scoring.metrics import MAIN, METRICS
 
 def remarks(manifest: Manifest, results: Mapping[str, Any]) -> list[str]:
     """All that there is to say of a finished run."""
-    return list(filter(None, [_adopted(manifest), stopped(results), repeated(results)]))
+    said = [_adopted(manifest), _unproven(manifest), stopped(results), repeated(results)]
+    return list(filter(None, said))
 
 
 def was_stopped(results: Mapping[str, Any]) -> bool:
@@ -72,6 +73,15 @@ def sampled(results: Mapping[str, Any]) -> str:
 
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3f}"
+
+
+def _unproven(manifest: Manifest) -> str:
+    """Which servers were not seen to take the run's sampling."""
+    proofs = manifest.get("engine", {}).get("sampling_proof", {})
+    doubts = [f"{url}: {found}" for url, found in proofs.items() if found != "proven"]
+    if not doubts:
+        return ""
+    return f"servers may have sampled in a way of their own ({'; '.join(doubts)})"
 
 
 def _adopted(manifest: Manifest) -> str:

@@ -88,7 +88,7 @@ def test_killed_in_mid_run_brought_back_stopped_and_resumed_with_a_local_runs_an
     keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()]
     assert len(set(keys)) == len(keys) == ROWS
     engine = json.loads((folder / "manifest.json").read_text())["engine"]
-    assert engine["sampling"] == {f"http://127.0.0.1:{port}/v1": "proven"}
+    assert engine["sampling_proof"] == {f"http://127.0.0.1:{port}/v1": "proven"}
     log = (folder / "experiment.log").read_text()
     assert re.search(r" answers, [1-9]\d* failed attempts", log)  # of the first command
 

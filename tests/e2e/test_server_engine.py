@@ -42,7 +42,7 @@ def test_a_server_gives_the_answers_of_the_local_engine(
     assert_same_answers(folder, undisturbed / "demo_demo_oracle")
     engine = json.loads((folder / "manifest.json").read_text())["engine"]
     assert engine["name"] == "openai" and engine["prompts"] == ["token ids"]
-    assert engine["sampling"] == {f"{server}/v1": "proven"}
+    assert engine["sampling_proof"] == {f"{server}/v1": "proven"}
     log = (folder / "experiment.log").read_text()
     assert f"{server}/v1: 24 answers, 0 failed attempts" in log
     assert "starting vLLM" not in log  # nothing of vLLM in this process

@@ -137,7 +137,9 @@ def start(
 def test_a_server_that_does_as_it_is_told_is_proven_in_silence(run: Any, endpoint: str) -> None:
     told: list[str] = []
     with FakeServer() as server:
-        assert start(server, told, run, endpoint=endpoint)["sampling"] == {server.url: "proven"}
+        assert start(server, told, run, endpoint=endpoint)["sampling_proof"] == {
+            server.url: "proven"
+        }
     assert not told
     assert not any("stop" in body for body in server.proofs)
     assert [body["temperature"] for body in server.proofs[:4]] == [0.0] * 4
@@ -151,7 +153,7 @@ def test_a_gateway_that_drops_the_penalty_is_said_and_noted() -> None:
         details = start(server, told, run)
     (line,) = told
     assert "cannot be proven" in line and "has repetition_penalty=1.3" in line
-    assert details["sampling"][server.url].startswith("unproven: repetition_penalty changes")
+    assert details["sampling_proof"][server.url].startswith("unproven: repetition_penalty changes")
 
 
 COMPLETION = {"token_logprobs": [-0.1, -2.0], "top_logprobs": [{" a": -0.1}, {" b": -0.9}]}
@@ -215,7 +217,7 @@ def test_a_gateway_that_drops_neutral_values_alone_ends_the_run_before_its_first
             start(server, [])
         assert not server.bodies
         body = {"repetition_penalty": 1.000001}
-        assert start(server, [], extra_body=body)["sampling"] == {server.url: "proven"}
+        assert start(server, [], extra_body=body)["sampling_proof"] == {server.url: "proven"}
 
 
 def test_a_field_that_the_user_names_is_the_one_that_is_proven() -> None:
@@ -227,7 +229,7 @@ def test_a_field_that_the_user_names_is_the_one_that_is_proven() -> None:
 
     with FakeServer(cards=[PLAIN_CARD], proof=script) as server:
         found = start(server, [], extra_body={"repeat_penalty": 1.0}, endpoint="chat")
-    assert found["sampling"] == {server.url: "proven"}
+    assert found["sampling_proof"] == {server.url: "proven"}
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ def test_a_server_that_fails_the_test_question_is_asked_again_when_it_is_back() 
         proof=lambda number, body: down if number == 0 else None,
     ) as server:
         details = start(server, told)
-    assert "not answered (status 500: no backend)" in details["sampling"][server.url]
+    assert "not answered (status 500: no backend)" in details["sampling_proof"][server.url]
     assert "cannot be proven" in told[0]
     assert f"{server.url}: answers are made with this run's sampling" in told
 
