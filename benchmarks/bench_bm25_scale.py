@@ -197,7 +197,7 @@ def killed(folder: Path, arguments: list[str], whole: float, kills: int) -> dict
         job = subprocess.Popen(command("build", *arguments, str(cache)), stdout=subprocess.DEVNULL)
         begin = time.perf_counter()
         try:
-            job.wait(rng.uniform(0.05, 0.6) * whole)
+            job.wait(1 + rng.uniform(0.05, 0.2) * whole)  # a second to begin
         except subprocess.TimeoutExpired:
             os.kill(job.pid, signal.SIGKILL)
             job.wait()

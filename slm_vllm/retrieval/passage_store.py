@@ -1,7 +1,7 @@
 """Passages on disk, memory-mapped: opening costs nothing, reading costs what is read.
 
 Each text column is two files: the UTF-8 bytes of all rows end to end (`<column>.bin`) and the
-n + 1 byte offsets of the rows (`<column>.offsets.npy`, int64). Not Arrow's file format, because
+n + 1 byte offsets of the rows (`<column>.offsets.npy`). Not Arrow's file format, because
 polars reads such a file whole: of 300,000 passages it took 0.16 to 0.18 s and 385 MiB, this takes
 0.0014 s and 183 MiB.
 """
@@ -127,7 +127,7 @@ class PassageStore:
             name: self._columns[name].slice(start, stop) for name in TEXT_COLUMNS
         }
         return pl.DataFrame(
-            {**data, "start": np.array(self._start[start:stop])},
+            {**data, "start": self._start[start:stop].astype(np.int64)},
             schema_overrides=dict.fromkeys(TEXT_COLUMNS, pl.String),
         )
 
@@ -197,10 +197,16 @@ class PassageWriter(AbstractContextManager["PassageWriter"]):
             )
             np.save(self._folder / f"{name}.offsets.npy", offsets)
             lengths.unlink()
-        np.save(self._folder / _START, np.fromfile(self._folder / _STARTS, np.int64))
+        starts = np.fromfile(self._folder / _STARTS, np.int64)
+        np.save(self._folder / _START, _small(starts))
         (self._folder / _STARTS).unlink()
         (self._folder / _WRITTEN).unlink(missing_ok=True)
         (self._folder / _ALIASES).write_text(json.dumps(self.aliases), "utf-8")
+
+
+def _small(values: NDArray[np.int64]) -> NDArray[Any]:
+    """In four bytes each, where that is enough: 20 bytes a passage less."""
+    return values.astype(np.uint32) if values.max(initial=0) < 1 << 32 else values
 
 
 def _open_at(path: Path, size: int) -> BinaryIO:
