@@ -45,7 +45,7 @@ The same command given again goes on where an interrupted run stopped. Exit code
     "--retriever", help="Retriever configuration (bm25, dense, hybrid, ...) or a run file."
 )
 @click.option(
-    "--engine", help="vllm: in this process (the default); openai: a running server; ray: many."
+    "--engine", help="vllm: on this machine (the default); openai: a running server; ray: many."
 )
 @click.option(
     "--base-url", multiple=True, help="Server of --engine openai; several share the load."

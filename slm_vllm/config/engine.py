@@ -50,10 +50,10 @@ class EngineConfig(Section):
     """Whether the weights and the data type that answer are those this process knows of."""
 
     name: str = "vllm"
-    """`vllm` (in this process), `openai` (running servers) or `ray` (many engines)."""
+    """`vllm` (on this machine), `openai` (running servers) or `ray` (many engines)."""
     max_in_flight: int | None = Field(default=None, ge=1)
-    """Requests handed to the engine and not yet finished; null: twice `max_num_seqs`. openai: of
-    each server."""
+    """Requests handed to the engine and not yet finished; null: twice `max_num_seqs`. Of each
+    server (openai) or engine, where there are several."""
 
     @property
     def place(self) -> str | None:

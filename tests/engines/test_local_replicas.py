@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,11 +15,13 @@ import psutil
 import pytest
 
 from slm_vllm.config.schema import GenerationConfig, HardwareConfig
+from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.local_replicas import LocalReplicas
 from slm_vllm.engines.replica_plan import ReplicaPlan
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import EngineDiedError, EngineError
 from slm_vllm.monitoring.device import Device
+from slm_vllm.plugins import load
 from slm_vllm.types import Completion, GenerationRequest
 from support.counting_engine import KILLED_BY, CountingEngine
 
@@ -28,7 +31,9 @@ WINDOW = 8
 
 @pytest.fixture
 def engine_for(tmp_path: Path) -> Callable[..., LocalReplicas]:
-    def make(n: int = 2, **fake: Any) -> LocalReplicas:
+    def make(
+        n: int = 2, engine_class: type[BaseEngine] = CountingEngine, **fake: Any
+    ) -> LocalReplicas:
         settings = EngineSettings(
             model_path=tmp_path,
             device=Device("cpu", "CPU"),
@@ -37,7 +42,7 @@ def engine_for(tmp_path: Path) -> Callable[..., LocalReplicas]:
             dtype="float32",
             max_model_len=128,
         )
-        make_engine = partial(CountingEngine, folder=tmp_path, **fake)
+        make_engine = partial(engine_class, folder=tmp_path, **fake)
         plan = ReplicaPlan((), n, "as configured")
         return LocalReplicas(settings, make_engine=make_engine, plan=plan)
 
@@ -164,3 +169,24 @@ def test_why_none_could_start(engine_for: Any) -> None:
     with engine_for(broken=True) as engine:
         with pytest.raises(EngineError, match=r"replica \d on .*no weights here"):
             engine.start()
+
+
+def test_an_engine_of_a_plug_in(engine_for: Any, plugin: Callable[[str, str], Path]) -> None:
+    text = "from support.counting_engine import CountingEngine\nclass Mine(CountingEngine): pass\n"
+    plugin("my_engine", text)
+    with engine_for(engine_class=load("my_engine:Mine")) as engine:
+        engine.start()
+        assert len(by_id(engine.stream(asked(20)))) == 20
+
+
+def test_no_file_of_the_working_folder_is_imported(
+    engine_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.version_info < (3, 11):
+        pytest.skip("Python has no safe path")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "psutil.py").write_text("raise SystemExit('imported from the working folder')")
+    monkeypatch.chdir(folder)
+    with engine_for() as engine:
+        engine.start()
