@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -93,7 +94,7 @@ def real_engines(arguments: argparse.Namespace) -> dict[int, dict[str, Any]]:
                 details = engine.start().details
                 row["start_seconds"].append(round(time.perf_counter() - begun, 1))
                 row["choices"] = dict(details["choices"])
-                list(engine.stream(asked(arguments, vocabulary, 32, seed := seed + 1)))
+                list(engine.stream(asked(arguments, vocabulary, 8 * replicas, seed := seed + 1)))
                 for _ in range(arguments.rounds):
                     requests = asked(arguments, vocabulary, arguments.questions, seed := seed + 1)
                     begun = time.perf_counter()
@@ -101,6 +102,7 @@ def real_engines(arguments: argparse.Namespace) -> dict[int, dict[str, Any]]:
                     seconds = time.perf_counter() - begun
                     assert not any(answer.error for answer in answers)
                     row["rates"].append(round(len(answers) / seconds, 2))
+                    print(f"{replicas} engines: {row['rates'][-1]}", file=sys.stderr, flush=True)
     for row in found.values():
         row["questions_per_second"] = round(statistics.median(row["rates"]), 2)
     return found
