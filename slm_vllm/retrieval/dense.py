@@ -13,7 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from slm_vllm.errors import StorageError
+from slm_vllm.config.section import UserPath
+from slm_vllm.datasets.identity import dataset_identity
+from slm_vllm.errors import DataError, StorageError
 from slm_vllm.retrieval.base import (
     SEARCH_ONLY,
     BuildMonitor,
@@ -21,6 +23,7 @@ from slm_vllm.retrieval.base import (
     StoredRetriever,
     check_top_k,
 )
+from slm_vllm.retrieval.embeddings_file import placed_embeddings
 from slm_vllm.retrieval.encoder import (
     DEFAULT_MODEL,
     Encoder,
@@ -53,7 +56,10 @@ class DenseOptions:
     Attributes:
         model: A local folder or a Hugging Face repository of sentence-transformers.
         revision: A commit or tag of the repository.
-        index: `flat` is exact, `hnsw` and `ivfpq` are approximate; `auto` chooses by size.
+        index: `flat` is exact; `fp16` and `sq8` look at all vectors too, kept in two bytes and one
+            byte a number; `hnsw` and `ivfpq` look at some. `auto` chooses by size.
+        embeddings: A file of the passages' vectors, which are then not computed; see
+            `retrieval.embeddings_file`. The model encodes the questions alone.
         similarity: `cosine`, or `ip` for the inner product of the vectors as they are.
         query_prefix: Put before each question; null: what the model is known to want.
         passage_prefix: Put before each passage; null: what the model is known to want.
@@ -70,7 +76,8 @@ class DenseOptions:
 
     model: str = DEFAULT_MODEL
     revision: str | None = None
-    index: Literal["auto", "flat", "hnsw", "ivfpq"] = "auto"
+    index: Literal["auto", "flat", "fp16", "sq8", "hnsw", "ivfpq"] = "auto"
+    embeddings: UserPath | None = None
     similarity: Literal["cosine", "ip"] = "cosine"
     query_prefix: str | None = field(default=None, metadata=SEARCH_ONLY)
     passage_prefix: str | None = None
@@ -129,8 +136,11 @@ class DenseRetriever(StoredRetriever):
 
     def describe(self) -> dict[str, Any]:
         """See `BaseRetriever.describe`; adds the model and the kind of index."""
-        facts = {"model": self._options.model, "index": self._index.kind}
-        return {**super().describe(), **facts, "dimension": self._index.dimension}
+        facts: dict[str, Any] = {"model": self._options.model, "index": self._index.kind}
+        facts["dimension"] = self._index.dimension
+        if (recall := self._index.recall) is not None:
+            facts["recall"] = f"{recall['mean']:.3f} of exact search's best {recall['at']}"
+        return {**super().describe(), **facts}
 
     def close(self) -> None:
         """Frees the model, then the files."""
@@ -148,12 +158,14 @@ class DenseRetriever(StoredRetriever):
             "ivfpq": ("nlist", "pq_m"),
         }.get(
             options.index,
-            () if options.index == "flat" else ("hnsw_m", "ef_construction", "nlist", "pq_m"),
+            () if options.index != "auto" else ("hnsw_m", "ef_construction", "nlist", "pq_m"),
         )
         for key in ("hnsw_m", "ef_construction", "nlist", "pq_m"):
             if key not in relevant:
                 shown.pop(key)
-        del shown["model"], shown["revision"]
+        del shown["model"], shown["revision"], shown["embeddings"]
+        if options.embeddings is not None:
+            shown["embeddings"] = dataset_identity(options.embeddings)
         return {**shown, "model": model_identity(folder)}
 
     @classmethod
@@ -164,7 +176,11 @@ class DenseRetriever(StoredRetriever):
         import_faiss()
         encoder = _encoder(options)
         try:
-            dimension = _encode_all(folder, passages, options, encoder, monitor)
+            if options.embeddings is None:
+                dimension = _encode_all(folder, passages, options, encoder, monitor)
+            else:
+                dimension = encoder.dimension()
+                _take_all(folder, passages, options, dimension, monitor)
         finally:
             encoder.close()
         kind = chosen_kind(options.index, len(passages))
@@ -205,6 +221,34 @@ def _encode_all(
     seconds = max(time.perf_counter() - begin, 1e-9)
     logger.info("Encoded %d passages, %.0f a second", n - first, (n - first) / seconds)
     return dimension
+
+
+def _take_all(
+    folder: Path,
+    passages: PassageStore,
+    options: DenseOptions,
+    dimension: int,
+    monitor: BuildMonitor,
+) -> None:
+    """Writes vectors that were computed elsewhere into the file of vectors."""
+    assert options.embeddings is not None
+    done = 0
+    shape = (len(passages), dimension)
+    placed = np.memmap(folder / VECTORS, np.float32, mode="w+", shape=shape)
+    for at, vectors in placed_embeddings(options.embeddings, passages):
+        if vectors.shape[1] != dimension:
+            raise DataError(
+                f"{options.embeddings} has vectors of {vectors.shape[1]} numbers, and the model "
+                f"{options.model} makes {dimension} of a question. Name the model they are of with "
+                "retriever.options.model"
+            )
+        if options.similarity == "cosine":
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        placed[at] = vectors
+        done += len(vectors)
+        monitor.report("reading embeddings", done, len(passages))
+    placed.flush()
 
 
 def _encoder(options: DenseOptions) -> Encoder:

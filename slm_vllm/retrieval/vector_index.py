@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slm_vllm.errors import ConfigError, MissingExtraError
 
-IndexKind = Literal["flat", "hnsw", "ivfpq"]
+IndexKind = Literal["flat", "fp16", "sq8", "hnsw", "ivfpq"]
 
 VECTORS = "vectors.bin"
 FAISS_FILE = "index.faiss"
@@ -24,13 +24,19 @@ few hundred questions per second, faster than a small model answers them."""
 HNSW_LIMIT = 5_000_000
 """Up to here `auto` is HNSW, beyond it IVF-PQ, whose codes take a twentieth of the memory."""
 
+RECALL_DEPTH = 10
+"""Approximate kinds are held against exact search over so many passages when they are built."""
+
+_QUANTIZERS = {"fp16": "QT_fp16", "sq8": "QT_8bit"}
+_ASKED = 200
+_MOST_TRAINING = 100_000
 _MIN_TRAINING = 2_560
 _ADD_BATCH = 65_536
 
 
 def chosen_kind(wanted: str, n_vectors: int) -> IndexKind:
     """The kind of index for `auto`, by size; other words mean themselves."""
-    if wanted in ("flat", "hnsw", "ivfpq"):
+    if wanted != "auto":
         return wanted  # type: ignore[return-value]
     if n_vectors <= FLAT_LIMIT:
         return "flat"
@@ -58,25 +64,33 @@ def build_index(folder: Path, kind: IndexKind, n: int, dimension: int, options: 
         kind: The kind of index.
         n: How many vectors there are.
         dimension: Their length.
-        options: Has `hnsw_m`, `ef_construction`, `nlist` and `pq_m`.
+        options: Has `hnsw_m`, `ef_construction`, `ef_search`, `nlist`, `nprobe` and `pq_m`.
 
     Raises:
         ConfigError: There are too few vectors to train IVF-PQ.
     """
-    meta = {"kind": kind, "n": n, "dimension": dimension}
-    (folder / META).write_text(json.dumps(meta), "utf-8")
+    meta: dict[str, Any] = {"kind": kind, "n": n, "dimension": dimension}
     if kind == "flat":
+        (folder / META).write_text(json.dumps(meta), "utf-8")
         return
     faiss = import_faiss()
     vectors = map_vectors(folder, n, dimension)
     if kind == "hnsw":
         index = faiss.IndexHNSWFlat(dimension, options.hnsw_m, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = options.ef_construction
-    else:
+        index.hnsw.efSearch = options.ef_search
+    elif kind == "ivfpq":
         index = _trained_ivfpq(faiss, vectors, options)
+        index.nprobe = options.nprobe
+    else:
+        form = getattr(faiss.ScalarQuantizer, _QUANTIZERS[kind])
+        index = faiss.IndexScalarQuantizer(dimension, form, faiss.METRIC_INNER_PRODUCT)
+        index.train(_sample(vectors, _MOST_TRAINING))
     for low in range(0, n, _ADD_BATCH):
         index.add(np.ascontiguousarray(vectors[low : low + _ADD_BATCH]))
     faiss.write_index(index, str(folder / FAISS_FILE))
+    meta["recall"] = _recall(faiss, index, vectors)
+    (folder / META).write_text(json.dumps(meta), "utf-8")
     del vectors
     (folder / VECTORS).unlink()
 
@@ -97,11 +111,27 @@ def _trained_ivfpq(faiss: Any, vectors: NDArray[np.float32], options: Any) -> An
         )
     quantizer = faiss.IndexFlatIP(dimension)
     index = faiss.IndexIVFPQ(quantizer, dimension, nlist, pq_m, 8, faiss.METRIC_INNER_PRODUCT)
-    rows = np.random.default_rng(0).choice(n, min(n, max(nlist * 64, 20_000)), replace=False)
-    index.train(np.ascontiguousarray(vectors[np.sort(rows)]))
+    index.train(_sample(vectors, max(nlist * 64, 20_000)))
     index.own_fields = True
     quantizer.this.disown()
     return index
+
+
+def _sample(vectors: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """Vectors drawn at random, the same in each build, in their order."""
+    n = len(vectors)
+    rows = np.random.default_rng(0).choice(n, min(n, most), replace=False)
+    return np.ascontiguousarray(vectors[np.sort(rows)])
+
+
+def _recall(faiss: Any, index: Any, vectors: NDArray[np.float32]) -> dict[str, Any]:
+    """The share of the exact search's best that the index finds, with passages as questions."""
+    k = min(RECALL_DEPTH, len(vectors))
+    asked = _sample(vectors, _ASKED)
+    _, exact = faiss.knn(asked, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+    _, found = index.search(asked, k)
+    shared = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
+    return {"at": k, "mean": round(float(np.mean(shared)) / k, 4), "n": len(asked)}
 
 
 class VectorIndex:
@@ -116,6 +146,8 @@ class VectorIndex:
         meta = json.loads((folder / META).read_text("utf-8"))
         self.kind: IndexKind = meta["kind"]
         self.n, self.dimension = int(meta["n"]), int(meta["dimension"])
+        self.recall: dict[str, Any] | None = meta.get("recall")
+        """`at`, `mean` and `n` of what an approximate kind finds of exact search; None if exact."""
         self._options = options
         self._faiss = import_faiss()
         self._vectors: NDArray[np.float32] | None = None
@@ -158,7 +190,7 @@ class VectorIndex:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
         if self.kind == "hnsw":
             index.hnsw.efSearch = self._options.ef_search
-        else:
+        elif self.kind == "ivfpq":
             index.nprobe = self._options.nprobe
         return index
 
