@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 from slm_vllm.errors import EngineDiedError
 from slm_vllm.prompting.renderer import PromptRenderer
@@ -15,6 +17,19 @@ from slm_vllm.runs.services import Services
 
 DRAIN_SECONDS = 20.0
 _LOG_SECONDS = 1.0
+
+
+@contextmanager
+def _spared() -> Iterator[None]:
+    """Leaves what is there, packages and a model, out of the collections of garbage meanwhile.
+
+    There are a million objects of it, and some hundred questions set a collection off.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class Asking:
@@ -76,7 +91,7 @@ class Asking:
         answering = self._run.answers(
             self._host.engine, plan, self._renderer, progress, one_at_a_time=one_at_a_time
         )
-        with closing(answering) as answers:
+        with closing(answering) as answers, _spared():
             for _ in answers:
                 services.start.setdefault("first answer", time.monotonic() - begun)
                 if time.monotonic() >= look_at:

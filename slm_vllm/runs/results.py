@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from slm_vllm.scoring.metrics import METRICS
 from slm_vllm.scoring.normalize import SCORING_VERSION
 from slm_vllm.scoring.samples import score_rows
 
+# Scoring has a fixed cost for each batch; `Journal.read` cuts those of long lines.
+_SCORED_ROWS = 4096
 _COUNTED = ("truncated", "unterminated_thinking")
 
 
@@ -118,26 +121,32 @@ def write_predictions(
     keeps_samples = config.generation.keeps_samples
     schema = sampled_schema() if keeps_samples else predictions_schema()
     summary = RunSummary(samples=SampleSummary(config.generation) if keeps_samples else None)
+    with ExitStack() as stack:
+        parquet = stack.enter_context(folder.replacing(names.PREDICTIONS))
+        as_json: _JsonPredictions | None = None
+        if config.experiment.log_predictions:
+            path = stack.enter_context(folder.replacing(names.PREDICTIONS_JSON))
+            as_json = stack.enter_context(_JsonPredictions(path, config))
 
-    def batches(
-        with_columns: list[str] | None,
-        predicate: pl.Expr | None,
-        n_rows: int | None,
-        batch_size: int | None,
-    ) -> Iterator[pl.DataFrame]:
-        """What polars reads from; sinking asks for everything."""
-        for batch in journal.read(keys):
-            scored = _scored(batch, config, schema)
-            summary.add(scored)
-            yield scored
+        def batches(
+            with_columns: list[str] | None,
+            predicate: pl.Expr | None,
+            n_rows: int | None,
+            batch_size: int | None,
+        ) -> Iterator[pl.DataFrame]:
+            """What polars reads from; sinking asks for everything."""
+            for batch in journal.read(keys, _SCORED_ROWS):
+                scored = _scored(batch, config, schema)
+                summary.add(scored)
+                if as_json is not None:
+                    as_json.add(scored)
+                yield scored
 
-    with folder.replacing(names.PREDICTIONS) as path:
         register_io_source(batches, schema=schema).sink_parquet(
-            path, compression="zstd", row_group_size=10_000
+            parquet, compression="zstd", row_group_size=10_000
         )
-    if config.experiment.log_predictions:
-        with folder.replacing(names.PREDICTIONS_JSON) as path:
-            _write_json(path, folder.path / names.PREDICTIONS, config, summary)
+        if as_json is not None:
+            as_json.end(summary)
     return summary
 
 
@@ -148,22 +157,34 @@ def _scored(batch: pl.DataFrame, config: Config, schema: pl.Schema) -> pl.DataFr
     return scored.select(schema.names()).cast(schema)
 
 
-def _write_json(path: Path, parquet: Path, config: Config, summary: RunSummary) -> None:
-    """Writes the layout that earlier readers know, row by row."""
-    with path.open("w", encoding="utf-8", errors="replace") as file:
-        file.write('{"predictions": [')
-        separator = "\n"
-        for frame in pl.scan_parquet(parquet, glob=False).collect_batches(chunk_size=1024):
-            rows = (encode(_json_row(row, config)) for row in frame.iter_rows(named=True))
-            if frame.height:
-                file.write(separator + ",\n".join(rows))
-                separator = ",\n"
+class _JsonPredictions(AbstractContextManager["_JsonPredictions"]):
+    """Writes the layout that earlier readers know, batch by batch."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self._file = path.open("w", encoding="utf-8", errors="replace")
+        self._file.write('{"predictions": [')
+        self._config = config
+        self._separator = "\n"
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, scored: pl.DataFrame) -> None:
+        """Adds rows of `predictions_schema`."""
+        rows = (encode(_json_row(row, self._config)) for row in scored.iter_rows(named=True))
+        if scored.height:
+            self._file.write(self._separator + ",\n".join(rows))
+            self._separator = ",\n"
+
+    def end(self, summary: RunSummary) -> None:
+        """Writes what comes of all rows."""
         statistics = {
             "num_examples": summary.counts["total"],
             "num_scored": summary.n_scored,
             **{name: _number(tally.mean) for name, tally in summary.scores.items()},
         }
-        file.write(f'\n], "statistics": {json.dumps(statistics)}}}\n')
+        self._file.write(f'\n], "statistics": {json.dumps(statistics)}}}\n')
+        self._file.close()
 
 
 def _json_row(row: dict[str, Any], config: Config) -> dict[str, Any]:

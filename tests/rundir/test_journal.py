@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,3 +150,28 @@ def test_a_full_disk_keeps_what_was_written(
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="missing"):
         Journal(tmp_path / "missing" / "j")
+
+
+def test_long_lines_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slm_vllm.rundir.journal._READ_BYTES", 2_000)
+    with Journal(tmp_path / "predictions.jsonl") as journal:
+        for key in range(5):
+            journal.append(record(key, str(key) * 1_000))
+        frames = list(journal.read(np.arange(5, dtype=np.uint64)))
+    assert [frame.height for frame in frames] == [2, 2, 1]
+    assert pl.concat(frames)["prediction"].to_list() == [str(key) * 1_000 for key in range(5)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"key":"0000000000000001","error":null}',  # of a version that knew fewer columns
+        '{"key":"0000000000000001","error":null,"later":{"a":[1]},"n_prompt_tokens":7}',
+    ],
+)
+def test_lines_of_other_versions_are_read_as_from_a_file(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(line + "\n")
+    with Journal(path) as journal:
+        (frame,) = journal.read(np.array([1], dtype=np.uint64))
+    assert frame.equals(pl.read_ndjson(path, schema=JOURNAL_SCHEMA), null_equal=True)
