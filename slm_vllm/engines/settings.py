@@ -25,6 +25,7 @@ from slm_vllm.errors import ConfigError, EngineError
 from slm_vllm.models.local import weight_bytes
 from slm_vllm.monitoring.device import Device, Gpu, visible_gpus
 
+_CPU_STEP = 4096  # tokens of a step, as vLLM has it on a CPU
 _BLOCK = 128  # tokens; the largest block size any profile uses
 _GPU_SHARE = 0.9  # of a GPU's memory that vLLM may use in all, where nothing is said
 # Of an engine on a GPU beside weights and KV cache: CUDA's context, the largest step, its graphs.
@@ -298,6 +299,10 @@ def vllm_arguments(
     kv_cache = kv_cache_bytes(settings)
     if kv_cache is not None:
         wanted["kv_cache_memory_bytes"] = kv_cache
+    if settings.device.kind == "cpu" and settings.generation.temperature > 0:
+        # After a part of a prompt vLLM turns a seeded generator back, which one of a CPU cannot be.
+        wanted.setdefault("enable_chunked_prefill", False)
+        wanted.setdefault("max_num_batched_tokens", max(_CPU_STEP, settings.max_model_len))
     if settings.device.kind == "cuda":
         wanted.setdefault("gpu_memory_utilization", _gpu_share(settings, kv_cache))
     return fit_arguments(wanted, available)

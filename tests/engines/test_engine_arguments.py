@@ -107,6 +107,24 @@ def test_environment(
     assert set(engine_environment(settings)) <= set(RELEASES[release]["environment"])
 
 
+def test_prompts_are_taken_whole_where_a_cpu_samples(tmp_path: Path) -> None:
+    """vLLM dies there at a seeded request whose prompt it takes in parts (0.32)."""
+    taken = taken_by(sorted(RELEASES)[-1])
+    warm = "generation.temperature=0.7"
+    for profile, words, parts in (
+        ("cpu", (), None),
+        ("cpu", (warm,), False),
+        ("hopper", (warm,), None),
+    ):
+        passed, _ = vllm_arguments(settings_of(profile, tmp_path, *words), taken)
+        assert passed.get("enable_chunked_prefill") is parts
+        if parts is False:
+            assert passed["max_num_batched_tokens"] >= passed["max_model_len"]
+    own = ("hardware.engine_args.max_num_batched_tokens=9000",)
+    passed, _ = vllm_arguments(settings_of("cpu", tmp_path, warm, *own), taken)
+    assert passed["max_num_batched_tokens"] == 9000
+
+
 def test_a_misspelt_profile_is_found(tmp_path: Path) -> None:
     own = tmp_path / "hardware"
     own.mkdir()
