@@ -58,8 +58,9 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--against", metavar="RUN", help="With --until decided: what it is set against.")
 @click.option(
     "--until",
-    type=click.Choice(["all", "decided"]),
-    help="decided: ask only until the difference from --against is settled.",
+    type=click.Choice(["all", "decided", "worse"]),
+    help="decided: ask only until the difference from --against is settled; worse: end only "
+    "where this run is settled to be below it.",
 )
 @click.option("--margin", type=float, help="Differences within it count as none (0.01).")
 @click.option("--name", help="Name of the run and of its folder.")

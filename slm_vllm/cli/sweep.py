@@ -34,6 +34,9 @@ not done. Exit codes are those of eval; that of the first failed cell when one f
 @click.option("--output-dir", type=UserPath(), default="outputs", show_default=True)
 @click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
+@click.option(
+    "--race", is_flag=True, help="End models that are certainly not the best before the last row."
+)
 @click.option("--overwrite", is_flag=True, help="Replace earlier runs of the same cells.")
 @click.option("--retry-errors", is_flag=True, help="Ask again what failed in earlier runs.")
 @click.option("--no-clearml", is_flag=True, help="Keep the runs out of ClearML.")
@@ -41,6 +44,7 @@ not done. Exit codes are those of eval; that of the first failed cell when one f
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(
     dry_run: bool,
+    race: bool,
     overwrite: bool,
     retry_errors: bool,
     no_clearml: bool,
@@ -79,6 +83,7 @@ def command(
             track=not no_clearml,
             quiet=table is not None,
             watch=table.show if table is not None else None,
+            race=race,
         )
         if judge is not None:
             results = judge.judge(results, [cell.folder for cell in cells])

@@ -257,19 +257,22 @@ class ExperimentConfig(Section):
     """Share greedy answers with other runs, in `<cache_dir>/answers.sqlite`."""
     repeat_check: int | None = Field(default=None, ge=1)
     """Ask so many random rows once more at the end, one at a time, to see what batching changes."""
-    until: Literal["all", "decided"] = "all"
-    """`decided`: ask in random order until the difference from `against` is settled."""
+    until: Literal["all", "decided", "worse"] = "all"
+    """`decided`: ask in random order until the difference from `against` is settled; `worse`: end
+    only where that one is settled to be above this run."""
     against: str | None = None
     """A finished run, by its name under `output_dir` or its path."""
     margin: float = Field(default=0.01, gt=0.0, le=1.0)
     """Differences within it count as none under `until=decided`."""
+    level: float = Field(default=0.05, gt=0.0, lt=1.0)
+    """Probability that `until` ever ends a run wrongly, at most."""
 
     @model_validator(mode="after")
     def _decided_against_a_run(self) -> ExperimentConfig:
-        if (self.until == "decided") != (self.against is not None):
+        if (self.until != "all") != (self.against is not None):
             raise ValueError(
-                "experiment.until=decided and experiment.against=RUN go together: the run is ended "
-                "when its difference from RUN is settled"
+                "experiment.until=decided (or worse) and experiment.against=RUN go together: the "
+                "run is ended when its difference from RUN is settled"
             )
         return self
 

@@ -13,6 +13,7 @@ _IGNORED = ("experiment.name", "experiment.output_dir", "cache_dir")
 # Settings that earlier versions did not know, with the value that means what they did.
 _AS_EVER = {
     "engine.replicas_per_gpu": "auto",
+    "experiment.level": "0.05",
     "experiment.margin": "0.01",
     "experiment.until": "all",
     "generation.logprobs": "false",

@@ -124,6 +124,7 @@ class Until(TypedDict):
         against: Name of the other run.
         metric: Of which the difference is.
         margin: Differences that count as none.
+        level: Probability that the `interval` ever leaves the true difference out, at most.
         decision: As in the last `Look`, with its `questions`, `difference` and `interval`.
         of: Questions that both runs could have been asked.
         looks: How often was looked.
@@ -132,6 +133,7 @@ class Until(TypedDict):
     against: str
     metric: str
     margin: float
+    level: float
     decision: str | None
     questions: int
     of: int

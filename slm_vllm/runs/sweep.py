@@ -22,6 +22,7 @@ from slm_vllm.rundir.contents import State, SweepState
 from slm_vllm.rundir.files import if_readable, read_results, read_state
 from slm_vllm.rundir.state import own_process
 from slm_vllm.runs.notify import notifying
+from slm_vllm.runs.race import raced
 from slm_vllm.runs.signals import SIGNALS, Interrupted
 from slm_vllm.runs.sweep_plan import PlannedCell, groups
 
@@ -39,6 +40,7 @@ def run_sweep(
     track: bool = True,
     quiet: bool = False,
     watch: Watcher | None = None,
+    race: bool = False,
     program: Sequence[str] = (sys.executable, "-m", "slm_vllm.runs.sweep_group"),
 ) -> list[dict[str, Any]]:
     """Runs what is not done; a cell that fails is recorded and the others are run.
@@ -51,6 +53,7 @@ def run_sweep(
         track: Tell the tracker of the configuration.
         quiet: Keep the output of the processes from the terminal.
         watch: Called about once a second while a process works.
+        race: End the cells of models that are certainly not the best; see `race.raced`.
         program: What runs the cells of one model; see `sweep_group`.
 
     Returns:
@@ -65,11 +68,14 @@ def run_sweep(
     failures: dict[str, dict[str, Any]] = {}
     with notifying(cells[0].config.notify, log_dir.name, log_dir) as results:
         _announce(cells, log_dir)
-        for group in groups(cells):
+        by_model, earlier = groups(cells), list[PlannedCell]()
+        for group in by_model:
             todo = [cell for cell in group if retry_errors or overwrite or cell.status != "done"]
+            rivals, earlier = earlier, [*earlier, *group]
             if not todo:
                 continue
-            content = json.dumps([cell.config.model_dump(mode="json") for cell in todo])
+            configs = [raced(cell, rivals, len(by_model)) if race else cell.config for cell in todo]
+            content = json.dumps([config.model_dump(mode="json") for config in configs])
             before = {cell.name: if_readable(read_state, cell.folder) for cell in todo}
             code = _run_process([*program, *words], content, log_dir, quiet, watch)
             for cell in todo:

@@ -30,6 +30,7 @@ from slm_vllm.runs.choices import check_choices
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.question_set import QuestionSet
 
+_ENDING = ("until", "against", "margin", "level")
 Status = Literal["new", "begun", "done"]
 
 
@@ -215,7 +216,7 @@ def _still_valid(config: Config, folder: Path) -> bool:
     now, then = config.experiment, before.experiment
     if now.repeat_check not in (None, then.repeat_check):
         return False
-    if (now.until, now.against, now.margin) != (then.until, then.against, then.margin):
+    if any(getattr(now, key) != getattr(then, key) for key in _ENDING):
         return False
     try:
         return manifest.get("dataset") == QuestionSet(config).identity

@@ -129,6 +129,7 @@ class UntilDecided:
             "against": self._path.resolve().name,
             "metric": MAIN,
             "margin": self._cell.config.experiment.margin,
+            "level": self._cell.config.experiment.level,
             "decision": last["decision"],
             "questions": last["questions"],
             "of": self.total,
@@ -145,14 +146,17 @@ class UntilDecided:
     def _look(self, seen: int, m: int) -> None:
         values = self._values(self._keys[self._order[seen:m]])
         self._differences.append(paired_differences(values, self._baseline[seen:m]))
-        found = confidence_sequence(np.concatenate(self._differences))
+        experiment = self._cell.config.experiment
+        found = confidence_sequence(np.concatenate(self._differences), experiment.level)
+        decision = found.decision(experiment.margin)
+        ends = experiment.until == "decided" or decision == "worse" or m == self.total
         self._looks.append(
             {
                 "questions": m,
                 "difference": None if math.isnan(found.mean) else round(found.mean, 6),
                 "low": round(found.low, 6),
                 "high": round(found.high, 6),
-                "decision": found.decision(self._cell.config.experiment.margin),
+                "decision": decision if ends else None,
             }
         )
         lines = "".join(f"{json.dumps(look)}\n" for look in self._looks)

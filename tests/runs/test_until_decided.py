@@ -171,6 +171,21 @@ def test_what_is_never_settled_asks_all(make_config: MakeConfig, base: Path) -> 
     assert result["until"]["questions"] == ROWS
 
 
+def test_a_run_that_is_only_to_end_when_it_is_worse(make_config: MakeConfig, base: Path) -> None:
+    words = (*DECIDED[::2], "experiment.until=worse", "experiment.level=0.01")
+    good = run(make_config(*words), Says(22))["until"]
+    assert (good["decision"], good["questions"], good["level"]) == ("better", ROWS, 0.01)
+    config = make_config(*words, "experiment.name=bad", "experiment.against=new")
+    bad = run(config, Says(5))["until"]
+    assert bad["decision"] == "worse"
+    assert bad["questions"] < ROWS
+    ours, theirs = predictions(folder(config)), predictions(base.parent / "new")
+    both = ours.join(theirs, on="question_id", suffix="_new")
+    d = (both["token_recall"] - both["token_recall_new"]).to_numpy()
+    expected = confidence_sequence(d, 0.01)
+    assert bad["interval"] == pytest.approx([expected.low, expected.high], abs=1e-6)
+
+
 def test_compare_pairs_over_the_questions_that_were_asked(
     make_config: MakeConfig, base: Path
 ) -> None:
