@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.figures.breakdowns import BREAKDOWNS
-from slm_vllm.figures.kinds import GroupMeans, OverTime, Series
+from slm_vllm.figures.kinds import Group, GroupMeans, OverTime, Series
 from slm_vllm.figures.usage import memory_over_time, memory_strip
 from slm_vllm.reporting.axes import number
 from slm_vllm.reporting.charts import (
@@ -24,6 +24,7 @@ from slm_vllm.reporting.context_role import role_of
 from slm_vllm.reporting.drawing import Drawing, require_matplotlib, to_svg, write_png
 from slm_vllm.reporting.run_view import RunView
 from slm_vllm.reporting.time_chart import time_chart
+from slm_vllm.scoring.intervals import MeanEstimate
 
 # More runs than this in one chart of groups cannot be told apart.
 _MOST_SERIES = 6
@@ -94,6 +95,8 @@ def _dataset_figures(views: Sequence[RunView]) -> Iterator[Figure]:
     if scored:
         yield _recall_figure(scored)
     yield from _pareto_figures(scored)
+    for name, chunk in _chunked(_by_passages(scored)):
+        yield _part(_drawn(_passages_figure([series for _, series in chunk])), name)
     for breakdown in BREAKDOWNS:
         known = [(view, breakdown.groups(view.run.predictions)) for view in scored]
         for name, chunk in _chunked([(view, groups) for view, groups in known if groups]):
@@ -102,6 +105,38 @@ def _dataset_figures(views: Sequence[RunView]) -> Iterator[Figure]:
     strips = [(view, memory_strip(view.run.memory, view.label, view.colour)) for view in views]
     for name, chunk in _chunked([(view, strip) for view, strip in strips if strip is not None]):
         yield _part(_drawn(memory_over_time([strip for _, strip in chunk])), name)
+
+
+def _by_passages(views: Sequence[RunView]) -> list[tuple[RunView, Series]]:
+    """The searches that were run with several numbers of passages in the prompt."""
+    found = []
+    for model, mode in dict.fromkeys((view.model, view.mode) for view in views):
+        runs: dict[int, list[RunView]] = {}
+        for view in views:
+            count = (view.run.config.get("retriever") or {}).get("top_k")
+            searched = (view.model, view.mode) == (model, mode) and view.run.results["retriever"]
+            if searched and isinstance(count, int):
+                runs.setdefault(count, []).append(view)
+        # Two runs of one number differ in something else, and so may all of them.
+        if len(runs) > 1 and all(len(same) == 1 for same in runs.values()):
+            groups = [Group(str(count), _estimate(runs[count][0])) for count in sorted(runs)]
+            first = runs[min(runs)][0]
+            several = len({view.model for view in views}) > 1
+            label = f"{model} · {mode}" if several else mode
+            found.append((first, Series(label, groups, first.colour, first.shape)))
+    return found
+
+
+def _passages_figure(series: Sequence[Series]) -> GroupMeans:
+    counts = {group.label for one in series for group in one.groups}
+    return GroupMeans(
+        "passages",
+        "Token recall by passages in the prompt",
+        "Runs that differ in retriever.top_k alone; 95 % bootstrap intervals.",
+        "passages",
+        sorted(counts, key=int),
+        series,
+    )
 
 
 def _drawn(figure: GroupMeans | OverTime) -> Figure:
@@ -189,6 +224,12 @@ def _ends(view: RunView) -> tuple[float, float, float]:
     recall = _recall(view)
     low, high = recall["ci95"]
     return recall["mean"], low, high
+
+
+def _estimate(view: RunView) -> MeanEstimate:
+    mean, low, high = _ends(view)
+    recall = _recall(view)
+    return MeanEstimate(mean, recall["stderr"] or 0.0, low, high, recall["n"])
 
 
 def _chunked(

@@ -118,3 +118,20 @@ def test_memory_has_a_strip_for_each_run_with_its_phases(tmp_path: Path) -> None
     first, second = lines
     # Equal values do not cover each other.
     assert min(y for _, y in second.points) > max(y for _, y in first.points)
+
+
+def test_answers_by_the_number_of_passages(tmp_path: Path) -> None:
+    for name, count, mode, recall in (
+        ("a", 10, "retriever", 0.75), ("b", 1, "retriever", 0.25), ("c", 3, "oracle", 1.0),
+    ):  # fmt: skip
+        config = {"retriever": {"top_k": count}}
+        values = [{"token_recall": recall}] * 8
+        make_run(tmp_path / name, mode=mode, rows=values, config=config)
+    found = figures(tmp_path)["demo-passages"]
+    assert [row[:3] for row in found.rows] == [
+        ("retriever · bm25", "1", "0.250"),
+        ("retriever · bm25", "10", "0.750"),
+    ]
+    # A third run of ten passages: what these runs differ in is not the number alone.
+    make_run(tmp_path / "d", mode="retriever", rows=rows(), config={"retriever": {"top_k": 10}})
+    assert "demo-passages" not in figures(tmp_path)
