@@ -114,7 +114,9 @@ def _by_passages(views: Sequence[RunView]) -> list[tuple[RunView, Series]]:
         runs: dict[int, list[RunView]] = {}
         for view in views:
             count = (view.run.config.get("retriever") or {}).get("top_k")
-            searched = (view.model, view.mode) == (model, mode) and view.run.results["retriever"]
+            searched = (view.model, view.mode) == (model, mode) and view.run.results.get(
+                "retriever"
+            )
             if searched and isinstance(count, int):
                 runs.setdefault(count, []).append(view)
         # Two runs of one number differ in something else, and so may all of them.
