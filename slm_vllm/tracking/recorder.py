@@ -234,12 +234,10 @@ def record_additions(folder: Path) -> None:
     if (folder / names.REPORT).exists():
         spool = Spool(folder / SPOOL)
         spool.append(Artifact("report", names.REPORT))
-    judgement, results = current_judgement(folder), read_results(folder)
-    if judgement is not None and results is not None:
-        metrics = {**results["metrics"], **judgement["metrics"]}
-        values = single_values({**results, "metrics": metrics}, read_memory(folder) or {})
+    judgement = current_judgement(folder)
+    if judgement is not None:
         spool = Spool(folder / SPOOL)
-        spool.append(SingleValues(values))
+        spool.append(SingleValues(single_values({"metrics": judgement["metrics"]}, {})))
         spool.append(Artifact("judgement", names.JUDGEMENT), Artifact("grades", names.GRADES))
         spool.close()
 

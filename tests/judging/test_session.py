@@ -205,31 +205,56 @@ def test_a_sampled_judge_is_refused(config: Config, run_of: RunOf) -> None:
         )
 
 
-_KILLED = """
+_STOPPED = """
 import os, signal, sys
 from pathlib import Path
 from slm_vllm.judging.choice import judge_config
 from slm_vllm.judging.session import JudgeOptions, judge_runs
+from slm_vllm.runs.signals import Interrupted
 from support.scripted_judge import ScriptedJudge
 
 def grade(question, answer):
     if answer == "answer 3":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), int(signum))
     return "correct"
 
-model, cache, run = sys.argv[1:]
+model, cache, run, signum = sys.argv[1:]
 config = judge_config(model, overrides=["hardware=cpu", f"cache_dir={cache}"])
-judge_runs([Path(run)], config, JudgeOptions(make_engine=ScriptedJudge(grade).factory))
+options = JudgeOptions(make_engine=ScriptedJudge(grade).factory, own_process=True)
+try:
+    judge_runs([Path(run)], config, options)
+except Interrupted as stop:
+    sys.exit(stop.exit_code)
 """
+
+
+def _judged_until(signum: int, *words: Path) -> int:
+    """Judges in a process that is sent a signal in the fourth reply; its exit code."""
+    told = [*map(str, words), str(signum)]
+    return subprocess.run([sys.executable, "-c", _STOPPED, *told], check=False).returncode
+
+
+def test_a_signal_keeps_what_was_replied(
+    config: Config, run_of: RunOf, judge_model: Path, tmp_path: Path
+) -> None:
+    path = run_of("one", *(f"answer {i}" for i in range(6)))
+    code = _judged_until(signal.SIGTERM, judge_model, tmp_path / "other_cache", path)
+    assert code == 128 + signal.SIGTERM
+    assert not (path / names.JUDGEMENT).exists()
+    with Journal(path / names.JUDGEMENTS, REPLIES_SCHEMA) as journal:
+        kept = len(journal)
+    assert kept >= 4  # the one in flight is waited for
+    (found,) = judged([path], config, ScriptedJudge(perfect))
+    assert found["counts"]["resumed"] == kept
+    assert grades(path) == ["correct"] * 6
 
 
 def test_after_kill_9_only_what_has_no_reply_is_asked(
     config: Config, run_of: RunOf, judge_model: Path, tmp_path: Path
 ) -> None:
     path = run_of("one", *(f"answer {i}" for i in range(6)))
-    words = [str(judge_model), str(tmp_path / "other_cache"), str(path)]
-    done = subprocess.run([sys.executable, "-c", _KILLED, *words], check=False)
-    assert done.returncode == -signal.SIGKILL
+    code = _judged_until(signal.SIGKILL, judge_model, tmp_path / "other_cache", path)
+    assert code == -signal.SIGKILL
     assert not (path / names.JUDGEMENT).exists()
     with Journal(path / names.JUDGEMENTS, REPLIES_SCHEMA) as journal:
         kept = len(journal)

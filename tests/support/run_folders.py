@@ -13,16 +13,19 @@ import polars as pl
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
+from slm_vllm.judging.verdict import grade_counts, grades_frame
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring import memory
 from slm_vllm.monitoring.device import Device
 from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.rundir.folder import RunFolder
-from slm_vllm.rundir.predictions import predictions_schema
+from slm_vllm.rundir.judgement import ANSWER_COLUMNS, answers_digest
+from slm_vllm.rundir.predictions import predictions_schema, read_predictions
 from slm_vllm.rundir.state import RunState
 from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.results import RunSummary, RunTiming, build_results
+from slm_vllm.scoring.grades import grade_estimates
 from slm_vllm.scoring.metrics import METRICS
 
 _CONTEXT = {"no_context": "none", "oracle": "oracle", "retriever": "retriever"}
@@ -104,6 +107,27 @@ def make_run(
     RunState(folder, path.name).update(phase, total=frame.height, done=frame.height)
     folder.close()
     return path
+
+
+def write_judgement(path: Path, grades: Sequence[str | None]) -> None:
+    """Writes what a judge leaves of a run with these grades, one for each row."""
+    rows = read_predictions(path / names.PREDICTIONS, ANSWER_COLUMNS)
+    verdicts = [
+        {"grade": grade, "undecided": None if grade else "tie", "votes": [grade] if grade else []}
+        for grade in grades
+    ]
+    frame = grades_frame(rows["question_id"], verdicts)
+    frame.write_parquet(path / names.GRADES)
+    counts = grade_counts(frame)
+    content = {
+        "judge": {"model": "judge", "prompt_version": 1, "votes": 1, "fingerprint": "f"},
+        "created": "2026-01-31T00:00:00+00:00",
+        "slm_vllm": "0.2.0",
+        "answers": answers_digest(rows),
+        "counts": counts,
+        "metrics": {name: one.to_json() for name, one in grade_estimates(counts).items()},
+    }
+    (path / names.JUDGEMENT).write_text(json.dumps(content))
 
 
 def _row(row: Mapping[str, Any], number: int, context: str) -> dict[str, Any]:

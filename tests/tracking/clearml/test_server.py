@@ -17,6 +17,7 @@ from slm_vllm.durable import sha256_of
 from slm_vllm.rundir.names import SPOOL
 from slm_vllm.tracking.launch import open_tracking
 from support.clearml_loopback import Loopback
+from support.run_folders import write_judgement
 from support.tracked import (
     assert_everything_is_there,
     end_when_noted,
@@ -55,6 +56,23 @@ def test_a_report_that_was_written_later_is_published_by_sync(
         (run_folder / "report.html").write_text(page)
         assert sync(run_folder)
         assert configured.artifacts()["report"]["hash"] == sha256_of(run_folder / "report.html")
+    assert configured.task["status"] == "completed" and configured.repeated() == []
+
+
+def test_a_judgement_is_published_by_sync(
+    configured: Loopback, run_folder: Path, config: Callable[..., Any]
+) -> None:
+    tracked(run_folder, config())
+    (run_folder / "config.yaml").write_text(yaml.safe_dump(config().model_dump(mode="json")))
+    write_judgement(run_folder, ["correct"] * 100 + ["incorrect"] * 50)
+    assert sync(run_folder) and sync(run_folder)
+    events = configured.events("training_stats_scalar")
+    single = {e["variant"]: e["value"] for e in events if e.get("iter") == -(2**31)}
+    assert single["judge_correct"] == pytest.approx(2 / 3, abs=1e-6)
+    assert single["token_recall"] == pytest.approx(0.5)
+    stored = configured.artifacts()
+    assert stored["judgement"]["hash"] == sha256_of(run_folder / "judgement.json")
+    assert "grades" in stored
     assert configured.task["status"] == "completed" and configured.repeated() == []
 
 
