@@ -160,7 +160,12 @@ class PassageWriter(AbstractContextManager["PassageWriter"]):
         if going_on:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 found = json.loads((folder / _WRITTEN).read_text("utf-8"))
-                kept, self.written = found["sizes"], found["facts"]
+                if all(
+                    (folder / name).stat().st_size >= found["sizes"][name] for name in _APPENDED
+                ):
+                    kept, self.written = found["sizes"], found["facts"]
+        if not kept:
+            (folder / _WRITTEN).unlink(missing_ok=True)
         self._files = {name: _open_at(folder / name, kept.get(name, 0)) for name in _APPENDED}
 
     def append(self, frame: pl.DataFrame) -> None:

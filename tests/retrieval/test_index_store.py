@@ -214,10 +214,22 @@ def test_passages_of_other_documents_are_not_gone_on_with(
     tmp_path: Path, small_batches: list[int], others: list[str]
 ) -> None:
     interrupted(Source(MIXED), tmp_path, 15)
+    interrupted(Source(others), tmp_path, 1)
+    interrupted(Source(MIXED), tmp_path, 1)
     store = opened(Source(others), tmp_path).passages
     expected = opened(Source(others), tmp_path / "alone").passages
     assert store.fingerprint == expected.fingerprint
     assert store.frame().equals(expected.frame())
+
+
+def test_passages_that_were_cut_short_are_not_gone_on_with(
+    tmp_path: Path, small_batches: list[int]
+) -> None:
+    interrupted(Source(MIXED), tmp_path, 15)
+    (left,) = (tmp_path / "indexes").glob(".building-*")
+    os.truncate(left / "text.bin", 10)
+    store = opened(Source(MIXED), tmp_path).passages
+    assert store.frame().equals(opened(Source(MIXED), tmp_path / "alone").passages.frame())
 
 
 def test_a_killed_build_goes_on_with_the_blocks_that_are_counted(
