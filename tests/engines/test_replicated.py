@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,8 +79,24 @@ class DrawnLink(Link):
         self.is_killed = True
 
 
+class LeakingLink(DrawnLink):
+    """Answers one at a time, and is ended when it has answered a full window and some more."""
+
+    answered = 0
+
+    def result(self) -> ReplicaInfo | Exchange:
+        if not self.is_loaded:
+            return super().result()
+        if self.answered == WINDOW + 4:
+            raise ReplicaLostError("out of memory")
+        self.answered += 1
+        return Exchange([Completion(self.has.pop(0).request_id, "fine", "stop", 1, 1)], 1)
+
+
 class DrawnReplicas(ReplicatedEngine):
-    def __init__(self, replicas: int, seed: int, accidents: int) -> None:
+    kind: type[DrawnLink] = DrawnLink
+
+    def __init__(self, replicas: int, seed: int = 0, accidents: int = 0) -> None:
         super().__init__(SETTINGS, make_engine=lambda settings: self)
         self.n, self.draw = replicas, random.Random(seed)
         self.asked: Counter[str] = Counter()
@@ -90,7 +107,7 @@ class DrawnReplicas(ReplicatedEngine):
         return [[number] for number in range(self.n)]
 
     def _open(self, number: int, times_replaced: int) -> Link:
-        self.opened.append(DrawnLink(self.draw, self.asked, self.accidents))
+        self.opened.append(self.kind(self.draw, self.asked, self.accidents))
         return self.opened[-1]
 
     def _ready(self, links: Sequence[Link], seconds: float) -> list[Link]:
@@ -138,3 +155,23 @@ def test_nothing_is_lost_doubled_or_blamed_without_guilt(
     # Once, again after a loss, and once alone for each loss that followed.
     losses = len(engine.opened) - replicas
     assert max(engine.asked.values(), default=0) <= 1 + max(losses, 0) + 1
+
+
+def test_one_that_does_a_windows_work_each_time_is_replaced_as_often_as_it_takes() -> None:
+    engine = DrawnReplicas(1)
+    engine.kind = LeakingLink
+    with engine:
+        engine.start()
+        found = list(engine.stream(GenerationRequest(f"r{i}", [1]) for i in range(200)))
+    assert len({completion.request_id for completion in found}) == len(found) == 200
+    assert not any(completion.error for completion in found)
+    assert len(engine.opened) > 10
+
+
+def test_one_that_dies_at_once_is_replaced_three_times() -> None:
+    engine = DrawnReplicas(1)
+    with engine:
+        engine.start()
+        with pytest.raises(EngineDiedError, match="All replicas are lost.*poison"):
+            list(engine.stream(GenerationRequest(f"r{i}", [POISON]) for i in range(200)))
+    assert len(engine.opened) == 1 + 3
