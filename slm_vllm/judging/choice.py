@@ -10,8 +10,15 @@ from slm_vllm.config.experiment import experiment_words
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError
 
-# One letter, or a few words around it where the engine cannot constrain.
-_NEW_TOKENS = 16
+# Whatever the user's own configuration has for answers. One letter, or a few words around it where
+# the engine cannot constrain.
+_GENERATION = {
+    "max_new_tokens": 16,
+    "temperature": 0.0,
+    "repetition_penalty": 1.0,
+    "n": 1,
+    "logprobs": "false",
+}
 _SERVED = "served"
 
 
@@ -40,7 +47,7 @@ def judge_config(
             "name the judge: --model MODEL (a configuration, folder or repository), or --base-url "
             "URL of a server. It should be a stronger model than those it judges"
         )
-    words = [f"generation.max_new_tokens={_NEW_TOKENS}"]
+    words = [f"generation.{name}={value}" for name, value in _GENERATION.items()]
     if model is None:
         words += ["model=custom", f"model.name={_SERVED}", f"model.path={_SERVED}"]
         words += ["engine.endpoint=chat"]

@@ -62,8 +62,3 @@ def test_another_model_at_the_same_address_is_another_judge(
 def test_whole_prompts_need_a_tokenizer(run_of: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--model"):
         _judged(run_of("one", "x"), "http://x/v1", tmp_path, "engine.endpoint=completions")
-
-
-def test_a_judge_has_to_be_named() -> None:
-    with pytest.raises(ConfigError, match="--base-url"):
-        judge_config(None)
