@@ -170,11 +170,12 @@ def compare_runs(
 
 def check_metric(metric: str) -> None:
     """Raises ConfigError for a metric that predictions do not have."""
-    valid = [*METRICS, *(name for name, one in JUDGED.items() if one.is_binary), *SEARCHED]
+    grades = [name for name, one in JUDGED.items() if one.is_binary]
+    valid = [*METRICS, *grades, *SEARCHED]
     if metric in JUDGED and metric not in valid:
         raise ConfigError(
             f"--metric {metric}: is a ratio of a whole run, and runs are paired by question. "
-            f"Compare them by {', '.join(valid[-3:])}: the table then shows it too"
+            f"Compare them by {', '.join(grades)}: the table then shows it too"
         )
     if metric not in valid:
         raise ConfigError(f"--metric {metric}: there is no such metric. {nearest(metric, valid)}")

@@ -137,9 +137,14 @@ def _runs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
 
 
 def _judged_grid(dataset: DatasetComparison) -> Grid:
-    header = ("run", *(one.label for one in JUDGED.values()))
+    header = ("run", *(one.label for one in JUDGED.values()), "n")
     rows = tuple(
-        (run.name, *(metric_text(run.judged.get(name)) for name in JUDGED)) for run in dataset.runs
+        (
+            run.name,
+            *(metric_text(run.judged.get(name)) for name in JUDGED),
+            str(run.judged["judge_correct"]["n"]) if run.judged else "-",
+        )
+        for run in dataset.runs
     )
     note = "Of all graded answers of each run; 95 % bootstrap intervals over questions."
     return Grid(f"{dataset.dataset}: graded by a judge", header, rows, note)
