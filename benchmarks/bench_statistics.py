@@ -8,6 +8,7 @@ McNemar's test find a difference at 5 % that is not there, and how often the 95 
 the true mean. `power`: how often the questions that `compare --plan` asks for find a difference.
 `floor`: how often another pass over the same questions stays within the numeric floor.
 `stopping`: when runs end under `--until decided`, and how often wrongly.
+`race`: which models `sweep --race` drops. `several`: variance parts of several answers.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from slm_vllm.scoring.numeric_floor import numeric_change, numeric_floor
 from slm_vllm.scoring.paired import compare_pairs, paired_differences, sign_flip_p_value
 from slm_vllm.scoring.power import PairedSpread, questions_needed
 from slm_vllm.scoring.sequential import confidence_sequence
+from slm_vllm.scoring.several import variance_parts
 
 Values = npt.NDArray[np.float64]
 Pair = tuple[Values, Values]
@@ -307,7 +309,95 @@ def stopping_table(simulations: int, questions: int = 3610) -> str:
     return "\n".join([*lines, "", said])
 
 
-PARTS = ("intervals", "power", "floor", "stopping")
+def race_table(simulations: int, questions: int = 3610) -> str:
+    """Which models a race drops, and how many questions it spares."""
+    lines = [
+        "| share right | order | best dropped | others dropped | asked |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    fields = {
+        "0.30, 0.30, 0.30, 0.30": (0.30,) * 4,
+        "0.35, 0.30, 0.25, 0.20": (0.35, 0.30, 0.25, 0.20),
+        "0.32, 0.31, 0.30, 0.29": (0.32, 0.31, 0.30, 0.29),
+    }
+    for named, shares in fields.items():
+        for order in ("best first", "by chance", "best last"):
+            best_dropped, dropped, asked = 0, 0, 0
+            for trial in range(simulations):
+                draw = np.random.default_rng((trial, len(order)))
+                models = list(range(len(shares)))
+                if order != "best first":
+                    models = (
+                        models[::-1] if order == "best last" else list(draw.permutation(models))
+                    )
+                chance = draw.beta(0.5, 0.5, questions)
+                right = [(draw.random(questions) < _tilted(chance, one)) * 1.0 for one in shares]
+                whole: list[int] = []
+                for model in models:
+                    n = questions
+                    if whole:
+                        best = max(whole, key=lambda one: float(right[one].mean()))
+                        n = _raced(right[model] - right[best], len(shares))
+                    asked += n
+                    if n == questions:
+                        whole.append(model)
+                    elif shares[model] == max(shares):
+                        best_dropped += 1
+                    else:
+                        dropped += 1
+            n_best = shares.count(max(shares))
+            others = len(shares) - n_best
+            lines.append(
+                f"| {named} | {order} | {_percent(best_dropped / simulations / n_best)} | "
+                f"{_percent(dropped / simulations / others) if others else '-'} | "
+                f"{_percent(asked / simulations / questions / len(shares))} |"
+            )
+    said = f"{simulations:,} simulations each, four models, {questions:,} questions."
+    return "\n".join([*lines, "", said])
+
+
+def _tilted(chance: Values, share: float) -> Values:
+    """Chances with this mean, hard questions being hard for all."""
+    return chance * share / 0.5 if share <= 0.5 else 1 - (1 - chance) * (1 - share) / 0.5
+
+
+def _raced(differences: Values, n_models: int) -> int:
+    """Questions asked of a model that ends when it is behind."""
+    for n in looks_at(len(differences), 64):
+        if confidence_sequence(differences[:n], LEVEL / (n_models - 1)).decision(1.0) == "worse":
+            return n
+    return len(differences)
+
+
+def several_table(simulations: int, resamples: int) -> str:
+    """Variance parts and intervals of runs with several answers, against the true ones."""
+    lines = [
+        "| questions | answers | between (0.16) | within (0.08) | s.e. / true | covered |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    # Beta(a, b) with mean 0.4 and variance 0.16; the answers to a question are 0/1 with its chance.
+    a, b = 0.4 * 0.5, 0.6 * 0.5
+    for n in (50, 200, 1000):
+        for answers in (2, 5):
+            found, covered = [], 0
+            true_error = math.sqrt((0.16 + 0.08 / answers) / n)
+            for trial in range(simulations):
+                draw = np.random.default_rng((n, answers, trial))
+                values = (draw.random((n, answers)) < draw.beta(a, b, (n, 1))) * 1.0
+                means = values.mean(axis=1)
+                parts = variance_parts(means, values.var(axis=1, ddof=1), answers)
+                found.append((parts.between, parts.within, parts.stderr() / true_error))
+                mean = estimate_mean(pl.Series(means), seed=trial, resamples=resamples)
+                covered += mean.low <= 0.4 <= mean.high
+            between, within, error = np.mean(found, axis=0)
+            lines.append(
+                f"| {n:,} | {answers} | {between:.4f} | {within:.4f} | {error:.3f} | "
+                f"{_percent(covered / simulations)} |"
+            )
+    return "\n".join([*lines, "", f"{simulations:,} simulations each."])
+
+
+PARTS = ("intervals", "power", "floor", "stopping", "race", "several")
 
 
 def intervals_part(arguments: argparse.Namespace) -> str:
@@ -343,6 +433,10 @@ def main() -> None:
             texts.append(floor_table(arguments.simulations))
         elif part == "stopping":
             texts.append(stopping_table(arguments.simulations))
+        elif part == "race":
+            texts.append(race_table(arguments.simulations))
+        elif part == "several":
+            texts.append(several_table(arguments.simulations, arguments.resamples))
         else:
             parser.error(f"there is no part {part}")
         print(f"{texts[-1]}\n{part}: {time.perf_counter() - started:.0f} s\n", flush=True)

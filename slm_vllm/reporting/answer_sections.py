@@ -83,7 +83,7 @@ def _pairs_table(pairs: Sequence[Pair], suffix: str) -> str:
             [
                 pair.run.run.name,
                 pair.against.run.name,
-                estimate_text(paired.difference, signed=True),
+                f"{estimate_text(paired.difference, signed=True)}{'*' * paired.is_always_valid}",
                 _p(paired.p_value),
                 _p(pair.p_holm),
                 f"{paired.wins:,}",
@@ -95,10 +95,16 @@ def _pairs_table(pairs: Sequence[Pair], suffix: str) -> str:
     return table(
         ["run", "against", "difference", "p", "p (Holm)", "better", "equal", "worse", "n"],
         rows,
-        caption=f"Paired differences in {METRICS[MAIN].label}{suffix}",
+        caption=f"Paired differences in {METRICS[MAIN].label}{suffix}{_valid(pairs)}",
         text_columns={"run", "against"},
         tools="differences",
     )
+
+
+def _valid(pairs: Sequence[Pair]) -> str:
+    if not any(pair.paired.is_always_valid for pair in pairs):
+        return ""
+    return "; *: a run was stopped at its figures, so interval and p are those valid at any look"
 
 
 def _effects_table(effects: Sequence[ContextEffect], suffix: str) -> str:

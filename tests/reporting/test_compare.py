@@ -435,6 +435,7 @@ def test_a_difference_beyond_the_numeric_floor_is_not(tmp_path: Path, compare: C
     make_run(tmp_path / "other", rows=scored([1.0] * 100))
     checked(tmp_path / "one", 0.04)
     assert "within the numeric floor" not in compare("one", "other").stdout
+    assert "within the numeric floor" not in compare("other", "one").stdout
 
 
 def test_searches_are_compared_by_question(tmp_path: Path, compare: Compare) -> None:

@@ -128,6 +128,16 @@ def test_confidence_is_that_of_the_answer_and_its_tokens(make_config: MakeConfig
     assert "sampling" not in result
 
 
+def test_of_several_answers_the_first_has_the_confidence(make_config: MakeConfig) -> None:
+    config = make_config(*SEVERAL, *SURE)
+    found = run(config, Sampling(4))["calibration"]["answer probability"]["exact_match"]
+    rows = pl.read_parquet(folder(config) / names.PREDICTIONS)["samples"].to_list()
+    logprobs, right = ([row[0][key] for row in rows] for key in ("logprob", "exact_match"))
+    expected = calibration(np.exp(logprobs), np.array(right))
+    assert expected is not None
+    assert found["brier"] == pytest.approx(expected.brier, abs=1e-6)
+
+
 def test_a_resumed_run_is_as_one_that_was_not(make_config: MakeConfig) -> None:
     config = make_config(*SEVERAL)
     whole = run(make_config(*SEVERAL, "experiment.name=whole"), Sampling(4))

@@ -159,6 +159,14 @@ def test_without_until_the_rest_is_asked(make_config: MakeConfig, base: Path) ->
     assert "until" not in result
 
 
+def test_answers_that_are_there_already_all_count(make_config: MakeConfig, base: Path) -> None:
+    run(make_config("experiment.name=new"), Says(22))
+    engine = Says(22)
+    result = run(make_config(*DECIDED), engine)
+    assert (engine.asked, result["counts"]["total"]) == ([], ROWS)
+    assert (result["until"]["questions"], result["until"]["looks"]) == (ROWS, 1)
+
+
 def test_equal_runs_have_no_difference(make_config: MakeConfig, base: Path) -> None:
     result = run(make_config(*DECIDED, "experiment.margin=0.2"), Says(5))
     assert result["until"]["decision"] == "no difference"
