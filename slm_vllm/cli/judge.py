@@ -59,10 +59,10 @@ def _judge_options(function: Any) -> Any:
             click.option("--api-key-env", help="Environment variable that holds their key."),
             click.option(
                 "--votes",
-                type=click.IntRange(1, 6),
+                type=click.IntRange(min=1),
                 default=1,
                 show_default=True,
-                help="Ask so often about each answer, the grades in another order each time.",
+                help="Ask up to 6 times about each answer, the grades in another order each time.",
             ),
             click.option(
                 "--config-dir", type=UserPath(), help="Folder with configuration groups of yours."

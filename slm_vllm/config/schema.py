@@ -76,7 +76,7 @@ class JudgeConfig(Section):
     """Servers to ask instead of loading the model."""
     api_key_env: str | None = None
     """The environment variable that holds their key; null: OPENAI_API_KEY, if it is set."""
-    votes: int = Field(default=1, ge=1, le=6)
+    votes: int = Field(default=1, ge=1)
     """How often each answer is asked about, each time with the grades in another order."""
     settings: tuple[str, ...] = ()
     """Further settings of the judge, as `key=value`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from slm_vllm.config.schema import Config
 from slm_vllm.judging.choice import judge_config
-from slm_vllm.judging.session import JudgeOptions, judge_runs
+from slm_vllm.judging.session import JudgeOptions, check_votes, judge_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ def judge_after(
         overrides=[f"cache_dir={config.cache_dir}", *section.settings],
         config_dir=config_dir,
     )
+    check_votes(section.votes)
     is_here = section.model is not None
     options = JudgeOptions(votes=section.votes, is_here=is_here, own_process=own_process)
     return JudgeAfter(found, options)

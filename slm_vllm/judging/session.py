@@ -103,7 +103,7 @@ def check_votes(votes: int) -> None:
     """Raises ConfigError for a number of votes that there are not."""
     if not 1 <= votes <= MOST_VOTES:
         raise ConfigError(
-            f"--votes {votes}: a vote is an order in which three grades are listed, and there are "
+            f"{votes} votes: a vote is an order in which three grades are listed, and there are "
             f"{MOST_VOTES}; give 1 to {MOST_VOTES} (3 has each grade under each letter once)"
         )
 

@@ -45,7 +45,7 @@ def test_the_shipped_judge_is_a_judge() -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("judge.votes=7", "judge.votes"),
+        ("judge.votes=0", "judge.votes"),
         ("judge.base_url=http://me:secret@host/v1", "password"),
         ("judge.votes=1", "name the judge"),
         ("judge.model=qwen_9b", "qwen_9b"),
@@ -55,6 +55,11 @@ def test_what_is_wrong_is_said_before_anything_is_asked(word: str, message: str)
     with pytest.raises(ConfigError, match=message) as said:
         judge_after(compose_config(["hardware=cpu", word]))
     assert "secret@" not in str(said.value)
+
+
+def test_more_votes_than_there_are_orders_are_refused() -> None:
+    with pytest.raises(ConfigError, match="1 to 6"):
+        judge_after(compose_config(["hardware=cpu", "judge.model=demo", "judge.votes=7"]))
 
 
 def test_runs_that_failed_have_nothing_to_judge(
