@@ -65,7 +65,9 @@ class CorpusFile:
         self._on_reject = on_reject
         for field in self._columns:
             if field not in _KEYS:
-                raise ConfigError(f"corpus.columns: {nearest(field, _KEYS)}")
+                raise ConfigError(
+                    f"corpus.columns.{field}: there is no such field. {nearest(field, _KEYS)}"
+                )
 
     def documents(self) -> Iterator[pl.DataFrame]:
         """Yields frames with document_id, title and text, in the order of the files.

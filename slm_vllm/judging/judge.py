@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from slm_vllm.engines.settings import (
     read_model_config,
 )
 from slm_vllm.errors import ConfigError
+from slm_vllm.json_text import encode
 from slm_vllm.judging.prompt import LETTERS, PROMPT_VERSION, judge_turn, prompt_hash
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
@@ -38,9 +38,6 @@ _DAY = date(2025, 1, 1)
 _NAMES = ("model", "engine", "served_at")
 _BATCH = 256
 _Item = TypeVar("_Item")
-
-# `json.dumps` makes a new encoder at each call that does not use its defaults.
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +163,7 @@ class Judge:
 
     def content(self, case: Case) -> bytes:
         """The hash behind `key`, whole."""
-        text = _encode([case.question, list(case.answers), case.prediction, case.vote])
+        text = encode([case.question, list(case.answers), case.prediction, case.vote])
         found = hashlib.blake2b(self.fingerprint.encode(), digest_size=32)
         found.update(text.encode("utf-8", errors="surrogatepass"))
         return found.digest()

@@ -1,4 +1,4 @@
-"""Answers with the grades that people gave them: the shipped ones, or a file of one's own."""
+"""Answers with labels: the shipped ones, or a file of one's own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import polars as pl
 
+from slm_vllm.datasets.file_dataset import DUPLICATE
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.errors import DataError
 from slm_vllm.scoring.grades import CORRECT, INCORRECT, NOT_ATTEMPTED
+from slm_vllm.types import RejectedRow
 
 SHIPPED = "labelled"
 GROUPS = ("language", "kind")
@@ -38,11 +40,12 @@ def read_labelled(file: str) -> pl.DataFrame:
         The columns `ANSWER_COLUMNS`, `label` (one of `GRADES`) and those of `GROUPS` there are.
 
     Raises:
-        DataError: The file cannot be read, or a row lacks a prediction or a label.
+        DataError: The file cannot be read, a row lacks a prediction or a label, or one cannot be
+            used: figures over the others would not be those of the file.
     """
     path = Path(__file__).with_name("labelled_answers.jsonl") if file == SHIPPED else Path(file)
     rows: list[dict[str, Any]] = []
-    for frame in open_dataset(None, str(path), options={}).scan(with_documents=False):
+    for frame in open_dataset(None, str(path), on_reject=_refuse).scan(with_documents=False):
         for row in frame.iter_rows(named=True):
             others = json.loads(row["metadata"]) if row["metadata"] else {}
             rows.append(
@@ -56,6 +59,16 @@ def read_labelled(file: str) -> pl.DataFrame:
             )
     schema = {"error": pl.String, "prediction": pl.String}
     return pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
+
+
+def _refuse(row: RejectedRow) -> None:
+    advice = ""
+    if row.reason.startswith(DUPLICATE):
+        advice = (
+            ". Where a question stands with several predictions, give each row a question_id of "
+            "its own"
+        )
+    raise DataError(f"{row.path}, line {row.line}: {row.reason}{advice}")
 
 
 def _first(

@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import polars as pl
+
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.reporting.comparison import (
     DatasetComparison,
@@ -153,11 +156,10 @@ def _of_pair(dataset: DatasetComparison, pair: Pair, wanted: _Wanted) -> PairPla
 
 
 def _of_one(run: RunData, metric: str, correlation: float, wanted: _Wanted) -> PairPlan:
-    found = run.results["metrics"][metric]
-    n, stderr = found["n"], found["stderr"]
-    variance = math.nan if stderr is None else stderr**2 * n
-    spread = assumed_spread(variance, correlation)
-    return _plan(str(run.results["dataset"]), run.name, spread, n, correlation, wanted)
+    values = run.predictions[metric].cast(pl.Float64).drop_nulls().drop_nans()
+    variance = np.var(values.to_numpy(), ddof=1) if len(values) > 1 else math.nan
+    spread = assumed_spread(float(variance), correlation)
+    return _plan(str(run.results["dataset"]), run.name, spread, len(values), correlation, wanted)
 
 
 def _plan(

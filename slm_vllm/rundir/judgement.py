@@ -7,12 +7,12 @@ of: their digest is kept with it, and where they have changed since, it is not u
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import polars as pl
 
+from slm_vllm.json_text import encode
 from slm_vllm.rundir import names
 from slm_vllm.rundir.files import damaged, read_object
 from slm_vllm.rundir.predictions import read_predictions
@@ -46,9 +46,6 @@ GRADES_SCHEMA = pl.Schema(
 
 ANSWER_COLUMNS = ("question_id", "question", "answers", "prediction", "error")
 """What a judge reads of the predictions."""
-
-# `json.dumps` makes a new encoder at each call that does not use its defaults.
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Judgement(TypedDict):
@@ -85,7 +82,7 @@ def answers_digest(predictions: pl.DataFrame) -> str:
     """
     found = hashlib.sha256()
     for row in predictions.select(ANSWER_COLUMNS).iter_rows():
-        found.update(_encode(row).encode("utf-8", errors="surrogatepass"))
+        found.update(encode(row).encode("utf-8", errors="surrogatepass"))
     return found.hexdigest()
 
 

@@ -146,6 +146,28 @@ def test_what_is_missing_is_named(tmp_path: Path, row: dict[str, Any], message: 
         read_labelled(str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"question": "a", "answer": "x", "prediction": "z", "label": "B"}', "question_id of its"),
+        ('{"answer": "x", "prediction": "z", "label": "B"}', "line 2: key 'question' is missing"),
+        ('{"question": "b", "answer": "x", "predic', "line 2: invalid JSON"),
+    ],
+)
+def test_no_row_is_left_out(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "own.jsonl"
+    first = '{"question": "a", "answer": "x", "prediction": "x", "label": "A"}'
+    path.write_text(f"{first}\n{text}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        read_labelled(str(path))
+
+
+def test_questions_with_several_predictions_are_told_apart_by_their_ids(tmp_path: Path) -> None:
+    row = {"question": "a", "answer": "x", "prediction": "x", "label": "A"}
+    path = write_rows(tmp_path / "own.jsonl", [{**row, "question_id": name} for name in "mn"])
+    assert read_labelled(str(path)).height == 2
+
+
 def test_the_command_prints_a_table_or_json() -> None:
     shown = CliRunner().invoke(command, ["check", SHIPPED])
     assert shown.exit_code == 0 and "token_recall >= 0.5" in shown.output

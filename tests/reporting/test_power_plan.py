@@ -55,6 +55,15 @@ def test_one_run_needs_a_correlation_and_says_which(plan: Plan) -> None:
     assert "correlate by 0.5" in plan("one").stdout
 
 
+def test_a_figure_of_a_search_is_planned_from_one_run_too(plan: Plan, tmp_path: Path) -> None:
+    ranks = [1.0, 0.5, None, 0.0]
+    rows = [{"search": {} if rank is None else {"answer_mrr": rank}} for rank in ranks]
+    make_run(tmp_path / "found", mode="retriever", rows=rows)
+    (pair,) = json.loads(plan("found", "--metric", "answer_mrr", "--json").stdout)["pairs"]
+    assert pair["n"] == 3
+    assert pair["variance"] == pytest.approx(np.var([1.0, 0.5, 0.0], ddof=1))
+
+
 def test_difference_power_and_alpha_are_those_that_were_given(plan: Plan) -> None:
     words = ("--difference", "0.3", "--power", "0.9", "--alpha", "0.01")
     found = json.loads(plan("one", "other", "--json", *words).stdout)
