@@ -46,8 +46,13 @@ class AlignedRuns:
     def paired(
         self, run: int, baseline: int, *, is_binary: bool = False, seed: int = 0
     ) -> PairedComparison:
-        """Two of the runs, by position, question by question."""
+        """Two of the runs, by position, question by question.
+
+        Of several answers to a question a 0/1 metric is a mean, which McNemar's test is not for.
+        """
         ours, theirs = self.values[run], self.values[baseline]
+        both = self.values[[run, baseline]]
+        is_binary = is_binary and bool(np.isin(both[~np.isnan(both)], (0, 1)).all())
         if any(was_stopped(self.runs[one].results) for one in (run, baseline)):
             return compare_stopped_pairs(ours, theirs)
         return compare_pairs(ours, theirs, is_binary=is_binary, seed=seed)

@@ -36,7 +36,7 @@ def stopped(results: Mapping[str, Any]) -> str:
     told = (
         f"difference from {until['against']} {found}, after {until['questions']} of "
         f"{until['of']} questions ({METRICS[until['metric']].label} {_signed(until['difference'])} "
-        f"[{low:+.3f}, {high:+.3f}], valid at any look)"
+        f"[{low:+.3f}, {high:+.3f}] at {100 - 100 * until['level']:g} %, valid at any look)"
     )
     if was_stopped(results):
         told += "; its other intervals take the number of questions as given and do not hold"

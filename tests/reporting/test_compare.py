@@ -398,6 +398,14 @@ def test_latex_says_the_notes(tmp_path: Path, compare: Compare) -> None:
     assert "Only shared questions" in compare("a", "b", "--intersect", "--format", "latex").stdout
 
 
+def test_means_of_several_answers_have_no_mcnemar_test(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "one", rows=scored([1.0, 0.0, 1.0, 0.0], "exact_match"))
+    make_run(tmp_path / "several", rows=scored([1.0, 0.5, 0.0, 0.0], "exact_match"))
+    words = ("--metric", "exact_match", "--json")
+    (dataset,) = as_json(compare("one", "several", *words))["datasets"]
+    assert dataset["pairs"][0]["mcnemar"] is None
+
+
 # -- the numeric floor ----------------------------------------------------------------------------
 
 

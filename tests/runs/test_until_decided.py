@@ -220,7 +220,7 @@ def spoiled(path: Path, key: str, value: object) -> None:
     path.write_text(json.dumps({**content, key: value}))
 
 
-def test_what_cannot_be_decided_against_is_refused_before_the_engine(
+def test_what_cannot_be_decided_against_is_refused(
     make_config: MakeConfig, base: Path, rows: list[dict[str, object]], tmp_path: Path
 ) -> None:
     engine = Says(22)
