@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import polars as pl
 from slm_vllm.config.schema import Config
 from slm_vllm.judging.asking import Asking
 from slm_vllm.judging.ballot import Ballot
+from slm_vllm.judging.baselines import JUDGE, Compared, baselines, grade_agreement
 from slm_vllm.judging.judge import Case, Judge
 from slm_vllm.judging.labelled import GROUPS
 from slm_vllm.judging.prompt import read_reply
@@ -21,32 +21,7 @@ from slm_vllm.judging.session import JudgeOptions, check_votes, judge_services
 from slm_vllm.judging.verdict import WITHOUT_GRADE, grade_counts
 from slm_vllm.rundir import names
 from slm_vllm.rundir.judgement import ANSWER_COLUMNS
-from slm_vllm.scoring.agreement import Agreement, agreement
-from slm_vllm.scoring.answers import score_answers
-from slm_vllm.scoring.grades import CORRECT, GRADES, INCORRECT, NOT_ATTEMPTED
-from slm_vllm.scoring.refusals import is_refusal
 from slm_vllm.types import Completion
-
-JUDGE, PHRASES = "judge", "contains, refusal phrases"
-THRESHOLDS = (0.25, 0.5, 0.75, 1.0)
-_OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One grader against labels, or against the judge.
-
-    Attributes:
-        grader: What grades.
-        against: "labels" or "judge".
-        grades: How many grades it tells apart: 3, or 2 (correct, or not).
-        found: The agreement.
-    """
-
-    grader: str
-    against: str
-    grades: int
-    found: Agreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +48,7 @@ class Check:
             "rows": self.rows,
             "judge": self.judge,
             "counts": self.counts,
-            "agreement": [
-                {"grader": one.grader, "against": one.against, **one.found.to_json()}
-                for one in self.compared
-            ],
+            "agreement": [one.to_json() for one in self.compared],
             "groups": [
                 {"column": column, "value": value, "n": n, "accuracy": round(accuracy, 6)}
                 for column, value, n, accuracy in self.groups
@@ -90,7 +62,7 @@ def check_baselines(rows: pl.DataFrame) -> Check:
     Args:
         rows: See `read_labelled`.
     """
-    return Check(rows.height, tuple(_baselines(rows, "label", "labels")))
+    return Check(rows.height, tuple(baselines(rows, "label", "labels")))
 
 
 def check_judge(rows: pl.DataFrame, config: Config, options: JudgeOptions) -> Check:
@@ -133,43 +105,15 @@ def check_judge(rows: pl.DataFrame, config: Config, options: JudgeOptions) -> Ch
         identity = judge.identity | {"votes": options.votes}
     graded = rows.with_columns(grades["grade"], grades["undecided"])
     known = graded.filter(pl.col("grade").is_not_null())
-    own = Compared(JUDGE, "labels", 3, _agreement(known["label"], known["grade"]))
-    baselines = check_baselines(rows)
+    own = Compared(JUDGE, "labels", 3, grade_agreement(known["label"], known["grade"]))
+    without_judge = check_baselines(rows)
     return replace(
-        baselines,
-        compared=(own, *baselines.compared, *_baselines(known, "grade", JUDGE)),
+        without_judge,
+        compared=(own, *without_judge.compared, *baselines(known, "grade", JUDGE)),
         groups=tuple(_groups(known)),
         judge=identity,
         counts=grade_counts(grades),
     )
-
-
-def _baselines(rows: pl.DataFrame, column: str, against: str) -> list[Compared]:
-    scored = score_answers(rows).with_columns(is_refusal("prediction").alias("refused"))
-    by_phrase = scored.select(
-        pl.when("refused")
-        .then(pl.lit(NOT_ATTEMPTED))
-        .when(pl.col("contains") == 1)
-        .then(pl.lit(CORRECT))
-        .otherwise(pl.lit(INCORRECT))
-    ).to_series()
-    found = [Compared(PHRASES, against, 3, _agreement(scored[column], by_phrase))]
-    binary = _is_correct(scored[column] == CORRECT)
-    for name, thresholds in (("token_recall", THRESHOLDS), ("exact_match", (1.0,))):
-        for threshold in thresholds:
-            label = f"{name} >= {threshold:g}" if len(thresholds) > 1 else name
-            given = _is_correct(scored[name].fill_null(0.0) >= threshold)
-            agreed = agreement(binary, given, (CORRECT, _OTHER))
-            found.append(Compared(label, against, 2, agreed))
-    return found
-
-
-def _agreement(labels: pl.Series, given: pl.Series) -> Agreement:
-    return agreement(labels.to_list(), given.to_list(), GRADES)
-
-
-def _is_correct(values: pl.Series) -> Sequence[str]:
-    return [CORRECT if value else _OTHER for value in values]
 
 
 def _groups(known: pl.DataFrame) -> list[tuple[str, str, int, float]]:

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import polars as pl
+
 from slm_vllm.errors import DataError
 from slm_vllm.judging.asking import Asking
 from slm_vllm.judging.ballot import Ballot
+from slm_vllm.judging.baselines import JUDGE, baselines
 from slm_vllm.judging.judge import Case, Judge
 from slm_vllm.judging.prompt import read_reply
 from slm_vllm.judging.verdict import grade_counts
@@ -106,6 +109,7 @@ class JudgedRun:
     def _write(self, judge: Judge, replies: Counter[str], seed: int) -> Judgement:
         frame = self._ballot.grades(judge, self._replies())
         counts = grade_counts(frame)
+        known = self._rows.with_columns(frame["grade"]).filter(pl.col("grade").is_not_null())
         for name in ("asked", "resumed", "from_cache"):
             counts[name] = replies[name]
         identity = judge.identity | {"votes": self._votes}
@@ -118,6 +122,7 @@ class JudgedRun:
             "metrics": {
                 name: one.to_json() for name, one in grade_estimates(counts, seed=seed).items()
             },
+            "agreement": [one.to_json() for one in baselines(known, "grade", JUDGE)],
         }
         # The figures come last: without them the grades are not read.
         (self.folder.path / names.JUDGEMENT).unlink(missing_ok=True)

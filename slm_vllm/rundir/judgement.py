@@ -48,7 +48,11 @@ ANSWER_COLUMNS = ("question_id", "question", "answers", "prediction", "error")
 """What a judge reads of the predictions."""
 
 
-class Judgement(TypedDict):
+class _Agreement(TypedDict, total=False):
+    agreement: list[dict[str, Any]]
+
+
+class Judgement(_Agreement):
     """`judgement.json`.
 
     Attributes:
@@ -58,6 +62,7 @@ class Judgement(TypedDict):
         answers: Digest of the answers that were judged.
         counts: Rows: total, of each grade, without one and why; replies: asked, resumed ...
         metrics: Figures, as in `results.json`.
+        agreement: Of graders that are no model with the judge.
     """
 
     judge: dict[str, Any]
@@ -119,7 +124,7 @@ def read_judgement(folder: Path) -> Judgement | None:
     content = read_object(folder / names.JUDGEMENT)
     if content is None or not (folder / names.GRADES).exists():
         return None
-    if not {*Judgement.__annotations__} <= {*content}:
+    if not Judgement.__required_keys__ <= {*content}:
         raise damaged(folder / names.JUDGEMENT, "it has not all that a judgement has")
     return cast(Judgement, content)
 

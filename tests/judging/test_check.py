@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from slm_vllm.cli.judge import command
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import DataError
-from slm_vllm.judging.check import PHRASES, Check, check_baselines, check_judge
+from slm_vllm.judging.baselines import PHRASES
+from slm_vllm.judging.check import Check, check_baselines, check_judge
 from slm_vllm.judging.labelled import SHIPPED, read_labelled
 from slm_vllm.judging.session import JudgeOptions
 from slm_vllm.judging.tables import check_table

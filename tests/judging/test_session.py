@@ -60,6 +60,20 @@ def test_answers_get_their_grades_and_the_run_its_figures(config: Config, run_of
     assert stored is not None and {"name": "one", **stored} == found
 
 
+def test_a_judgement_says_how_far_words_agree_with_it(config: Config, run_of: RunOf) -> None:
+    path = run_of("one", "answer 0", "in words", "answer 9", "pass")
+
+    def grade(question: str, answer: str) -> str:
+        return "correct" if answer == "in words" else perfect(question, answer)
+
+    (found,) = judged([path], config, ScriptedJudge(grade))
+    by_name = {one["grader"]: one for one in found["agreement"]}
+    exact = by_name["exact_match"]
+    assert (exact["against"], exact["n"]) == ("judge", 4)
+    assert exact["confusion"] == [[1, 1], [0, 2]]  # rows: the judge; columns: equal texts
+    assert by_name["token_recall >= 0.5"]["confusion"] == [[1, 1], [1, 1]]
+
+
 def test_nobody_is_asked_about_nothing(config: Config, run_of: RunOf) -> None:
     rows = [
         "",
