@@ -36,6 +36,7 @@ from slm_vllm.types import (
 _CACHE_BATCH = 256
 # So that the first question does not wait for the search of many.
 _ASKED_ROWS = 256
+_LOOKED_UP = 1 << 16
 _LINE_COLUMNS = ("question_id", "question", "answers", "metadata")
 
 
@@ -127,7 +128,7 @@ class ModeRun:
         keys = np.concatenate([np.empty(0, np.uint64), *(self._row_keys(f) for f in frames)])
         answered = self._journal.keys(with_failed=not self._retry_errors)
         answered = np.concatenate([answered, np.array(self._failed, np.uint64)])
-        return Plan(keys, ~np.isin(keys, answered))
+        return Plan(keys, ~_are_in(keys, answered))
 
     def take_from_cache(self, plan: Plan, renderer: PromptRenderer) -> Plan:
         """Journals the answers that other runs have given.
@@ -222,7 +223,7 @@ class ModeRun:
         Raises:
             EngineError: It did.
         """
-        left = int((~np.isin(plan.keys[plan.open], self._journal.keys())).sum())
+        left = int((~_are_in(plan.keys[plan.open], self._journal.keys())).sum())
         if left:
             raise EngineError(
                 f"the engine ended without an answer to {left} of {len(plan.keys)} questions. The "
@@ -328,6 +329,17 @@ def _sample(sample: Sample, opened: ThinkingBlock | None) -> dict[str, Any]:
         "seed": sample.seed,
         "logprob": sample.logprob,
     }
+
+
+def _are_in(keys: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Whether each key is one of `known`, in a part of the memory that np.isin takes."""
+    known = np.sort(known)
+    found = np.zeros(len(keys), dtype=bool)
+    for start in range(0, len(keys) if len(known) else 0, _LOOKED_UP):
+        part = keys[start : start + _LOOKED_UP]
+        at = np.minimum(np.searchsorted(known, part), len(known) - 1)
+        found[start : start + _LOOKED_UP] = known[at] == part
+    return found
 
 
 def _one_at_a_time(

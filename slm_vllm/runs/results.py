@@ -31,7 +31,7 @@ from slm_vllm.scoring.normalize import SCORING_VERSION
 from slm_vllm.scoring.samples import score_rows
 
 # Scoring has a fixed cost for each batch; `Journal.read` cuts those of long lines.
-_SCORED_ROWS = 4096
+_SCORED_ROWS = 2048
 _COUNTED = ("truncated", "unterminated_thinking")
 
 
