@@ -27,6 +27,7 @@ from slm_vllm.types import Passage
 TEXT_COLUMNS = ("passage_id", "document_id", "title", "text")
 _ALIASES = "aliases.json"
 _START = "start.npy"
+_FOUR_BYTES = 1 << 32
 
 # While passages are being written.
 _LENGTHS = ".lengths"
@@ -197,10 +198,8 @@ class PassageWriter(AbstractContextManager["PassageWriter"]):
             return
         for name in TEXT_COLUMNS:
             lengths = self._folder / f"{name}{_LENGTHS}"
-            offsets = np.cumsum(
-                np.concatenate(([0], np.fromfile(lengths, np.uint32))), dtype=np.int64
-            )
-            np.save(self._folder / f"{name}.offsets.npy", offsets)
+            ends = np.cumsum(np.fromfile(lengths, np.uint32), dtype=np.int64)
+            np.save(self._folder / f"{name}.offsets.npy", _small(np.append(0, ends)))
             lengths.unlink()
         starts = np.fromfile(self._folder / _STARTS, np.int64)
         np.save(self._folder / _START, _small(starts))
@@ -211,7 +210,7 @@ class PassageWriter(AbstractContextManager["PassageWriter"]):
 
 def _small(values: NDArray[np.int64]) -> NDArray[Any]:
     """In four bytes each, where that is enough: 20 bytes a passage less."""
-    return values.astype(np.uint32) if values.max(initial=0) < 1 << 32 else values
+    return values.astype(np.uint32) if values.max(initial=0) < _FOUR_BYTES else values
 
 
 def _open_at(path: Path, size: int) -> BinaryIO:

@@ -12,7 +12,7 @@ import pytest
 
 from slm_vllm.config.schema import PassageConfig, RetrieverConfig
 from slm_vllm.errors import DataError, StorageError
-from slm_vllm.retrieval import bm25_build, index_store, passages, postings
+from slm_vllm.retrieval import bm25_build, index_store, passage_store, passages, postings
 from slm_vllm.retrieval.base import BaseRetriever, IndexCancelled
 from slm_vllm.retrieval.bm25 import BM25Retriever
 from slm_vllm.retrieval.index_files import write_seal
@@ -222,6 +222,20 @@ def test_passages_of_other_documents_are_not_gone_on_with(
     assert store.frame().equals(expected.frame())
 
 
+def test_offsets_take_four_bytes_until_they_need_eight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pl.DataFrame({name: ["a", "bcd"] for name in passage_store.TEXT_COLUMNS})
+    for limit, dtype in ((1 << 32, np.uint32), (4, np.int64)):
+        monkeypatch.setattr(passage_store, "_FOUR_BYTES", limit)
+        (tmp_path / str(limit)).mkdir()
+        with PassageWriter(tmp_path / str(limit)) as writer:
+            writer.append(frame.with_columns(start=pl.Series([0, 7])))
+        assert np.load(tmp_path / str(limit) / "text.offsets.npy").dtype == dtype
+        store = PassageStore(tmp_path / str(limit), "name")
+        assert store.take([1])[0].text == "bcd" and store.frame()["start"].to_list() == [0, 7]
+
+
 def test_passages_that_were_cut_short_are_not_gone_on_with(
     tmp_path: Path, small_batches: list[int]
 ) -> None:
@@ -239,7 +253,7 @@ def test_a_killed_build_goes_on_with_the_blocks_that_are_counted(
         import json, sys
         from pathlib import Path
         from slm_vllm.config.schema import RetrieverConfig
-        from slm_vllm.retrieval import bm25_build, index_store, passages, postings
+        from slm_vllm.retrieval import bm25_build, index_store, passage_store, passages, postings
         from slm_vllm.retrieval.index_store import open_index
         from support.corpora import documents
         bm25_build.BLOCK = postings.BLOCK = 64
