@@ -101,7 +101,7 @@ def _abstention_rows(view: RunView) -> list[list[str]]:
             view.run.name,
             kind,
             label,
-            _number(point["threshold"]),
+            f"{point['threshold']:.3g}",
             f"{100 * point['coverage']:.0f} %",
             metric_text(point["accuracy"]),
         ]

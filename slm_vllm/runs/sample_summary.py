@@ -117,7 +117,8 @@ def _figures(found: Calibration) -> CalibrationFigures:
         bins=[{key: _rounded(value) for key, value in asdict(one).items()} for one in found.bins],
         abstaining=[
             {
-                "threshold": round(one.threshold, 6),
+                # Digits that count: probabilities of whole answers are small.
+                "threshold": float(f"{one.threshold:.6g}"),
                 "coverage": round(one.coverage, 6),
                 "accuracy": one.accuracy.to_json(),
             }

@@ -39,7 +39,7 @@ CALIBRATION = {
             "brier": 0.213,
             "aurc": 0.444,
             "bins": [],
-            "abstaining": [{"threshold": 0.8, "coverage": 0.4, "accuracy": mean(0.7)}],
+            "abstaining": [{"threshold": 0.0000123, "coverage": 0.4, "accuracy": mean(0.7)}],
         }
     }
 }
@@ -69,7 +69,7 @@ def test_all_figures_stand_in_the_report(tmp_path: Path) -> None:
         *("run", "agreement", "exact match", "0.340", "0.610", "0.270", "0.213", "0.444", "50")
     ]
     left = cells(html, "What abstaining below")
-    assert left[3:5] == ["0.800", "40 %"] and left[5].startswith("0.700")
+    assert left[3:5] == ["1.23e-05", "40 %"] and left[5].startswith("0.700")
 
 
 def test_runs_with_one_answer_have_no_such_section(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Sampling(FakeEngine):
             length = done.n_prompt_tokens
             texts = [WORDS[(length * (i + 1) + i) % len(WORDS)] for i in range(self._n)]
             samples = tuple(
-                Sample(text, "stop", 2, seed=length + i, logprob=-0.1 * (length % 7) - i)
+                Sample(text, "stop", 2, seed=length + i, logprob=-20.0 * (length % 7) - i)
                 for i, text in enumerate(texts)
             )
             yield Completion(
@@ -125,6 +125,8 @@ def test_confidence_is_that_of_the_answer_and_its_tokens(make_config: MakeConfig
             assert found[name] == pytest.approx(getattr(expected, name), abs=1e-6)
         assert len(found["bins"]) == 10
         assert found["abstaining"][0]["coverage"] == 1
+        least = found["abstaining"][0]["threshold"]
+        assert least == pytest.approx(confidence.min(), rel=1e-5)
     assert "sampling" not in result
 
 
