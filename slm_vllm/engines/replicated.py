@@ -200,7 +200,7 @@ class ReplicatedEngine(BaseEngine):
         if not self._members:
             raise EngineError(f"No replica could start. The first one said: {failures[0]}")
         for failure in failures:
-            log.warning("a replica could not start and is left out: %s", failure)
+            self.say(f"A replica could not start and is left out: {failure}")
         infos = [member.info for member in self._members if member.info is not None]
         replicas = [info.engine for info in infos if info.engine is not None]
         return self._describe(replicas, sorted({info.host for info in infos}))
@@ -349,6 +349,7 @@ class ReplicatedEngine(BaseEngine):
     ) -> Generator[Completion, None, None]:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
         log.warning("replica %d is lost: %s", member.number, error)
+        self.say(f"Replica {member.number} is lost: {reason}. What it had in flight is asked again")
         member.link.kill()
         self._members.remove(member)
         cause = backlog.lose(list(member.pending.values()))
