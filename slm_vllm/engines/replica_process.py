@@ -100,10 +100,13 @@ class ReplicaProcess(Link):
         """How the process ended; it is left to `kill` to reap it."""
         options = os.WEXITED | os.WNOWAIT | os.WNOHANG
         until = time.monotonic() + _END_SECONDS
-        while (found := os.waitid(os.P_PID, self._process.pid, options)) is None:
-            if time.monotonic() > until:
-                return f"{self._process.pid} hung up"
-            time.sleep(_POLL_SECONDS)
+        try:
+            while (found := os.waitid(os.P_PID, self._process.pid, options)) is None:
+                if time.monotonic() > until:
+                    return f"{self._process.pid} hung up"
+                time.sleep(_POLL_SECONDS)
+        except ChildProcessError:  # reaped by something else in this process
+            return f"{self._process.pid} is gone"
         if found.si_code == os.CLD_EXITED:
             return f"{self._process.pid} ended with exit code {found.si_status}"
         return f"{self._process.pid} was ended by {signal.Signals(found.si_status).name}"
@@ -130,6 +133,15 @@ def main(descriptor: int) -> None:
         signal.signal(number, lambda *_: None)
     connection = Connection(descriptor)
     threading.Thread(target=_end_with_driver, args=(descriptor,), daemon=True).start()
+    try:
+        _serve(connection)
+    except (EOFError, ConnectionError):
+        _end_group()
+    sys.stdout.flush()
+    os._exit(0)  # threads of an engine may have no end
+
+
+def _serve(connection: Connection) -> None:
     pickled, cores = connection.recv()
     if cores:
         os.sched_setaffinity(0, cores)
@@ -138,15 +150,18 @@ def main(descriptor: int) -> None:
     while (message := connection.recv()) is not None:
         connection.send(replica.exchange(*message))
     replica.end()
-    sys.stdout.flush()
-    os._exit(0)  # threads of an engine may have no end
 
 
 def _end_with_driver(descriptor: int) -> None:
-    """Waits until the driver's end of the socket is closed; then ends the whole group at once."""
+    """Waits until the driver's end of the socket is closed, while the engine loads for example."""
     hung_up = select.poll()
     hung_up.register(descriptor, 0)  # a hang-up is told of always
     hung_up.poll()
+    _end_group()
+
+
+def _end_group() -> None:
+    """Ends this process with all that its engine started, at once."""
     os.killpg(0, signal.SIGKILL)
 
 

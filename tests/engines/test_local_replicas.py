@@ -23,7 +23,7 @@ from slm_vllm.errors import EngineDiedError, EngineError
 from slm_vllm.monitoring.device import Device
 from slm_vllm.plugins import load
 from slm_vllm.types import Completion, GenerationRequest
-from support.counting_engine import KILLED_BY, CountingEngine
+from support.counting_engine import KILLED_BY, CountingEngine, all_ended
 
 pytestmark = pytest.mark.slow
 WINDOW = 8
@@ -106,7 +106,7 @@ def test_each_has_its_own_cores(engine_for: Any) -> None:
 def test_one_that_is_killed_loses_only_what_it_had_in_flight(
     engine_for: Any, tmp_path: Path, after: int
 ) -> None:
-    with engine_for(journal=True) as engine:
+    with engine_for(helper=True, journal=True) as engine:
         engine.start()
         found: dict[str, Completion] = {}
         victim: int | None = None
@@ -123,6 +123,7 @@ def test_one_that_is_killed_loses_only_what_it_had_in_flight(
     times = Counter(name for path in tmp_path.glob("*.asked") for name in path.read_text().split())
     # What the one that was killed had in flight is asked once more.
     again = [name for name, n in times.items() if n > 1]
+    assert all_ended(tmp_path)
     assert len(times) == 140 and max(times.values()) <= 2 and len(again) <= WINDOW
 
 

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from slm_vllm.config.schema import Config
+from support.counting_engine import all_ended
 from support.qa_files import write_rows
 
 ROWS, BATCH, REPLICAS = 200, 4, 2
@@ -66,10 +66,7 @@ def test_ten_kills_of_the_driver(words: list[str], tmp_path: Path) -> None:
             [*command, str(REPLICAS), *words], capture_output=True, text=True, check=False
         )
         assert done.returncode == (0 if moment == "none" else -9), done.stderr
-        # Their process ends with the driver's, and is waited for by whoever inherits it.
-        workers = [int(path.stem) for path in engines.iterdir() if path.stem.isdigit()]
-        alive = [psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)]
-        assert not psutil.wait_procs(alive, timeout=60)[1]
+        assert all_ended(engines)
         lines = journal(words)
         assert lines[: len(answered)] == answered
         assert not (asked(engines) - before).keys() & set(answered)

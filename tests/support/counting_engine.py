@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.prefetch import Prefetcher
@@ -27,6 +30,7 @@ class CountingEngine(BaseEngine):
         folder: Where each process leaves a file named by its pid.
         die_after: The first process to answer so many requests kills itself; None for none.
         raise_after: The first process to answer so many raises instead; None for none.
+        helper: Each process starts one of its own, as vLLM's engines do, and leaves a file of it.
         journal: Each process writes down what it was asked, in a file `PID.asked`.
         broken: Replicas cannot start.
     """
@@ -35,6 +39,7 @@ class CountingEngine(BaseEngine):
     folder: Path
     die_after: int | None = None
     raise_after: int | None = None
+    helper: bool = False
     journal: bool = False
     broken: bool = False
 
@@ -42,6 +47,8 @@ class CountingEngine(BaseEngine):
         if self.broken:
             raise EngineError("no weights here")
         (self.folder / str(os.getpid())).touch()
+        if self.helper:
+            (self.folder / str(subprocess.Popen(["sleep", "3600"]).pid)).touch()
         return EngineInfo("counting", self.settings.max_model_len, {"counted": True})
 
     def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
@@ -74,3 +81,11 @@ class CountingEngine(BaseEngine):
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+def all_ended(folder: Path) -> bool:
+    """Whether every process of these engines is gone; waits for those that are killed already."""
+    pids = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    assert pids
+    found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    return not psutil.wait_procs(found, timeout=60)[1]

@@ -31,11 +31,14 @@ from support.counting_engine import CountingEngine
 class DoomedReplicas(LocalReplicas):
     """The driver is killed in the midst of it."""
 
+    folder: Path
     kill_at = "none"
 
     def _open(self, number: int, times_replaced: int) -> Link:
         link = super()._open(number, times_replaced)
         if self.kill_at == "load":
+            for child in psutil.Process().children():
+                (self.folder / str(child.pid)).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return link
 
@@ -50,12 +53,13 @@ class DoomedReplicas(LocalReplicas):
 
 
 def make_engine(folder: Path, replicas: int, settings: EngineSettings) -> LocalReplicas:
-    engine = partial(CountingEngine, folder=folder, journal=True)
+    engine = partial(CountingEngine, folder=folder, helper=True, journal=True)
     return DoomedReplicas(settings, make_engine=engine, plan=ReplicaPlan((), replicas, "a test"))
 
 
 if __name__ == "__main__":
     folder, DoomedReplicas.kill_at, replicas, *words = sys.argv[1:]
+    DoomedReplicas.folder = Path(folder)
     make = partial(make_engine, Path(folder), int(replicas))
     options = RunOptions(own_process=True, make_engine=make, import_engine=lambda: None)
     evaluate([compose_config(words)], options)
