@@ -85,9 +85,12 @@ def if_readable(read: Callable[[Path], _Content | None], folder: Path) -> _Conte
 
 def damaged(path: Path, reason: str) -> DataError:
     """The error for a file with the wrong content."""
+    whose, what, journal = "run", "answers", names.JOURNAL
+    if path.name in (names.JUDGEMENT, names.GRADES):
+        whose, what, journal = "judge", "replies", names.JUDGEMENTS
     return DataError(
-        f"{path} is damaged ({reason}). Giving the run's command again writes it anew: the answers "
-        f"are in {names.JOURNAL} and not affected"
+        f"{path} is damaged ({reason}). Giving the {whose}'s command again writes it anew: the "
+        f"{what} are in {journal} and not affected"
     )
 
 

@@ -72,6 +72,16 @@ def test_a_judgement_of_other_answers_is_not_used(run_of: RunOf, judge: Any) -> 
         load_run(path, ["judge_correct"])
 
 
+@pytest.mark.parametrize("name", [names.JUDGEMENT, names.GRADES])
+def test_a_damaged_judgement_is_for_the_judge_to_mend(run_of: RunOf, judge: Any, name: str) -> None:
+    judge(path := run_of("one", "correct"))
+    (path / name).write_bytes(b"[1")
+    with pytest.raises(DataError, match=f"{name} is damaged.*the judge's command"):
+        load_run(path)
+    judge(path)
+    assert load_run(path).judgement is not None
+
+
 def test_a_run_that_was_not_judged_says_so(run_of: RunOf) -> None:
     with pytest.raises(DataError, match="slm-vllm judge"):
         load_run(run_of("one", "x"), ["judge_correct"])
