@@ -32,7 +32,7 @@ from slm_vllm.scoring.intervals import estimate_mean
 from slm_vllm.scoring.numeric_floor import numeric_change, numeric_floor
 from slm_vllm.scoring.paired import compare_pairs, paired_differences, sign_flip_p_value
 from slm_vllm.scoring.power import PairedSpread, questions_needed
-from slm_vllm.scoring.sequential import confidence_sequence
+from slm_vllm.scoring.sequential import always_valid_p_value, confidence_sequence
 from slm_vllm.scoring.several import variance_parts
 
 Values = npt.NDArray[np.float64]
@@ -364,7 +364,9 @@ def _tilted(chance: Values, share: float) -> Values:
 def _raced(differences: Values, n_models: int) -> int:
     """Questions asked of a model that ends when it is behind."""
     for n in looks_at(len(differences), 64):
-        if confidence_sequence(differences[:n], LEVEL / (n_models - 1)).decision(1.0) == "worse":
+        # The confidence sequence is below 0 where this is so: capital is convex in the mean.
+        seen = differences[:n]
+        if seen.mean() < 0 and always_valid_p_value(seen) <= LEVEL / (n_models - 1):
             return n
     return len(differences)
 
