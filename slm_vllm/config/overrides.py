@@ -65,6 +65,12 @@ def parse_override(word: str) -> Override:
     return Override(key.strip().lstrip("+"), value)
 
 
+def may_hold_secret(word: str) -> bool:
+    """Whether a word says who is told how a run ended, which no file and no server may hold."""
+    key = word.partition("=")[0].strip().lstrip("+")
+    return key.partition(".")[0] == "notify"
+
+
 def quoted(value: str) -> str:
     """A value quoted for Hydra's override grammar; interpolations in it stay alive."""
     # Backslashes are literal there, except in front of a quote.

