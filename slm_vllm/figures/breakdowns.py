@@ -19,6 +19,7 @@ POSITIONS: Bins = (
     ("start", 0), ("1-999", 1), ("1000-4999", 1000), ("5000-19999", 5000), ("20000+", 20000),
 )  # fmt: skip
 _MOST_TOPICS = 20
+_AT_ONCE = 16_384
 RANKS: Bins = (
     ("none", 0), ("1", 1), ("2", 2), ("3", 3), ("4", 4), ("5", 5), ("6-10", 6), ("11+", 11),
 )  # fmt: skip
@@ -26,7 +27,12 @@ RANKS: Bins = (
 
 def by_answer_length(predictions: pl.DataFrame) -> list[Group]:
     """By the number of words of the row's shortest usable answer."""
-    return _grouped(predictions, answer_length(predictions["answers"]), ANSWER_LENGTHS)
+    # The words of all answers at once would be most of a large run's memory.
+    parts = predictions.select("answers").iter_slices(_AT_ONCE)
+    lengths = [answer_length(part["answers"]) for part in parts]
+    if not lengths:
+        return []
+    return _grouped(predictions, pl.concat(lengths), ANSWER_LENGTHS)
 
 
 def by_rank(predictions: pl.DataFrame) -> list[Group]:
