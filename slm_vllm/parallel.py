@@ -56,6 +56,12 @@ def in_order(
         raise failure
 
 
+def import_path() -> dict[str, str]:
+    """Variables for another process: what can be imported here can be there, and nothing else."""
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    return {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+
+
 def usable_cores() -> int:
     """Cores that this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
@@ -110,18 +116,12 @@ class Workers(Generic[T, R]):
 
 
 def _start(work: Callable[..., Any]) -> subprocess.Popen[bytes]:
-    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
     process = subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={
-            **os.environ,
-            "PYTHONPATH": paths,
-            "PYTHONSAFEPATH": "1",
-            "POLARS_MAX_THREADS": "1",
-        },
+        env={**os.environ, **import_path(), "POLARS_MAX_THREADS": "1"},
     )
     assert process.stdin is not None
     with contextlib.suppress(OSError):  # it is dead already

@@ -24,6 +24,7 @@ from typing import Any
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.replica import Exchange, Replica, ReplicaInfo
 from slm_vllm.engines.replicated import Link, ReplicaLostError
+from slm_vllm.parallel import import_path
 from slm_vllm.types import GenerationRequest
 
 _END_SECONDS = 5.0  # for an engine to close and remove what it shares between its processes
@@ -56,7 +57,7 @@ class ReplicaProcess(Link):
                 [sys.executable, "-m", __name__, str(other.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[other.fileno()],
-                env={**os.environ, **environment, **_import_path()},
+                env={**os.environ, **environment, **import_path()},
                 # Ctrl-C in the terminal is for the run; and so the group is the engine's own.
                 start_new_session=True,
             )
@@ -110,11 +111,6 @@ class ReplicaProcess(Link):
         if found.si_code == os.CLD_EXITED:
             return f"{self._process.pid} ended with exit code {found.si_status}"
         return f"{self._process.pid} was ended by {signal.Signals(found.si_status).name}"
-
-
-def _import_path() -> dict[str, str]:
-    """What can be imported here can be there, and nothing else: no file of the working folder."""
-    return {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
 
 
 def ready(links: Sequence[Link], seconds: float) -> list[Link]:
