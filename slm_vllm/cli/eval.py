@@ -119,6 +119,7 @@ def command(
         sent = _queued_words()
         given = [[*sent, *words] for words in given]
     configs = [compose_config(words, config_dir) for words in given]
+    judge = judge_after(configs[0], config_dir, own_process=True)
     if only_plan:
         _plan(configs, overwrite, retry_errors, as_json=as_json)
         return
@@ -129,7 +130,6 @@ def command(
         runs = [QueuedRun(*pair) for pair in zip(configs, given, strict=True)]
         _enqueue(runs, queue, flags, as_json=as_json)
         return
-    judge = judge_after(configs[0], config_dir, own_process=True)
     _run(configs, overwrite, retry_errors, judge, track=not no_clearml, as_json=as_json)
 
 

@@ -65,6 +65,7 @@ def command(
 
     grid = sweep_grid(words)
     cells = plan_sweep(grid, overwrite=overwrite)
+    judge = judge_after(cells[0].config, words["config_dir"], own_process=True)
     if dry_run and as_json:
         plan = [{"name": c.name, "status": c.status, "rows": c.rows, "left": c.left} for c in cells]
         click.echo(json.dumps({"folder": str(grid.folder), "cells": plan}, ensure_ascii=False))
@@ -72,7 +73,6 @@ def command(
     click.echo(plan_table(grid, cells), err=as_json)
     if dry_run:
         return
-    judge = judge_after(cells[0].config, words["config_dir"], own_process=True)
     table = SweepTable(cells) if sys.stderr.isatty() else None
     try:
         results = run_sweep(

@@ -9,6 +9,7 @@ from typing import Any
 
 from slm_vllm.config.schema import Config
 from slm_vllm.judging.choice import judge_config
+from slm_vllm.judging.judge import check_judge_config
 from slm_vllm.judging.session import JudgeOptions, check_votes, judge_runs
 
 
@@ -73,5 +74,6 @@ def judge_after(
     )
     check_votes(section.votes)
     is_here = section.model is not None
+    check_judge_config(found, is_here=is_here)
     options = JudgeOptions(votes=section.votes, is_here=is_here, own_process=own_process)
     return JudgeAfter(found, options)

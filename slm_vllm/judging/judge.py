@@ -106,22 +106,13 @@ class Judge:
         engine_log: Path,
         is_here: bool = True,
     ) -> None:
-        if config.generation.temperature > 0:
-            raise ConfigError(
-                "generation.temperature: a judge is asked greedily; its votes differ by the order "
-                "in which the grades are listed"
-            )
+        check_judge_config(config, is_here=is_here)
         self._config, self._services, self._stack = config, services, stack
         self._engine_log = engine_log
         self._make_engine = make_engine or engine_factory(config.engine)
         self._model: ResolvedModel | None = None
         self._tokenizer: Any = None
         self._prompt = _prompt(config.prompt)
-        if not is_here and config.engine.takes_prompts:
-            raise ConfigError(
-                "a judge without --model is a server that answers chats: engine.endpoint=chat. For "
-                "prompts as text or token ids its tokenizer is needed: name it with --model"
-            )
         if is_here:
             with services.phase("load"):
                 self._resolve()
@@ -246,6 +237,28 @@ class Judge:
             if self._model is None:
                 found["model"] = ", ".join(found["served_model"] or ["unknown"])
         return found
+
+
+def check_judge_config(config: Config, *, is_here: bool) -> None:
+    """Checks what can be told of a judge before anything is loaded.
+
+    Args:
+        config: Its configuration.
+        is_here: See `Judge`.
+
+    Raises:
+        ConfigError: It cannot grade.
+    """
+    if config.generation.temperature > 0:
+        raise ConfigError(
+            "generation.temperature: a judge is asked greedily; its votes differ by the order "
+            "in which the grades are listed"
+        )
+    if not is_here and config.engine.takes_prompts:
+        raise ConfigError(
+            "a judge without --model is a server that answers chats: engine.endpoint=chat. For "
+            "prompts as text or token ids its tokenizer is needed: name it with --model"
+        )
 
 
 def _turn(case: Case) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from slm_vllm import evaluate
+from slm_vllm.cli.main import cli
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError
@@ -55,6 +57,32 @@ def test_what_is_wrong_is_said_before_anything_is_asked(word: str, message: str)
     with pytest.raises(ConfigError, match=message) as said:
         judge_after(compose_config(["hardware=cpu", word]))
     assert "secret@" not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("who", "setting", "message"),
+    [
+        ("judge.model=demo", "generation.temperature=0.5", "asked greedily"),
+        ("judge.base_url=http://h/v1", "engine.endpoint=completions", "a judge without --model"),
+    ],
+)
+def test_settings_that_no_judge_may_have(who: str, setting: str, message: str) -> None:
+    config = compose_config(["hardware=cpu", who, f"judge.settings=['{setting}']"])
+    with pytest.raises(ConfigError, match=message):
+        judge_after(config)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eval", "--model", "demo", "--dataset", "demo", "--mode", "oracle", "--plan"],
+        ["sweep", "--models", "demo", "--datasets", "demo", "--modes", "oracle", "--dry-run"],
+    ],
+)
+def test_a_plan_refuses_what_the_command_would(words: list[str], tmp_path: Path) -> None:
+    given = [*words, "--output-dir", str(tmp_path), "judge.model=qwen_9b"]
+    found = CliRunner().invoke(cli, given)
+    assert isinstance(found.exception, ConfigError) and "qwen_9b" in str(found.exception)
 
 
 def test_more_votes_than_there_are_orders_are_refused() -> None:
