@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -19,7 +19,7 @@ import polars as pl
 from slm_vllm.config.section import UserPath
 from slm_vllm.datasets.reading.lines import line_batches
 from slm_vllm.datasets.reading.record import ignore
-from slm_vllm.durable import sha256_of
+from slm_vllm.durable import replacing, sha256_of
 from slm_vllm.errors import ConfigError, DataError, StorageError, reason_of
 from slm_vllm.retrieval.base import (
     BuildMonitor,
@@ -157,14 +157,20 @@ class RunWriter:
 
 @contextmanager
 def written_run(path: str, tag: str) -> Iterator[RunWriter]:
-    """A run file to be written, packed where it ends in `.gz`.
+    """A run file to be written, packed where it ends in `.gz`; it is there whole or not at all.
 
     Raises:
         StorageError: It cannot be written.
     """
+    opened = gzip.open if path.endswith(".gz") else open
+    place = Path(path)
+    # A pipe or a terminal is written to as it is.
+    is_kept = place.exists() and not place.is_file()
     try:
-        opened = gzip.open if path.endswith(".gz") else open
-        with opened(path, "wt", encoding="utf-8") as file:
+        with (
+            nullcontext(place) if is_kept else replacing(place.resolve()) as whole,
+            opened(whole, "wt", encoding="utf-8") as file,
+        ):
             yield RunWriter(file, tag)
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({reason_of(error)})") from None

@@ -6,6 +6,7 @@ import gzip
 import io
 import itertools
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from slm_vllm.cli.index import index as index_command
 from slm_vllm.errors import ConfigError, DataError
-from slm_vllm.retrieval.trec_run import RunWriter, read_run
+from slm_vllm.retrieval.trec_run import RunWriter, read_run, written_run
 from slm_vllm.types import Passage, RetrievedPassage
 from support.corpora import Opener
 
@@ -64,6 +65,30 @@ def test_a_document_is_written_once_at_the_rank_of_its_best_passage() -> None:
 def test_an_id_with_a_blank_cannot_be_written() -> None:
     with pytest.raises(DataError, match="blank"):
         RunWriter(io.StringIO(), "t").add(["a question"], [ranked([1.0])])
+
+
+@pytest.mark.parametrize("name", ["run.trec", "run.trec.gz"])
+def test_a_run_is_there_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with written_run(str(path), "t") as writer:
+        writer.add(["q"], [ranked([1.0])])
+    before = path.read_bytes()
+    with pytest.raises(DataError), written_run(str(path), "t") as writer:
+        writer.add(["other", "a question"], [ranked([2.0]), ranked([1.0])])
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert read_run(str(path))["question_id"].to_list() == ["q"]
+
+
+def test_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with written_run(str(path), "t") as writer:
+        writer.add(["q"], [ranked([1.0])])
+    assert os.read(reader, 100).startswith(b"q Q0 ")
+    os.close(reader)
+    assert path.is_fifo()
 
 
 def test_scores_make_the_order_and_not_the_column_of_ranks(tmp_path: Path) -> None:
