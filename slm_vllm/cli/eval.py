@@ -55,7 +55,9 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--replicas", type=click.IntRange(min=1), help="Engines of --engine ray.")
 @click.option("--gpus-per-replica", type=float, help="GPUs of each of them (default: 1).")
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows.")
-@click.option("--against", metavar="RUN", help="With --until decided: what it is set against.")
+@click.option(
+    "--against", metavar="RUN", help="A finished run: what --until sets this one against."
+)
 @click.option(
     "--until",
     type=click.Choice(["all", "decided", "worse"]),

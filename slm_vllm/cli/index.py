@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from slm_vllm.amounts import format_clock, format_size
+from slm_vllm.amounts import format_size
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.s3_options import (
     DRY_RUN_OPTION,
@@ -25,6 +25,7 @@ from slm_vllm.cli.s3_options import (
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
     from slm_vllm.retrieval.base import BaseRetriever
+    from slm_vllm.retrieval.build_progress import BuildProgress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -274,7 +275,7 @@ def _open(config: Config) -> BaseRetriever:
         corpus.documents,
         corpus_key=corpus.key,
         cache_dir=Path(config.cache_dir),
-        progress=_Progress(),
+        progress=_progress(),
     )
 
 
@@ -285,38 +286,15 @@ def _file(config: Config) -> str:
     return fetched_path(config.dataset.path, config.cache_dir, kind=config.dataset.kind)
 
 
-class _Progress:
-    """Shows how far a build is: in one line of a terminal, elsewhere in a line twice a minute."""
+def _progress() -> BuildProgress:
+    """One line of a terminal, elsewhere a line twice a minute."""
+    from slm_vllm.retrieval.build_progress import BuildProgress
 
-    _EVERY = 30.0
-
-    def __init__(self) -> None:
-        self._phase = ""
-        self._begin = (0, 0.0)
-        self._shown = time.monotonic()
-        self._terminal = sys.stderr.isatty()
-
-    def __call__(self, phase: str, done: int, total: int | None) -> None:
-        """See `BuildMonitor.progress`."""
-        now = time.monotonic()
-        if phase != self._phase:
-            self._phase, self._begin = phase, (done, now)
-        if not self._terminal and now - self._shown < self._EVERY:
-            return
-        self._shown = now
-        line = f"{phase}: {done:,}{f' of {total:,}' if total else ''}{self._pace(done, total, now)}"
-        if self._terminal:
-            click.echo(f"\r{line:<76}", err=True, nl=done == total)
-        else:
-            click.echo(line, err=True)
-
-    def _pace(self, done: int, total: int | None, now: float) -> str:
-        first, begin = self._begin
-        if done <= first or now - begin < 1:
-            return ""
-        rate = (done - first) / (now - begin)
-        left = f", {format_clock((total - done) / rate)} left" if total and done < total else ""
-        return f", {rate:,.0f}/s{left}"
+    if sys.stderr.isatty():
+        return BuildProgress(
+            lambda line, is_last: click.echo(f"\r{line:<76}", err=True, nl=is_last), every=0.0
+        )
+    return BuildProgress(lambda line, _: click.echo(line, err=True))
 
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:

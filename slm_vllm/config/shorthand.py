@@ -63,8 +63,14 @@ def retriever_override(value: str, config_dir: str | Path | None = None) -> list
     Raises:
         ConfigError: It is neither.
     """
-    if value in group_choices("retriever", config_dir) or not _is_path(value):
-        return choice_override("retriever", value, config_dir)
+    choices = group_choices("retriever", config_dir)
+    if value in choices:
+        return [f"retriever={value}"]
+    if not _is_path(value):
+        raise ConfigError(
+            f"--retriever {value}: not a retriever configuration, and no run file of that name is "
+            f"here. {nearest(value, choices)}"
+        )
     return [
         "retriever=trec_run",
         f"retriever.name={quoted(_slug(value))}",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from slm_vllm.retrieval.base import BaseRetriever
+from slm_vllm.retrieval.build_progress import BuildProgress
 from slm_vllm.retrieval.index_store import open_index
 from slm_vllm.runs.cell import Cell
 
@@ -20,7 +21,8 @@ class IndexLoader:
         seconds: How long that took.
     """
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, say: Callable[[str], None]) -> None:
+        self._say = say
         self.seconds = 0.0
         self._cancelled = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")
@@ -49,6 +51,7 @@ class IndexLoader:
                 cell.questions.corpus.documents,
                 corpus_key=cell.questions.corpus.key,
                 cache_dir=Path(cell.config.cache_dir),
+                progress=BuildProgress(lambda line, _: self._say(line)),
                 cancelled=self._cancelled.is_set,
             )
         finally:
@@ -56,16 +59,21 @@ class IndexLoader:
 
 
 class IndexPool:
-    """Index loaders by what they hold."""
+    """Index loaders by what they hold.
 
-    def __init__(self) -> None:
+    Args:
+        say: Told now and then how far the build of an index is.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self._loaders: dict[str, IndexLoader] = {}
 
     def start(self, cells: Sequence[Cell]) -> None:
         """Begins to open or build the index of the first of these cells that searches."""
         first = next((cell for cell in cells if cell.searches), None)
         if first is not None and first.index_key not in self._loaders:
-            self._loaders[first.index_key] = IndexLoader(first)
+            self._loaders[first.index_key] = IndexLoader(first, self._say)
 
     def loader(self, cell: Cell) -> IndexLoader:
         """The loader of a cell's index, begun if it was not."""

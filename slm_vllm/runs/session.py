@@ -130,7 +130,7 @@ class _Session:
         # The log is among what is told: what becomes of the telling is said to the user alone.
         stack.callback(self._services.log.end)
         self._services.memory.set_publisher(tracking.pid)
-        self._indexes = IndexPool()
+        self._indexes = IndexPool(self._services.console.say)
         stack.callback(self._indexes.close)
 
     def mark_unfinished(self, phase: str, error: Exception | None = None) -> None:

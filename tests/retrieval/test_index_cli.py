@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
-from slm_vllm.cli.index import _Progress, index
+from slm_vllm.cli.index import _progress, index
 from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.retrieval import build_progress
 
 
 def run(*words: str) -> Result:
@@ -99,8 +101,8 @@ def test_a_long_build_says_how_fast_it_is_and_what_is_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seconds = iter([0.0, 10.0, 12.0, 70.0])  # made, and each report
-    monkeypatch.setattr("slm_vllm.cli.index.time.monotonic", lambda: next(seconds))
-    progress = _Progress()
+    monkeypatch.setattr(build_progress, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    progress = _progress()
     for done in (1_000, 1_200, 7_000):
         progress("counting words", done, 10_000)
     assert capsys.readouterr().err == "counting words: 7,000 of 10,000, 100/s, 0:30 left\n"

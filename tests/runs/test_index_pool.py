@@ -44,7 +44,7 @@ def searching(key: str, searches: bool = True) -> Cell:
 
 
 def test_cells_of_one_index_share_it_and_it_closes_with_the_last(opened: list[Retriever]) -> None:
-    pool = IndexPool()
+    pool = IndexPool(print)
     cells = [searching("a"), searching("b"), searching("a")]
     found = [pool.loader(cell).wait() for cell in cells]
     assert found == [opened[0], opened[1], opened[0]]
@@ -69,7 +69,7 @@ def test_what_the_prompt_takes_of_a_search_needs_no_index_of_its_own() -> None:
 
 
 def test_only_the_next_cell_that_searches_is_begun(opened: list[Retriever]) -> None:
-    pool = IndexPool()
+    pool = IndexPool(print)
     pool.start([searching("-", searches=False), searching("a"), searching("b")])
     pool.close()
     assert len(opened) == 1
@@ -80,7 +80,7 @@ def test_a_fault_is_raised_where_it_is_waited_for(monkeypatch: pytest.MonkeyPatc
         raise DataError("nothing to search")
 
     monkeypatch.setattr(index_pool, "open_index", fail)
-    pool = IndexPool()
+    pool = IndexPool(print)
     with pytest.raises(DataError, match="nothing to search"):
         pool.loader(searching("a")).wait()
     pool.close()
@@ -98,7 +98,7 @@ def test_a_signal_ends_the_wait_and_closing_the_build(monkeypatch: pytest.Monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(index_pool, "open_index", build)
-    pool = IndexPool()
+    pool = IndexPool(print)
     before = signal.signal(signal.SIGALRM, stop)
     try:
         with pytest.raises(KeyboardInterrupt):
