@@ -6,6 +6,7 @@ their argument lists and `scripts/update_vllm_arguments.py` makes them anew.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -119,6 +120,19 @@ def _similar(name: str, available: Collection[str]) -> str:
     if not close:
         return "The fields of vllm.EngineArgs are its arguments"
     return f"Similar ones that it has: {', '.join(close)}"
+
+
+def make_modules_readable() -> None:
+    """Gives numba's library object the `__dict__` that vLLM reads of all that is imported.
+
+    vLLM 0.32 on a CPU looks for its kernels in everything that any module holds. The object through
+    which numba calls LLVM takes `__dict__` for a function of that library, which ends the start.
+    """
+    # Private names of llvmlite: where they are others, there may be nothing to mend.
+    with contextlib.suppress(ImportError, AttributeError):
+        from llvmlite.binding import ffi  # type: ignore[import-untyped,unused-ignore]
+
+        ffi.lib._fntab["__dict__"] = {}
 
 
 def prompt_maker() -> PromptMaker:

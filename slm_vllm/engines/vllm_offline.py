@@ -44,6 +44,7 @@ from slm_vllm.engines.versions import (
     choice_argument,
     free_device,
     kv_cache_tokens,
+    make_modules_readable,
     prompt_maker,
     shut_down,
 )
@@ -218,6 +219,7 @@ class VllmEngine(BaseEngine):
         _check_host_memory(self._settings)
         with PrintedErrors() as printed:
             try:
+                make_modules_readable()
                 return vllm.LLM(**arguments)
             except Exception as error:  # vLLM raises many types; all of them mean no engine
                 message = _start_failure(error, self._settings)

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from slm_vllm.engines.versions import prompt_maker
+from support.child import run_python
 
 
 def module(name: str, **content: object) -> ModuleType:
@@ -34,3 +35,21 @@ def test_a_prompt_for_a_release_without_it(monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("vllm.inputs", "vllm.inputs.engine"):  # another test may have imported them
         monkeypatch.setitem(sys.modules, name, None)
     assert prompt_maker()([1, 2]) == {"prompt_token_ids": [1, 2]}
+
+
+def test_what_numba_imports_can_be_read_as_vllm_does() -> None:
+    """In a process of its own: a search may have made it readable here already."""
+    code = """
+        from llvmlite.binding import ffi
+        from slm_vllm.engines.versions import make_modules_readable
+        print("before:", type(vars(ffi.lib)).__name__)
+        make_modules_readable()
+        make_modules_readable()
+        print("after:", vars(ffi.lib).get("kernel"), ffi.lib.LLVMPY_GetVersionInfo() > 0)
+        from numba import njit
+        print("numba:", njit(lambda x: x + 1)(1))
+    """
+    pytest.importorskip("llvmlite")
+    done = run_python(code)
+    assert "before: _lib_fn_wrapper" in done.stdout, done.stderr
+    assert "after: None True" in done.stdout and "numba: 2" in done.stdout, done.stderr
