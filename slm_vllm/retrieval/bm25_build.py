@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from slm_vllm.durable import publish_folder, sync, write_text
 from slm_vllm.parallel import in_order
+from slm_vllm.retrieval.arrays import mapped_array
 from slm_vllm.retrieval.base import BuildMonitor
 from slm_vllm.retrieval.lexical import Analyzer, count_terms
 from slm_vllm.retrieval.passage_store import PassageStore
@@ -52,7 +53,7 @@ class _Block:
 
     def load(self, name: str) -> NDArray[Any]:
         """One of its arrays, mapped for as long as it is used."""
-        found: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        found: NDArray[Any] = mapped_array(self.folder / f"{name}.npy")
         return found
 
 
@@ -156,7 +157,7 @@ def _with_places(folders: Sequence[Path], threads: int) -> tuple[pl.Series, list
     terms = _union([_terms(folder) for folder in folders])
 
     def place(folder: Path) -> _Block:
-        sizes = np.load(folder / "sizes.npy")
+        sizes = mapped_array(folder / "sizes.npy")
         pointers = np.concatenate(([0], np.cumsum(sizes)))
         return _Block(folder, _places(terms, _terms(folder)), pointers)
 

@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from slm_vllm.durable import write_text
+from slm_vllm.retrieval.arrays import mapped_array
 from slm_vllm.types import Passage
 
 TEXT_COLUMNS = ("passage_id", "document_id", "title", "text")
@@ -44,7 +45,7 @@ class TextColumn:
     """One text column, memory-mapped."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._offsets = np.load(folder / f"{name}.offsets.npy", mmap_mode="r")
+        self._offsets = mapped_array(folder / f"{name}.offsets.npy")
         path = folder / f"{name}.bin"
         # An empty file cannot be mapped.
         self._data: NDArray[np.uint8] = (
@@ -83,7 +84,7 @@ class PassageStore:
         self.folder = folder
         self.fingerprint = fingerprint
         self._columns = {name: TextColumn(folder, name) for name in TEXT_COLUMNS}
-        self._start = np.load(folder / _START, mmap_mode="r")
+        self._start = mapped_array(folder / _START)
         self._aliases: dict[str, str] | None = None
 
     def __len__(self) -> int:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slm_vllm.retrieval.arrays import mapped_array
+
 BLOCK = 1 << 16
 """Passages in a block. Their scores (256 KiB) stay in a core's second cache during a search."""
 
@@ -113,4 +115,4 @@ def norms(lengths: NDArray[np.int64], mean: float, k1: float, b: float) -> NDArr
 
 def _mapped(path: Path) -> NDArray[Any]:
     # Of the plain class: slices of the mapped one take longer, and numba would compile twice.
-    return np.asarray(np.load(path, mmap_mode="r"))
+    return np.asarray(mapped_array(path))

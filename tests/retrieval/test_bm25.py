@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from slm_vllm.config.schema import PassageConfig
 from slm_vllm.retrieval import bm25_build, postings
+from slm_vllm.retrieval.arrays import mapped_array
 from slm_vllm.retrieval.lexical import _WORDS_1, Analyzer
 from slm_vllm.scoring.normalize import is_unusual
 from slm_vllm.scoring.normalize import words as words_of
@@ -207,3 +211,28 @@ def test_only_unusual_texts_can_have_other_words_than_version_1(text: str) -> No
     series = pl.Series("words", [text], dtype=pl.String)
     before = series.str.normalize("NFKC").str.to_lowercase().str.extract_all(_WORDS_1)
     assert is_unusual(series)[0] or before.equals(words_of(series))
+
+
+def test_one_thread_at_a_time_reads_the_head_of_an_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python before 3.12 ends a thread that parses beside another with a SystemError."""
+    np.save(tmp_path / "array.npy", np.arange(3))
+    inside: list[int] = []
+    most = []
+    plain = np.load
+
+    def load(*given: object, **named: object) -> object:
+        inside.append(1)
+        threads_met.wait(0.05)
+        most.append(len(inside))
+        found = plain(*given, **named)  # type: ignore[arg-type]
+        inside.pop()
+        return found
+
+    threads_met = threading.Event()  # never set: gives others the time to come in
+    monkeypatch.setattr(np, "load", load)
+    with ThreadPoolExecutor(4) as pool:
+        arrays = list(pool.map(mapped_array, [tmp_path / "array.npy"] * 4))
+    assert max(most) == 1
+    assert all(array.tolist() == [0, 1, 2] for array in arrays)
