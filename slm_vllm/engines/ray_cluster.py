@@ -19,6 +19,10 @@ from slm_vllm.errors import EngineError, MissingExtraError
 _DAEMONS = ("raylet", "gcs_server")
 _GRACE_SECONDS = 2.0
 _CONNECT_SECONDS = 5.0
+_PROBE_SECONDS = 1.0
+# One node, whose raylet is a child of this process: what the check could find is that the machine
+# was busy, or asleep, for a minute.
+_ALONE = {"health_check_failure_threshold": 10_000}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -50,7 +54,7 @@ def connect(ray: Any, address: str | None) -> Callable[[], None]:
         raise EngineError("Ray is connected already in this process; one run uses it at a time")
     options: dict[str, Any] = {"logging_level": "warning", "configure_logging": False}
     if address is None:
-        options |= {"address": "local", "include_dashboard": False}
+        options |= {"address": "local", "include_dashboard": False, "_system_config": _ALONE}
     else:
         options["address"] = address
     others = {child.pid for child in psutil.Process().children()}
@@ -79,6 +83,24 @@ def connect(ray: Any, address: str | None) -> Callable[[], None]:
             )
         ) from error
     return partial(_shutdown, ray, others)
+
+
+def live_nodes(ray: Any) -> list[str]:
+    """Ids of the nodes that answer, sorted; of all that Ray thinks alive if none does.
+
+    Ray believes in a dead node for 15 seconds and more, and lets actors wait for it.
+    """
+    alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    return sorted(name for name, node in alive.items() if _answers(node)) or sorted(alive)
+
+
+def _answers(node: dict[str, Any]) -> bool:
+    try:
+        address = (node["NodeManagerAddress"], node["NodeManagerPort"])
+        socket.create_connection(address, _PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def count_gpus(ray: Any) -> float:

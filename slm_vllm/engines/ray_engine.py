@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from slm_vllm.config.engine import EngineConfig, RayConfig
-from slm_vllm.engines.ray_cluster import connect, count_gpus, import_ray
+from slm_vllm.engines.ray_cluster import connect, count_gpus, import_ray, live_nodes
 from slm_vllm.engines.replica import Exchange, Replica, ReplicaInfo
 from slm_vllm.engines.replica_plan import core_environment, core_share
 from slm_vllm.engines.replicated import Link, MakeEngine, ReplicaLostError, ReplicatedEngine
@@ -125,14 +125,15 @@ class RayEngine(ReplicatedEngine):
         questions = -(-self._settings.questions // self._n)
         settings = dataclasses.replace(self._settings, questions=questions)
         gpus = self._config.gpus_per_replica
-        options: dict[str, Any] = {"num_cpus": 0}
+        # A byte, as Ray leaves the placing of what needs nothing to any node, a dead one too.
+        options: dict[str, Any] = {"num_cpus": 0, "memory": 1}
         environment = {}
         if settings.device.kind == "cuda":
             options["num_gpus"] = gpus
             # What is free on this machine's GPUs says nothing of those it will get.
             settings = dataclasses.replace(_tensor_parallel(settings, int(gpus)), gpus=())
         else:
-            # One that is replaced moves on: its node may be dead and not known to be.
+            # One that is replaced moves on: its node may be what ended it.
             options["scheduling_strategy"] = self._node_for(number + times_replaced)
             if self._config.ray_address is None and self._n > 1:
                 environment = core_environment(core_share(number, self._n))
@@ -149,7 +150,7 @@ class RayEngine(ReplicatedEngine):
         """The nodes in turn: without GPUs to reserve, Ray would put all replicas on one."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        nodes = sorted(node["NodeID"] for node in self._ray.nodes() if node["Alive"])
+        nodes = live_nodes(self._ray)
         return NodeAffinitySchedulingStrategy(nodes[turn % len(nodes)], soft=True)
 
 

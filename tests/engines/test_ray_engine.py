@@ -162,14 +162,25 @@ def test_other_versions_are_refused(engine_for: Any, monkeypatch: pytest.MonkeyP
 
 def test_a_node_that_dies_loses_nothing(engine_for: Any, cluster: Any) -> None:
     node = cluster.add_node()
-    names = []
+    errors = {}
     with engine_for(replicas=3) as engine:
         engine.start()
         for completion in engine.stream(asked(2000)):
-            names.append(completion.request_id)
-            if len(names) == 100:
+            errors[completion.request_id] = completion.error
+            if len(errors) == 100:
                 cluster.remove_node(node, allow_graceful=False)
-    assert sorted(names) == sorted(request.request_id for request in asked(2000))
+    assert errors == {request.request_id: None for request in asked(2000)}
+
+
+def test_nothing_is_put_on_a_node_that_is_dead_and_not_known_to_be(
+    engine_for: Any, cluster: Any
+) -> None:
+    node = cluster.add_node()
+    cluster.remove_node(node, allow_graceful=False)
+    # More than nodes: each gets one, and Ray picks some node to find a place for each.
+    with engine_for(replicas=6) as engine:
+        info = engine.start()
+    assert info.details["replicas"] == 6
 
 
 def test_ray_of_its_own_ends_with_the_engine(tmp_path: Path) -> None:

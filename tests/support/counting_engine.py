@@ -17,7 +17,7 @@ from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import EngineDiedError, EngineError
 from slm_vllm.types import Completion, EngineInfo, GenerationRequest
 
-KILLED_BY = 666
+KILLED_BY = 1_000_000
 """A token that kills the process that is asked it."""
 
 
