@@ -125,6 +125,7 @@ class Journal(AbstractContextManager["Journal"]):
         self._path, self._schema = path, schema
         self._body = tuple(name for name in schema if name != "key")
         self._keys, self._offsets = array("Q"), array("Q")
+        self._is_sorted = True
         self._failed_keys: set[int] = set()
         try:
             self._end = self._recover()
@@ -147,7 +148,8 @@ class Journal(AbstractContextManager["Journal"]):
         """The distinct keys that have an answer, sorted; without failed ones if asked."""
         keys = np.array(self._keys, dtype=np.uint64)
         keys.sort()  # np.unique takes several times the memory
-        keys = keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+        if (keys[1:] == keys[:-1]).any():
+            keys = keys[np.append(True, keys[1:] != keys[:-1])]
         if with_failed or not self._failed_keys:
             return keys
         return keys[~np.isin(keys, np.array(sorted(self._failed_keys), dtype=np.uint64))]
@@ -204,15 +206,11 @@ class Journal(AbstractContextManager["Journal"]):
         """
         if not len(self._keys):
             return
-        sorted_keys, offsets = self._sorted_index()
         with self._path.open("rb") as file:
             for start in range(0, len(keys), batch_size):
-                wanted = keys[start : start + batch_size]
-                places = np.searchsorted(sorted_keys, wanted, side="right") - 1
-                found = (places >= 0) & (sorted_keys[places] == wanted)
                 lines: list[bytes] = []
                 size = 0
-                for offset in offsets[places[found]].tolist():
+                for offset in self._offsets_of(keys[start : start + batch_size]):
                     if size >= _READ_BYTES:
                         yield self._decoded(lines)
                         lines, size = [], 0
@@ -227,12 +225,25 @@ class Journal(AbstractContextManager["Journal"]):
         texts = pl.Series([line.decode() for line in lines])
         return texts.str.json_decode(pl.Struct(dict(self._schema))).struct.unnest()
 
-    def _sorted_index(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-        """All keys in order and the offsets of their lines, in 16 bytes for each answer."""
-        stored = np.frombuffer(self._keys, dtype=np.uint64)
-        # Stable, so that of several lines with one key the last one is found.
-        order = np.argsort(stored, kind="stable")
-        return stored[order], np.frombuffer(self._offsets, dtype=np.uint64)[order]
+    def _offsets_of(self, wanted: npt.NDArray[np.uint64]) -> list[int]:
+        """Where the lines of these keys stand, of several lines the last one."""
+        self._sort()
+        # No view outlives this call: an array that is looked at cannot grow.
+        keys, offsets = (np.frombuffer(part, np.uint64) for part in (self._keys, self._offsets))
+        places = np.searchsorted(keys, wanted, side="right") - 1
+        found = (places >= 0) & (keys[places] == wanted)
+        return offsets[places[found]].tolist()
+
+    def _sort(self) -> None:
+        """Brings the index into the order of its keys, where it stands."""
+        if self._is_sorted:
+            return
+        keys, offsets = (np.frombuffer(part, np.uint64) for part in (self._keys, self._offsets))
+        # Stable, so that of several lines with one key the last one stays behind the others.
+        order = np.argsort(keys, kind="stable")
+        for column in (keys, offsets):
+            column[:] = column[order]
+        self._is_sorted = True
 
     def _recover(self) -> int:
         """Indexes what is there, cuts a torn end off and returns the length."""
@@ -261,6 +272,7 @@ class Journal(AbstractContextManager["Journal"]):
     def _index(self, key: int, offset: int, *, failed: bool) -> None:
         self._keys.append(key)
         self._offsets.append(offset)
+        self._is_sorted = False
         if failed:
             self._failed_keys.add(key)
         else:

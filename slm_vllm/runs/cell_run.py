@@ -92,7 +92,7 @@ class CellRun:
             seconds = sum(
                 asking.ask(part, progress) for part in chain(filter(None, [first]), parts)
             )
-        asked = np.ones(len(plan.keys), dtype=bool) if until is None else until.asked
+        asked = slice(None) if until is None else until.asked  # of all rows a view, no copy
         overlapped = {"retrieval": self._run.search_seconds}
         if cell.searches:
             overlapped["index"] = indexes.loader(cell).seconds
@@ -102,7 +102,7 @@ class CellRun:
         repeats = cell.config.experiment.repeat_check is not None
         if repeats:
             timing.phases["repeat"] = self._ask_again(plan)
-        resumed = int((asked & ~before.open).sum())
+        resumed = int((~before.open[asked]).sum())
         result = self._score(plan.keys[asked], progress, timing, resumed)
         if until is not None:
             result["until"] = until.result()

@@ -127,7 +127,8 @@ class ModeRun:
         frames = self._questions.scan()
         keys = np.concatenate([np.empty(0, np.uint64), *(self._row_keys(f) for f in frames)])
         answered = self._journal.keys(with_failed=not self._retry_errors)
-        answered = np.concatenate([answered, np.array(self._failed, np.uint64)])
+        if self._failed:
+            answered = np.sort(np.concatenate([answered, np.array(self._failed, np.uint64)]))
         return Plan(keys, ~_are_in(keys, answered))
 
     def take_from_cache(self, plan: Plan, renderer: PromptRenderer) -> Plan:
@@ -223,7 +224,7 @@ class ModeRun:
         Raises:
             EngineError: It did.
         """
-        left = int((~_are_in(plan.keys[plan.open], self._journal.keys())).sum())
+        left = int((plan.open & ~_are_in(plan.keys, self._journal.keys())).sum())
         if left:
             raise EngineError(
                 f"the engine ended without an answer to {left} of {len(plan.keys)} questions. The "
@@ -332,8 +333,7 @@ def _sample(sample: Sample, opened: ThinkingBlock | None) -> dict[str, Any]:
 
 
 def _are_in(keys: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Whether each key is one of `known`, in a part of the memory that np.isin takes."""
-    known = np.sort(known)
+    """Whether each key is one of `known`, sorted, in a part of the memory that np.isin takes."""
     found = np.zeros(len(keys), dtype=bool)
     for start in range(0, len(keys) if len(known) else 0, _LOOKED_UP):
         part = keys[start : start + _LOOKED_UP]

@@ -66,6 +66,18 @@ def test_a_line_looks_as_in_earlier_versions(tmp_path: Path) -> None:
     assert frame.to_dicts() == [CONTENT]
 
 
+@given(st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=6))
+def test_reads_between_appends_find_the_last_line_of_each_key(parts: list[list[int]]) -> None:
+    last: dict[int, str] = {}
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "j") as journal:
+        for number, keys in enumerate(parts):
+            for place, key in enumerate(keys):
+                last[key] = f"{number}.{place}"
+                journal.append(record(key, last[key]))
+            assert predictions(journal, list(range(10))) == [last[key] for key in sorted(last)]
+            assert journal.keys().tolist() == sorted(last)
+
+
 def test_reads_back_in_the_order_asked_for(tmp_path: Path) -> None:
     with Journal(tmp_path / "j") as journal:
         for key in (5, 2**64 - 1, 0, 7):
