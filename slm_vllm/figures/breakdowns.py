@@ -6,14 +6,15 @@ A new one is a `Breakdown` in `BREAKDOWNS`: the report and trackers draw all of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import polars as pl
 
 from slm_vllm.figures.kinds import Group, GroupMeans, Series
 from slm_vllm.scoring.answer_length import ANSWER_LENGTHS, Bins, answer_length
-from slm_vllm.scoring.intervals import estimate_mean
+from slm_vllm.scoring.intervals import ValueTally
 
 POSITIONS: Bins = (
     ("start", 0), ("1-999", 1), ("1000-4999", 1000), ("5000-19999", 5000), ("20000+", 20000),
@@ -25,36 +26,33 @@ RANKS: Bins = (
 )  # fmt: skip
 
 
-def by_answer_length(predictions: pl.DataFrame) -> list[Group]:
+def by_answer_length(parts: Iterable[pl.DataFrame]) -> list[Group]:
     """By the number of words of the row's shortest usable answer."""
-    # The words of all answers at once would be most of a large run's memory.
-    parts = predictions.select("answers").iter_slices(_AT_ONCE)
-    lengths = [answer_length(part["answers"]) for part in parts]
-    if not lengths:
-        return []
-    return _grouped(predictions, pl.concat(lengths), ANSWER_LENGTHS)
+    return _grouped(parts, lambda part: answer_length(part["answers"]), ANSWER_LENGTHS)
 
 
-def by_rank(predictions: pl.DataFrame) -> list[Group]:
+def by_rank(parts: Iterable[pl.DataFrame]) -> list[Group]:
     """By the rank of the first passage that holds an answer; "none" comes last."""
-    groups = _grouped(predictions, answer_rank(predictions), RANKS)
+    groups = _grouped(parts, answer_rank, RANKS)
     return sorted(groups, key=lambda group: group.label == "none")
 
 
-def by_position(predictions: pl.DataFrame) -> list[Group]:
+def by_position(parts: Iterable[pl.DataFrame]) -> list[Group]:
     """By where in its document the first passage that holds an answer begins, in characters."""
-    return _grouped(predictions, answer_position(predictions), POSITIONS)
+    return _grouped(parts, answer_position, POSITIONS)
 
 
-def by_topic(predictions: pl.DataFrame) -> list[Group]:
+def by_topic(parts: Iterable[pl.DataFrame]) -> list[Group]:
     """By the topic that a row's metadata names; the most frequent ones, in order of their names."""
-    topics = predictions.select(pl.col("metadata").str.json_path_match("$.topic").alias("topic"))
-    recall = topics.with_columns(predictions["token_recall"]).drop_nulls()
-    counts = recall.group_by("topic").len().sort(["len", "topic"], descending=[True, False])
-    return [
-        Group(topic, estimate_mean(recall.filter(pl.col("topic") == topic)["token_recall"]))
-        for topic in sorted(counts["topic"].head(_MOST_TOPICS))
-    ]
+    topics: dict[str, ValueTally] = {}
+    for part in parts:
+        named = part.select(
+            pl.col("metadata").str.json_path_match("$.topic").alias("topic"), "token_recall"
+        ).drop_nulls()
+        for (topic,), rows in named.group_by("topic"):
+            topics.setdefault(str(topic), ValueTally()).add(rows["token_recall"])
+    most = sorted(topics, key=lambda topic: (-topics[topic].n, topic))[:_MOST_TOPICS]
+    return [Group(topic, topics[topic].estimate()) for topic in sorted(most)]
 
 
 def answer_rank(predictions: pl.DataFrame) -> pl.Series:
@@ -99,17 +97,20 @@ def answer_position(predictions: pl.DataFrame) -> pl.Series:
     return ids.select(start.alias("position"))["position"]
 
 
-def _grouped(predictions: pl.DataFrame, keys: pl.Series, bins: Bins) -> list[Group]:
+def _grouped(
+    parts: Iterable[pl.DataFrame], key: Callable[[pl.DataFrame], pl.Series], bins: Bins
+) -> list[Group]:
     """The bins that have scored rows, in order."""
-    recall = predictions["token_recall"]
-    groups = []
-    for i, (label, low) in enumerate(bins):
-        high = bins[i + 1][1] if i + 1 < len(bins) else math.inf
-        inside = ((keys >= low) & (keys < high)).fill_null(False)
-        estimate = estimate_mean(recall.filter(inside))
-        if estimate.n:
-            groups.append(Group(label, estimate))
-    return groups
+    tallies = [ValueTally() for _ in bins]
+    # What a key is made of, such as the words of all answers, is much larger than the rows.
+    for part in chain.from_iterable(part.iter_slices(_AT_ONCE) for part in parts):
+        keys = key(part)
+        for i, (_, low) in enumerate(bins):
+            high = bins[i + 1][1] if i + 1 < len(bins) else math.inf
+            inside = ((keys >= low) & (keys < high)).fill_null(False)
+            tallies[i].add(part["token_recall"].filter(inside))
+    named = zip(bins, tallies, strict=True)
+    return [Group(label, tally.estimate()) for (label, _), tally in named if tally.n]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class Breakdown:
         note: How to read it.
         unit: What the groups are.
         columns: Of the predictions, all that it reads beside `token_recall`.
-        groups: Groups a run's predictions; none where the property is not known.
+        groups: Groups a run's predictions, given in parts; none where the property is not known.
         order: Labels of all groups; () for that of their names.
     """
 
@@ -131,7 +132,7 @@ class Breakdown:
     note: str
     unit: str
     columns: tuple[str, ...]
-    groups: Callable[[pl.DataFrame], list[Group]]
+    groups: Callable[[Iterable[pl.DataFrame]], list[Group]]
     order: tuple[str, ...] = ()
 
     def figure(self, series: Sequence[Series]) -> GroupMeans:

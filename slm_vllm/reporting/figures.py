@@ -98,7 +98,7 @@ def _dataset_figures(views: Sequence[RunView]) -> Iterator[Figure]:
     for name, chunk in _chunked(_by_passages(scored)):
         yield _part(_drawn(_passages_figure([series for _, series in chunk])), name)
     for breakdown in BREAKDOWNS:
-        known = [(view, breakdown.groups(view.run.predictions)) for view in scored]
+        known = [(view, breakdown.groups([view.run.predictions])) for view in scored]
         for name, chunk in _chunked([(view, groups) for view, groups in known if groups]):
             series = [Series(v.label, groups, v.colour, v.shape) for v, groups in chunk]
             yield _part(_drawn(breakdown.figure(series)), name)

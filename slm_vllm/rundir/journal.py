@@ -232,7 +232,8 @@ class Journal(AbstractContextManager["Journal"]):
         keys, offsets = (np.frombuffer(part, np.uint64) for part in (self._keys, self._offsets))
         places = np.searchsorted(keys, wanted, side="right") - 1
         found = (places >= 0) & (keys[places] == wanted)
-        return offsets[places[found]].tolist()
+        standing: list[int] = offsets[places[found]].tolist()
+        return standing
 
     def _sort(self) -> None:
         """Brings the index into the order of its keys, where it stands."""

@@ -12,6 +12,9 @@ from slm_vllm.rundir.files import damaged, unreadable
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA, SAMPLE
 from slm_vllm.scoring.metrics import METRICS
 
+ROW_GROUP = 10_000
+"""Rows of it that are written, and best read, at once."""
+
 _NEEDED = ("question_id", "question", "answers", "prediction")
 
 

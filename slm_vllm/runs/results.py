@@ -22,7 +22,7 @@ from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Results, Throughput
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import Journal
-from slm_vllm.rundir.predictions import predictions_schema, sampled_schema
+from slm_vllm.rundir.predictions import ROW_GROUP, predictions_schema, sampled_schema
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.sample_summary import SampleSummary
 from slm_vllm.scoring.intervals import ValueTally
@@ -143,7 +143,7 @@ def write_predictions(
                 yield scored
 
         register_io_source(batches, schema=schema).sink_parquet(
-            parquet, compression="zstd", row_group_size=10_000
+            parquet, compression="zstd", row_group_size=ROW_GROUP
         )
         if as_json is not None:
             as_json.end(summary)

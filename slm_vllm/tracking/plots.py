@@ -12,6 +12,7 @@ import polars as pl
 from slm_vllm.figures.breakdowns import BREAKDOWNS
 from slm_vllm.figures.kinds import Series
 from slm_vllm.figures.usage import memory_over_time, memory_strip
+from slm_vllm.rundir.predictions import ROW_GROUP
 from slm_vllm.tracking.events import Event, Figure, Sample, Table
 from slm_vllm.tracking.plotly import layout, line, to_plotly
 
@@ -63,12 +64,19 @@ def prediction_events(path: Path, limit: int) -> Iterator[Event]:
         # Passages are most of the file, which may be larger than memory.
         if "contexts" in breakdown.columns:
             continue
-        groups = breakdown.groups(scan.select(*breakdown.columns, "token_recall").collect())
+        groups = breakdown.groups(_in_parts(scan.select(*breakdown.columns, "token_recall")))
         if groups:
             figure = breakdown.figure([Series("token recall", groups)])
             yield Figure(figure.title, "token recall", to_plotly(figure))
     if limit:
         yield from _first_predictions(scan.head(limit).collect())
+
+
+def _in_parts(scan: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """A large run's columns, a row group at a time."""
+    rows = int(scan.select(pl.len()).collect().item())
+    for start in range(0, rows, ROW_GROUP):
+        yield scan.slice(start, ROW_GROUP).collect()
 
 
 def _first_predictions(frame: pl.DataFrame) -> Iterator[Event]:

@@ -15,6 +15,7 @@ from slm_vllm.reporting.figures import build_figures
 from slm_vllm.reporting.run_view import view_runs
 from slm_vllm.rundir.names import MEMORY, PREDICTIONS
 from slm_vllm.rundir.reading import load_run
+from slm_vllm.tracking import plots
 from slm_vllm.tracking.events import Figure
 from slm_vllm.tracking.plots import memory_figure, prediction_events
 from support.run_folders import make_run
@@ -38,7 +39,8 @@ def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "run", mode="retriever", rows=rows())
 
 
-def test_the_page_and_a_tracker_show_the_same(run: Path) -> None:
+def test_the_page_and_a_tracker_show_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "ROW_GROUP", 10)
     drawn = {figure.title: figure for figure in build_figures(view_runs([load_run(run)]))}
     told = [event for event in prediction_events(run / PREDICTIONS, 0) if isinstance(event, Figure)]
     assert [event.title for event in told] == [
@@ -104,7 +106,7 @@ def test_the_topics_with_most_questions_in_order_of_their_names() -> None:
             "token_recall": [1.0] * len(names) + [0.0, 0.0],
         }
     )
-    groups = by_topic(frame)
+    groups = by_topic(frame.iter_slices(40))
     assert [group.label for group in groups] == [f"t{n:02}" for n in range(5, 25)]
     assert [group.estimate.n for group in groups] == list(range(6, 26))
 
@@ -112,5 +114,5 @@ def test_the_topics_with_most_questions_in_order_of_their_names() -> None:
 def test_every_breakdown_says_what_it_reads(run: Path) -> None:
     for breakdown in BREAKDOWNS:
         columns = [*breakdown.columns, "token_recall"]
-        groups = breakdown.groups(pl.read_parquet(run / PREDICTIONS, columns=columns))
+        groups = breakdown.groups([pl.read_parquet(run / PREDICTIONS, columns=columns)])
         assert bool(groups) is (breakdown.key != "position")
