@@ -9,20 +9,19 @@ from pathlib import Path
 from slm_vllm.amounts import GIB, format_memory, format_size
 from slm_vllm.finding import Finding
 from slm_vllm.monitoring.device import Device
+from slm_vllm.monitoring.memory import CGROUP, usable_memory
 
-_CGROUP = Path("/sys/fs/cgroup")
 _SHM = Path("/dev/shm")
 
 
-def check_memory(cgroup: Path = _CGROUP) -> Finding:
+def check_memory(cgroup: Path = CGROUP) -> Finding:
     """Host memory: weights pass through it, and on a CPU the KV cache lives there."""
     import psutil
 
     memory = psutil.virtual_memory()
-    total, free = memory.total, memory.available
-    limit = _number(cgroup / "memory.max")
-    if limit is not None and limit < total:
-        total, free = limit, min(free, limit - (_number(cgroup / "memory.current") or 0))
+    total, free = usable_memory(cgroup), memory.available
+    if total < memory.total:
+        free = min(free, total - (_number(cgroup / "memory.current") or 0))
     found = f"{format_memory(free)} of {format_memory(total)} free"
     if free < 1.5 * GIB:
         fix = "The smallest model needs about 1.5 GiB on a CPU: end other programs"
@@ -70,7 +69,7 @@ def check_shared_memory(folder: Path = _SHM) -> Finding:
     return Finding("shared memory", "ok", found)
 
 
-def check_cpu(device: Device, flags: frozenset[str], cgroup: Path = _CGROUP) -> list[Finding]:
+def check_cpu(device: Device, flags: frozenset[str], cgroup: Path = CGROUP) -> list[Finding]:
     """Instruction sets and how many threads the engine would use.
 
     Args:

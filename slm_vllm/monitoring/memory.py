@@ -7,6 +7,7 @@ import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,6 +16,7 @@ from slm_vllm.monitoring.nvml import Nvml
 from slm_vllm.monitoring.usage import Memory
 
 MIB = 1 << 20
+CGROUP = Path("/sys/fs/cgroup")
 _MOST_SAMPLES = 2000
 
 
@@ -33,6 +35,15 @@ class MemorySample:
     phase: str
     rss_bytes: int
     gpu_bytes: int | None
+
+
+def usable_memory(cgroup: Path = CGROUP) -> int:
+    """Bytes of memory that this process may use: the machine's, or those of its container."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        return min(total, int((cgroup / "memory.max").read_text()))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return total
 
 
 class MemorySampler:

@@ -188,6 +188,11 @@ class StoredRetriever(BaseRetriever):
         super().__init__(passages, fingerprint)
 
     @classmethod
+    def settled(cls, options: Any, passages: PassageStore) -> Any:
+        """The options with what they leave to the passages and the machine put in."""
+        return options
+
+    @classmethod
     def identity(cls, options: Any) -> dict[str, Any]:
         """What of the options decides the content of the index (part of the fingerprint)."""
         skipped = {f.name for f in fields(options) if f.metadata.get("search_only")}

