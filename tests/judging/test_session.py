@@ -221,6 +221,7 @@ def test_a_sampled_judge_is_refused(config: Config, run_of: RunOf) -> None:
 
 _STOPPED = """
 import os, signal, sys
+import support.without_torch
 from pathlib import Path
 from slm_vllm.judging.choice import judge_config
 from slm_vllm.judging.session import JudgeOptions, judge_runs

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+import support.without_torch  # noqa: F401
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.sweep_group import main
 from support.fake_engine import FakeEngine

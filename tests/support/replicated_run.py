@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+import support.without_torch  # noqa: F401
 from slm_vllm.config.compose import compose_config
 from slm_vllm.engines.local_replicas import LocalReplicas
 from slm_vllm.engines.replica_plan import ReplicaPlan

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 
+import support.without_torch  # noqa: F401
 from slm_vllm.config.compose import compose_config
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
