@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -50,6 +50,7 @@ def calls(tokenizer: Calls, texts: list[str]) -> int:
     return tokenizer.calls - asked
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=4))
 def test_the_ids_of_any_text(texts: list[str]) -> None:
     assert calls(Calls(tokenizer_object=core(), unk_token="<unk>", bos_token="<s>"), texts) == 0
