@@ -59,6 +59,7 @@ class TrecRunRetriever(StoredRetriever):
 
     kind: ClassVar[str] = "trec_run"
     options_class: ClassVar[type] = TrecRunOptions
+    layout: ClassVar[int] = 2  # 1 kept a passage twice under a question
 
     def __init__(
         self, passages: PassageStore, fingerprint: str, folder: Path, options: TrecRunOptions
@@ -119,6 +120,8 @@ class TrecRunRetriever(StoredRetriever):
                 f"{options.file}: none of its documents, such as {run['document_id'][0]!r}, is in "
                 "the corpus. Are it and --corpus of one collection?"
             )
+        # Two of its documents may be stored as one passage.
+        found = found.unique(["question_id", "position"], keep="first", maintain_order=True)
         found.select("question_id", "position", "score").write_parquet(folder / _FOUND)
 
 

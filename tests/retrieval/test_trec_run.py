@@ -129,6 +129,19 @@ def test_what_the_corpus_does_not_have_is_left_out(opened: Opener, tmp_path: Pat
         retriever.search(["one"], 1)
 
 
+def test_documents_that_are_stored_as_one_passage_give_it_once_at_the_better_rank(
+    opened: Opener, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    path.write_text("q Q0 d2 1 3 x\nq Q0 d1 2 2 x\nq Q0 d0 3 1 x\np Q0 d0 1 4 x\n")
+    retriever = opened("trec_run", ["same", "other", "same"], file=str(path))
+    rows = pl.DataFrame({"question_id": ["q", "p"], "question": ["", ""]})
+    found = retriever.retrieve_rows(rows, 5)
+    assert [[(p.passage.text, p.score) for p in row] for row in found] == [
+        [("same", 3.0), ("other", 2.0)], [("same", 4.0)],
+    ]  # fmt: skip
+
+
 def test_a_run_of_another_collection_is_refused(opened: Opener, tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.write_text("q1 Q0 elsewhere 1 3 x\n")
