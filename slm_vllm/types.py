@@ -83,6 +83,20 @@ class RenderedPrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """How a request is answered that is no question of the run: greedily, whatever the run samples.
+
+    Attributes:
+        max_new_tokens: Longest answer.
+        either: Token ids of two words, each in the forms it may take. Then the answer is the
+            `Completion.margin` between them as the next token, by an engine that `weighs`.
+    """
+
+    max_new_tokens: int = 1
+    either: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One prompt for an engine, named by an id unique within the stream.
 
@@ -90,11 +104,13 @@ class GenerationRequest:
         request_id: The name.
         prompt_token_ids: The whole prompt.
         turns: The same as a chat (role, content), for servers that put it together themselves.
+        aside: How it is answered; None: as the run's settings say.
     """
 
     request_id: str
     prompt_token_ids: list[int]
     turns: Sequence[Mapping[str, str]] = ()
+    aside: Aside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +147,8 @@ class Completion:
             turns shows its answer apart from its thought, or shows both.
         samples: All answers, this one first, where `generation.keeps_samples`; then
             `n_completion_tokens` counts those of all.
+        margin: How much likelier the first word of `Aside.either` is than the second, as the
+            difference of log-probabilities; None where that was not asked.
     """
 
     request_id: str
@@ -141,6 +159,7 @@ class Completion:
     error: str | None = None
     is_whole: bool = False
     samples: tuple[Sample, ...] = ()
+    margin: float | None = None
 
     @classmethod
     def failed(cls, request: GenerationRequest, reason: str) -> Completion:

@@ -28,6 +28,8 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
 
     config_class: ClassVar[type[EngineConfig]] = EngineConfig
     """The class of its `engine` section."""
+    weighs: ClassVar[bool] = False
+    """Whether it tells how probable words are as the next token (`Aside.either`)."""
 
     say: Callable[[str], None] = staticmethod(log.info)
     """Tells the user something; a command puts its console here."""

@@ -42,9 +42,9 @@ from slm_vllm.engines.openai_sending import END, Sending
 from slm_vllm.engines.openai_server import Server, api_url, make_client
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.server_pool import RetryPolicy, ServerPool
-from slm_vllm.engines.settings import EngineSettings, request_seed
+from slm_vllm.engines.settings import EngineSettings, aside_settings, request_seed
 from slm_vllm.errors import ConfigError, EngineError
-from slm_vllm.types import Completion, EngineInfo, GenerationRequest
+from slm_vllm.types import Aside, Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -181,8 +181,8 @@ class OpenAIEngine(BaseEngine):
         assert server.served is not None
         is_text = self._config.endpoint == "completions" and not server.served.takes_token_ids
         prompt = self._text_of(request) if is_text else request.prompt_token_ids
-        body = self._body(server)
-        if self._settings.generation.n > 1:
+        body = self._body(server, request.aside)
+        if self._settings.generation.n > 1 and request.aside is None:
             body["seed"] = request_seed(self._settings, request.request_id)
         try:
             return await server.ask(request, prompt, body)
@@ -191,11 +191,12 @@ class OpenAIEngine(BaseEngine):
                 raise
             return await self._ask(server, request)
 
-    def _body(self, server: Server) -> dict[str, Any]:
+    def _body(self, server: Server, aside: Aside | None = None) -> dict[str, Any]:
         served = server.served
         assert served is not None
         is_chat = server.endpoint == "chat"
-        body = request_body(self._settings, served, server.refused_fields, chat=is_chat)
+        settings = self._settings if aside is None else aside_settings(self._settings, aside)
+        body = request_body(settings, served, server.refused_fields, chat=is_chat)
         if self._config.endpoint == "chat" and served.make == "vllm":
             thinking = {"enable_thinking": self._settings.enable_thinking}
             body["extra_body"]["chat_template_kwargs"] = thinking

@@ -62,6 +62,7 @@ class RayEngine(ReplicatedEngine):
     """
 
     config_class: ClassVar[type[EngineConfig]] = RayConfig
+    weighs: ClassVar[bool] = VllmEngine.weighs
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -161,6 +162,20 @@ def choice_argument(choices: Sequence[str]) -> dict[str, Any]:
 
         return {"guided_decoding": GuidedDecodingParams(choice=list(choices))}
     return {"structured_outputs": StructuredOutputsParams(choice=list(choices))}
+
+
+def weighing_arguments(token_ids: Sequence[int]) -> dict[str, Any]:
+    """The arguments of `SamplingParams` that tell how probable each of these is as next token.
+
+    Releases that do not know `logprob_token_ids` (0.9.2) tell the likeliest tokens alone: there the
+    choice is narrowed to these. A V0 engine then tells how probable they are among themselves,
+    which leaves their differences as they are.
+    """
+    from vllm import SamplingParams
+
+    told = {"logprobs": len(token_ids)}
+    known = "logprob_token_ids" in inspect.signature(SamplingParams).parameters
+    return told | {"logprob_token_ids" if known else "allowed_token_ids": list(token_ids)}
 
 
 def kv_cache_tokens(llm: Any) -> int | None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
+import math
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from slm_vllm.amounts import format_memory
@@ -30,6 +32,7 @@ from slm_vllm.engines.memory_shortage import (
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.settings import (
     EngineSettings,
+    aside_settings,
     device_bytes,
     engine_environment,
     kv_cache_bytes,
@@ -47,27 +50,31 @@ from slm_vllm.engines.versions import (
     make_modules_readable,
     prompt_maker,
     shut_down,
+    weighing_arguments,
 )
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
 from slm_vllm.monitoring.device import detect_device
-from slm_vllm.types import Completion, EngineInfo, GenerationRequest, Sample
+from slm_vllm.types import Aside, Completion, EngineInfo, GenerationRequest, Sample
 
 log = logging.getLogger(__name__)
 
 _SEE_LOG = "engine.log in the run folder has vLLM's own messages"
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class VllmEngine(BaseEngine):
     """One vLLM engine on one device of this machine."""
 
     config_class: ClassVar[type[EngineConfig]] = VllmConfig
+    weighs: ClassVar[bool] = True
 
     def __init__(self, settings: EngineSettings, config: EngineConfig | None = None) -> None:
         super().__init__(settings, config)
         self._llm: Any = None
         self._tokenizer: Any = None
         self._sampling: Any = None
+        self._asides: dict[Aside, Any] = {}
         self._prompt_of: PromptMaker
 
     @classmethod
@@ -117,7 +124,7 @@ class VllmEngine(BaseEngine):
         if self._llm is None:
             raise EngineError("The engine is not started")
         source = Prefetcher(requests, self._settings.window)
-        in_flight: set[str] = set()
+        in_flight: dict[str, Aside | None] = {}
         try:
             while not source.exhausted or in_flight:
                 yield from self._top_up(source, in_flight)
@@ -146,7 +153,7 @@ class VllmEngine(BaseEngine):
         free_device(self._settings.device.kind)
 
     def _top_up(
-        self, source: Prefetcher[GenerationRequest], in_flight: set[str]
+        self, source: Prefetcher[GenerationRequest], in_flight: dict[str, Aside | None]
     ) -> Iterator[Completion]:
         """Hands requests over up to the window; yields those that the engine refuses."""
         while len(in_flight) < self._settings.window:
@@ -156,16 +163,16 @@ class VllmEngine(BaseEngine):
                 return
             prompt = self._prompt_of(request.prompt_token_ids)
             try:
-                sampling = self._sampling_of(request.request_id)
+                sampling = self._sampling_of(request)
                 self._llm.llm_engine.add_request(request.request_id, prompt, sampling)
             except ValueError as error:
                 yield Completion.failed(request, str(error))
             except Exception as error:
                 raise _death(error) from error
             else:
-                in_flight.add(request.request_id)
+                in_flight[request.request_id] = request.aside
 
-    def _step(self, in_flight: set[str]) -> Iterator[Completion]:
+    def _step(self, in_flight: dict[str, Aside | None]) -> Iterator[Completion]:
         """One step of the engine; yields what finished in it."""
         try:
             outputs = [output for output in self._llm.llm_engine.step() if output.finished]
@@ -173,7 +180,7 @@ class VllmEngine(BaseEngine):
             raise _death(error) from error
         texts = iter(self._texts([answer for output in outputs for answer in output.outputs]))
         for output in outputs:
-            in_flight.discard(output.request_id)
+            aside = in_flight.pop(output.request_id)
             first = output.outputs[0]
             own = [next(texts) for _ in output.outputs]
             yield Completion(
@@ -182,7 +189,8 @@ class VllmEngine(BaseEngine):
                 finish_reason=first.finish_reason or "stop",
                 n_prompt_tokens=len(output.prompt_token_ids),
                 n_completion_tokens=sum(len(answer.token_ids) for answer in output.outputs),
-                samples=self._samples(output, own),
+                samples=() if aside else self._samples(output, own),
+                margin=_margin(aside.either, first.logprobs) if aside and aside.either else None,
             )
 
     def _texts(self, answers: list[Any]) -> list[str]:
@@ -208,12 +216,24 @@ class VllmEngine(BaseEngine):
             for number, (answer, text) in enumerate(zip(output.outputs, texts, strict=True))
         )
 
-    def _sampling_of(self, request_id: str) -> Any:
+    def _sampling_of(self, request: GenerationRequest) -> Any:
+        if request.aside is not None:
+            return self._sampling_aside(request.aside)
         if self._settings.generation.n == 1:
             return self._sampling
         sampling = copy(self._sampling)
-        sampling.seed = request_seed(self._settings, request_id)  # vLLM counts on from it
+        sampling.seed = request_seed(self._settings, request.request_id)  # vLLM counts on from it
         return sampling
+
+    def _sampling_aside(self, aside: Aside) -> Any:
+        if aside not in self._asides:
+            # Texts of one stream are made from its tokens in one way.
+            more: dict[str, Any] = {"detokenize": bool(self._settings.stop)}
+            if aside.either is not None:
+                more |= weighing_arguments([*aside.either[0], *aside.either[1]])
+            settings = aside_settings(self._settings, aside)
+            self._asides[aside] = _sampling_parameters(settings, more)
+        return self._asides[aside]
 
     def _load(self, vllm: Any, arguments: dict[str, Any]) -> Any:
         _check_host_memory(self._settings)
@@ -274,15 +294,35 @@ def engine_argument_names() -> frozenset[str]:
     return frozenset(fields | set(inspect.signature(LLM.__init__).parameters))
 
 
-def _sampling_parameters(settings: EngineSettings) -> Any:
+def _sampling_parameters(settings: EngineSettings, more: Mapping[str, Any] = _NOTHING) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     # One output for each request, when it is done; its tokens become text in one go.
-    arguments = sampling_arguments(settings)
+    arguments = sampling_arguments(settings) | dict(more)
     if settings.only_answers:
         arguments |= choice_argument(settings.only_answers)
     return SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
+
+
+def _margin(either: tuple[Sequence[int], Sequence[int]], logprobs: Sequence[Any]) -> float | None:
+    """The difference of log-probabilities of two words as the first new token.
+
+    Args:
+        either: Token ids of each word's forms, whose probabilities add up.
+        logprobs: vLLM's: for each new token those that were asked for.
+    """
+    told = logprobs[0]
+    if any(token not in told for forms in either for token in forms):
+        return None  # a V1 engine of a release without `logprob_token_ids`
+    first, second = (_summed([told[token].logprob for token in forms]) for forms in either)
+    return first - second
+
+
+def _summed(logprobs: Sequence[float]) -> float:
+    """The logarithm of the sum of probabilities."""
+    most = max(logprobs)
+    return most + math.log(math.fsum(math.exp(one - most) for one in logprobs))
 
 
 def _check_host_memory(settings: EngineSettings) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import polars as pl
 
 from slm_vllm.config.schema import Config
-from slm_vllm.judging.asking import Asking
 from slm_vllm.judging.ballot import Ballot
 from slm_vllm.judging.baselines import JUDGE, Compared, baselines, grade_agreement
 from slm_vllm.judging.judge import Case, Judge
@@ -21,6 +20,7 @@ from slm_vllm.judging.session import JudgeOptions, check_votes, judge_services
 from slm_vllm.judging.verdict import WITHOUT_GRADE, grade_counts
 from slm_vllm.rundir import names
 from slm_vllm.rundir.judgement import ANSWER_COLUMNS
+from slm_vllm.runs.asides import Asides
 from slm_vllm.types import Completion
 
 
@@ -100,7 +100,7 @@ def check_judge(rows: pl.DataFrame, config: Config, options: JudgeOptions) -> Ch
             replies[key] = (grade, reply.error is not None)
 
         cases = {judge.key(case): case for case in ballot.cases()}
-        Asking(judge, services, "labelled answers", record, Counter()).ask(cases)
+        Asides(judge, services, "labelled answers", record, Counter()).ask(cases)
         grades = ballot.grades(judge, replies)
         identity = judge.identity | {"votes": options.votes}
     graded = rows.with_columns(grades["grade"], grades["undecided"])

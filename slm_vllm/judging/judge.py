@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from slm_vllm.config.schema import Config, PromptConfig
 from slm_vllm.engines.registry import EngineFactory, engine_factory
@@ -24,20 +23,20 @@ from slm_vllm.json_text import encode
 from slm_vllm.judging.prompt import LETTERS, PROMPT_VERSION, judge_turn, prompt_hash
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
+from slm_vllm.prompting.answer import extract_answer
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.answer_cache import AnswerCache
+from slm_vllm.runs.asides import Asked, batches
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.services import Services
-from slm_vllm.types import GenerationRequest, ThinkingBlock
+from slm_vllm.types import Completion, GenerationRequest
 
 # Chat templates may write the day; the judge's grades must not depend on it.
 _DAY = date(2025, 1, 1)
 # What of an identity says where the weights are, and not which.
 _NAMES = ("model", "engine", "served_at")
-_BATCH = 256
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +56,6 @@ class Case:
     answers: Sequence[str]
     prediction: str
     vote: int
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A case as the engine gets it.
-
-    Attributes:
-        request: The prompt; named by the case's key.
-        opened: The thinking block that the prompt leaves open.
-        error: Why it cannot be asked, or None.
-    """
-
-    request: GenerationRequest
-    opened: ThinkingBlock | None = None
-    error: str | None = None
 
 
 class Judge:
@@ -174,6 +158,11 @@ class Judge:
                 request = GenerationRequest(f"{key:016x}", prompt.token_ids, renderer.turns(prompt))
                 yield Asked(request, prompt.opened, prompt.error)
 
+    def reply(self, completion: Completion, asked: Asked) -> Completion:
+        """A completion without the thoughts in it."""
+        opened = None if completion.is_whole else asked.opened
+        return replace(completion, text=extract_answer(completion.text, opened).text)
+
     def _resolve(self) -> None:
         config = self._config
         require_model_packages(config.engine.name, self._services.device.profile)
@@ -273,10 +262,3 @@ def _prompt(config: PromptConfig) -> PromptConfig:
         chat_template=config.chat_template,
         enable_thinking=config.enable_thinking,
     )
-
-
-def batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
-    """The items, some hundred at a time."""
-    left = iter(items)
-    while batch := list(islice(left, _BATCH)):
-        yield batch

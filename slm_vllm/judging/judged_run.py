@@ -10,7 +10,6 @@ from pathlib import Path
 import polars as pl
 
 from slm_vllm.errors import DataError
-from slm_vllm.judging.asking import Asking
 from slm_vllm.judging.ballot import Ballot
 from slm_vllm.judging.baselines import JUDGE, baselines
 from slm_vllm.judging.judge import Case, Judge
@@ -28,6 +27,7 @@ from slm_vllm.rundir.judgement import (
 )
 from slm_vllm.rundir.predictions import read_predictions
 from slm_vllm.rundir.state import now
+from slm_vllm.runs.asides import Asides
 from slm_vllm.runs.services import Services
 from slm_vllm.scoring.grades import grade_estimates
 from slm_vllm.types import Completion
@@ -86,7 +86,7 @@ class JudgedRun:
         known = set(self._journal.keys(with_failed=False).tolist())
         pending = {key: case for key, case in cases.items() if key not in known}
         counts["resumed"] = len(cases) - len(pending)
-        Asking(judge, services, self.name, self._record, counts).ask(pending)
+        Asides(judge, services, self.name, self._record, counts).ask(pending)
         self._journal.sync()
         return self._write(judge, counts, seed)
 

@@ -1,100 +1,142 @@
-"""Cases to the judge's engine, replies back: from the cache where they were given before."""
+"""Prompts that are no questions of a run, through an engine: each asked once, its reply kept.
+
+What a judge is asked about answers, and what the model is asked before a search.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 from slm_vllm.errors import EngineDiedError, EngineError
-from slm_vllm.judging.judge import Asked, Case, Judge, batches
-from slm_vllm.prompting.answer import extract_answer
+from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.asking import DRAIN_SECONDS
+from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.services import Services
-from slm_vllm.types import Completion, GenerationRequest
+from slm_vllm.types import Completion, GenerationRequest, ThinkingBlock
 
 _SAY_SECONDS = 10.0
+_BATCH = 256
 
-Record = Callable[[int, Case, Completion], None]
-"""Takes a key, its case and the reply; its text is without thoughts."""
+Item = TypeVar("Item")
+Item_contra = TypeVar("Item_contra", contravariant=True)
 
 
-class Asking:
-    """Asks cases until each has a reply or an error.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An item as the engine gets it.
+
+    Attributes:
+        request: The prompt; named by the item's key.
+        opened: The thinking block that the prompt leaves open.
+        error: Why it cannot be asked, or None.
+    """
+
+    request: GenerationRequest
+    opened: ThinkingBlock | None = None
+    error: str | None = None
+
+
+class Asker(Protocol[Item_contra]):
+    """What is asked of which engine.
+
+    Attributes:
+        host: The engine.
+        cache: Replies that were given in earlier commands.
+    """
+
+    host: EngineHost
+    cache: AnswerCache
+
+    def content(self, item: Item_contra) -> bytes:
+        """A hash of the item and of all else that its reply depends on."""
+
+    def requests(self, items: Iterable[tuple[int, Item_contra]]) -> Iterator[Asked]:
+        """The prompts of items with their keys; runs in the engine's thread."""
+
+    def reply(self, completion: Completion, asked: Asked) -> Completion:
+        """What of a completion is kept."""
+
+
+class Asides(Generic[Item]):
+    """Asks items until each has a reply or an error.
 
     Args:
-        judge: Prepared.
+        asker: Makes the prompts.
         services: Console and signals of the command.
-        label: What is judged, for the user.
-        record: Called for each reply the moment it is there.
-        counts: Where replies are counted: `asked`, `from_cache`.
+        label: What is asked, for the user.
+        record: Called with a key, its item and the reply, the moment that is there.
+        counts: Where replies are counted: `asked`, `from_cache`, `failed`, and the tokens of those
+            that were asked.
     """
 
     def __init__(
         self,
-        judge: Judge,
+        asker: Asker[Item],
         services: Services,
         label: str,
-        record: Record,
+        record: Callable[[int, Item, Completion], None],
         counts: Counter[str],
     ) -> None:
-        self._judge, self._services, self._label = judge, services, label
+        self._asker, self._services, self._label = asker, services, label
         self._record, self._counts = record, counts
-        self._open: dict[int, Case] = {}
+        self._open: dict[int, Item] = {}
         self._waiting: dict[str, Asked] = {}
         self._refused: list[Asked] = []
         self._stopped = False
 
-    def ask(self, cases: Mapping[int, Case]) -> None:
-        """Asks cases by their keys.
+    def ask(self, items: Mapping[int, Item]) -> None:
+        """Asks items by their keys.
 
         Raises:
-            EngineError: The engine cannot be started, died twice, or left cases out.
+            EngineError: The engine cannot be started, died twice, or left items out.
             Interrupted: A signal came; what was replied is recorded.
         """
-        self._open = dict(cases)
+        self._open = dict(items)
         self._take_from_cache()
         if not self._open:
             return
-        engine, signals = self._judge.host.engine, self._services.signals
+        engine, signals = self._asker.host.engine, self._services.signals
         signals.drain(True, self._stop)
         try:
             self._stream()
         except EngineDiedError as error:
             signals.drain(False)
-            self._judge.host.restart(error)
+            self._asker.host.restart(error)
             signals.drain(True, self._stop)
             self._stream()
         signals.drain(False)
         if self._open:
             raise EngineError(
                 f"{self._label}: the engine {type(engine).__name__} ended without a reply to "
-                f"{len(self._open)} of {len(cases)} requests. The same command asks them"
+                f"{len(self._open)} of {len(items)} requests. The same command asks them"
             )
 
     def _take_from_cache(self) -> None:
-        cache = self._judge.cache
         for batch in batches(self._open.items()):
             requests = [
-                GenerationRequest(f"{key:016x}", self._cached_as(case)) for key, case in batch
+                GenerationRequest(f"{key:016x}", self._cached_as(item)) for key, item in batch
             ]
-            for completion in cache.find(requests):
+            for completion in self._asker.cache.find(requests):
                 key = int(completion.request_id, 16)
                 self._record(key, self._open.pop(key), completion)
                 self._counts["from_cache"] += 1
 
-    def _cached_as(self, case: Case) -> list[int]:
+    def _cached_as(self, item: Item) -> list[int]:
         """What stands for the tokens of its prompt, which a chat server alone knows."""
-        return list(self._judge.content(case))
+        return list(self._asker.content(item))
 
     def _stream(self) -> None:
         self._waiting.clear()  # what was in flight in an engine that died
         self._refused.clear()
         total, begun, said = len(self._open), time.monotonic(), time.monotonic()
         stop_at: float | None = None
-        with closing(self._judge.host.engine.stream(self._requests())) as completions:
+        with closing(self._asker.host.engine.stream(self._requests())) as completions:
             for completion in completions:
                 self._take(completion)
                 now = time.monotonic()
@@ -113,7 +155,7 @@ class Asking:
 
     def _requests(self) -> Iterator[GenerationRequest]:
         """Runs in the engine's thread, so it records nothing itself."""
-        for asked in self._judge.requests(list(self._open.items())):
+        for asked in self._asker.requests(list(self._open.items())):
             if self._stopped:
                 return
             if asked.error is not None:
@@ -129,12 +171,14 @@ class Asking:
                 f"the engine answered request {completion.request_id}, which waits for no answer"
             )
         key = int(completion.request_id, 16)
-        case = self._open.pop(key)
-        opened = None if completion.is_whole else asked.opened
-        reply = replace(completion, text=extract_answer(completion.text, opened).text)
-        self._judge.cache.add(self._cached_as(case), reply)
-        self._record(key, case, reply)
+        item = self._open.pop(key)
+        reply = self._asker.reply(completion, asked)
+        self._asker.cache.add(self._cached_as(item), reply)
+        self._record(key, item, reply)
         self._counts["asked"] += 1
+        self._counts["failed"] += reply.error is not None
+        self._counts["prompt_tokens"] += reply.n_prompt_tokens
+        self._counts["completion_tokens"] += reply.n_completion_tokens
         self._take_refused()
 
     def _take_refused(self) -> None:
@@ -143,7 +187,15 @@ class Asking:
             key = int(asked.request.request_id, 16)
             failed = Completion(asked.request.request_id, "", "error", 0, 0, error=asked.error)
             self._record(key, self._open.pop(key), failed)
+            self._counts["failed"] += 1
 
     def _stop(self) -> None:
         self._stopped = True
-        self._judge.host.engine.wind_down()
+        self._asker.host.engine.wind_down()
+
+
+def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items, some hundred at a time."""
+    left = iter(items)
+    while batch := list(islice(left, _BATCH)):
+        yield batch
