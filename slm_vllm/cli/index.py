@@ -119,6 +119,7 @@ def search(question: str, as_json: bool, **given: Any) -> None:
       slm-vllm index search "what does hp mean in war and order" --dataset demo --top-k 5
     """
     config = _compose(given)
+    _refuse_stages(config)
     retriever = _open(config)
     found = retriever.retrieve([question], config.retriever.top_k, config.retriever.min_score)[0]
     retriever.close()
@@ -155,6 +156,7 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     from slm_vllm.scoring.metrics import NDCG_DEPTH
 
     config = _compose(given)
+    _refuse_stages(config)
     retriever = _open(config)
     dataset = open_configured(config.dataset, _file(config))
     judgements = find_judgements(dataset, config.corpus, config.cache_dir)
@@ -263,6 +265,17 @@ def _compose(given: dict[str, Any]) -> Config:
 
     validate_options(config.retriever)
     return config
+
+
+def _refuse_stages(config: Config) -> None:
+    """Raises ConfigError where a language model takes part in the search."""
+    from slm_vllm.errors import ConfigError
+
+    if config.retriever.asks_model:
+        raise ConfigError(
+            f"retriever={config.retriever.name} asks the model that is evaluated, and no model is "
+            "loaded here. `slm-vllm eval --mode retriever` measures the search with it and without"
+        )
 
 
 def _open(config: Config) -> BaseRetriever:

@@ -18,6 +18,7 @@ from slm_vllm.config.engine import (
     one_or_several,
     without_secrets,
 )
+from slm_vllm.config.retriever_stages import ExpansionConfig, RerankerConfig
 from slm_vllm.config.section import FolderName, Section, UserPath
 
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
@@ -110,14 +111,6 @@ class PassageConfig(Section):
         return self
 
 
-class RerankerConfig(Section):
-    """A cross-encoder that reorders the best passages of the first search."""
-
-    model: UserPath = "cross-encoder/ms-marco-MiniLM-L6-v2"
-    candidates: int = Field(default=20, ge=1)
-    """How many passages of the first search it reads."""
-
-
 class RetrieverConfig(Section):
     """Where passages come from (`configs/retriever/`)."""
 
@@ -131,6 +124,17 @@ class RetrieverConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """What only this kind of retriever has; checked by its class."""
     reranker: RerankerConfig | None = None
+    expansion: ExpansionConfig | None = None
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether the evaluated model is asked before passages are known."""
+        is_reranked = self.reranker is not None and self.reranker.is_evaluated
+        return is_reranked or self.expansion is not None
+
+    def settings(self) -> dict[str, Any]:
+        """All but the name; what earlier versions did not know only where it is set."""
+        return self.model_dump(exclude={"name"} | ({"expansion"} if not self.expansion else set()))
 
 
 class ModeConfig(Section):

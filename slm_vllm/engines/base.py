@@ -6,11 +6,13 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from slm_vllm.config.engine import EngineConfig
+from slm_vllm.config.schema import GenerationConfig
 from slm_vllm.engines.settings import EngineSettings
-from slm_vllm.types import Completion, EngineInfo, GenerationRequest
+from slm_vllm.types import Aside, Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -80,3 +82,9 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def aside_settings(settings: EngineSettings, aside: Aside) -> EngineSettings:
+    """The settings by which a request beside the run's own questions is answered."""
+    generation = GenerationConfig(max_new_tokens=aside.max_new_tokens)
+    return replace(settings, generation=generation, stop=(), only_answers=(), ignore_eos=False)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from slm_vllm.config.engine import EngineConfig, OpenAIConfig
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
-from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.base import BaseEngine, aside_settings
 from slm_vllm.engines.openai_answers import Failed
 from slm_vllm.engines.openai_models import Unusable
 from slm_vllm.engines.openai_proof import (
@@ -42,7 +42,7 @@ from slm_vllm.engines.openai_sending import END, Sending
 from slm_vllm.engines.openai_server import Server, api_url, make_client
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.server_pool import RetryPolicy, ServerPool
-from slm_vllm.engines.settings import EngineSettings, aside_settings, request_seed
+from slm_vllm.engines.settings import EngineSettings, request_seed
 from slm_vllm.errors import ConfigError, EngineError
 from slm_vllm.types import Aside, Completion, EngineInfo, GenerationRequest
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from slm_vllm.engines.versions import (
 from slm_vllm.errors import ConfigError, EngineError
 from slm_vllm.models.local import weight_bytes
 from slm_vllm.monitoring.device import Device, Gpu, visible_gpus
-from slm_vllm.types import Aside
 
 _CPU_STEP = 4096  # tokens of a step, as vLLM has it on a CPU
 _BLOCK = 128  # tokens; the largest block size any profile uses
@@ -274,12 +273,6 @@ def sampling_arguments(settings: EngineSettings) -> dict[str, Any]:
         "n": generation.n,
         "logprobs": 0 if generation.logprobs else None,  # those of the chosen tokens alone
     }
-
-
-def aside_settings(settings: EngineSettings, aside: Aside) -> EngineSettings:
-    """The settings by which a request beside the run's own questions is answered."""
-    generation = GenerationConfig(max_new_tokens=aside.max_new_tokens)
-    return replace(settings, generation=generation, stop=(), only_answers=(), ignore_eos=False)
 
 
 def vllm_arguments(

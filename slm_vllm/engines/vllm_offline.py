@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from slm_vllm.amounts import format_memory
 from slm_vllm.config.engine import EngineConfig, VllmConfig
-from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.base import BaseEngine, aside_settings
 from slm_vllm.engines.determinism import how as deterministic_by
 from slm_vllm.engines.memory_shortage import (
     MAX_RETRIES,
@@ -32,7 +32,6 @@ from slm_vllm.engines.memory_shortage import (
 from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.settings import (
     EngineSettings,
-    aside_settings,
     device_bytes,
     engine_environment,
     kv_cache_bytes,

@@ -101,6 +101,16 @@ class BaseRetriever(ABC):
             ValueError: `top_k` is below 1.
         """
 
+    @property
+    def plain(self) -> BaseRetriever:
+        """The search for the question alone, without what models add before and after it."""
+        return self
+
+    def queries(self, rows: pl.DataFrame) -> list[str]:
+        """What is searched for with canonical rows: their questions, unless a model adds to it."""
+        questions: list[str] = rows["question"].to_list()
+        return questions
+
     def search_rows(self, rows: pl.DataFrame, top_k: int) -> SearchResult:
         """Finds the best passages for the questions of canonical rows.
 

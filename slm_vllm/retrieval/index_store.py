@@ -77,6 +77,9 @@ def open_index(
 ) -> BaseRetriever:
     """Opens the stored index of a configuration, or builds it.
 
+    Where the evaluated model is asked before or after the search, it is left to the run to put
+    that, and any reranker, around what is opened here.
+
     Args:
         config: The retriever, its options, chunking and reranker.
         documents: `Corpus.documents`; called only when passages have to be built.
@@ -94,10 +97,10 @@ def open_index(
     monitor = BuildMonitor(progress, cancelled)
     corpus = _Corpus(documents, corpus_key, Path(cache_dir) / "indexes", monitor)
     retriever = _open(config, corpus)
-    if config.reranker is not None:
-        from slm_vllm.retrieval.reranker import RerankingRetriever
+    if config.reranker is not None and not config.asks_model:
+        from slm_vllm.retrieval.reranker import CrossEncoderScorer, RerankingRetriever
 
-        return RerankingRetriever(retriever, config.reranker)
+        return RerankingRetriever(retriever, config.reranker, CrossEncoderScorer(config.reranker))
     return retriever
 
 

@@ -189,6 +189,8 @@ class Results(TypedDict, total=False):
         scoring_version: Of the definitions behind the metrics; missing in version 1.
         timing: Seconds by phase; `overlapped` holds those of what went on beside them.
         repeat_check: Where rows were asked again.
+        stages: What the model was asked before passages were known, and in how many seconds, by
+            stage; by the process that wrote this.
         until: Where questions were asked until a difference was settled.
         sampling: Where there are several answers to a question.
         calibration: Where there is a confidence, by its kind and 0/1 metric.
@@ -210,6 +212,7 @@ class Results(TypedDict, total=False):
     timing: dict[str, Any]
     throughput: Throughput
     repeat_check: RepeatCheck
+    stages: dict[str, dict[str, float]]
     until: Until
     sampling: Sampling
     calibration: dict[str, dict[str, CalibrationFigures]]

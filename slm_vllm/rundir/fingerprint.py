@@ -51,8 +51,8 @@ def answer_settings(config: Config) -> dict[str, Any]:
         "generation": config.generation.changes_answers(),
         "format": FORMAT_VERSION,
     }
-    if config.experiment_mode.context not in _WITHOUT_SEARCH:
-        content["retriever"] = config.retriever.model_dump(exclude={"name"})
+    if may_search(config):
+        content["retriever"] = config.retriever.settings()
         if config.corpus is not None:
             content["corpus"] = config.corpus.model_dump(exclude={"name"})
     content |= config.engine.changes_answers()
@@ -61,6 +61,11 @@ def answer_settings(config: Config) -> dict[str, Any]:
     if config.generation.temperature > 0:
         content["seed"] = config.experiment.seed
     return content
+
+
+def may_search(config: Config) -> bool:
+    """Whether answers may depend on a search: not in the modes that are known to need none."""
+    return config.experiment_mode.context not in _WITHOUT_SEARCH
 
 
 def prompt_hash(config: Config, day: date | None) -> str:

@@ -28,6 +28,7 @@ import polars as pl
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import StorageError, reason_of
 from slm_vllm.json_text import encode
+from slm_vllm.rundir.fingerprint import may_search
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,14 @@ SAMPLED_SCHEMA = pl.Schema({**JOURNAL_SCHEMA, "samples": pl.List(SAMPLE)})
 
 def journal_schema(config: Config) -> pl.Schema:
     """What is read of a run's journal."""
-    return SAMPLED_SCHEMA if config.generation.keeps_samples else JOURNAL_SCHEMA
+    schema = SAMPLED_SCHEMA if config.generation.keeps_samples else JOURNAL_SCHEMA
+    return pl.Schema({**schema, **query_column(config)})
+
+
+def query_column(config: Config) -> dict[str, pl.DataType]:
+    """What a question was searched for with, where that is more than the question."""
+    is_expanded = config.retriever.expansion is not None and may_search(config)
+    return {"query": pl.String()} if is_expanded else {}
 
 
 def count_answers(path: Path) -> tuple[int, int]:

@@ -58,7 +58,9 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
         self._usable = True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+            # One thread at a time uses it: what is asked before a search is read by the one that
+            # makes prompts.
+            self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
             # Readers and one writer at once; a power cut may cost the last answers, never the file.
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")

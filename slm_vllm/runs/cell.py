@@ -61,9 +61,17 @@ class Cell:
         return self.error is None and self.context.searches
 
     @property
+    def asks_before_search(self) -> bool:
+        """Whether the model is asked before passages are known."""
+        return self.searches and self.config.retriever.asks_model
+
+    @property
     def index_key(self) -> str:
         """Equal for cells that search the same index."""
-        built = self.config.retriever.model_dump(exclude={"name", "top_k", "min_score"})
+        settings = self.config.retriever
+        built = settings.model_dump(exclude={"name", "top_k", "min_score", "expansion"})
+        if settings.asks_model:  # see `open_index`
+            built["reranker"] = None
         return digest([self.questions.corpus.key, built])
 
     def failure(self) -> dict[str, Any]:

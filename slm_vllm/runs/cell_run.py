@@ -27,11 +27,12 @@ from slm_vllm.runs.mode_run import ModeRun, Plan
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.repeat_check import compare_passes, drawn_rows
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
+from slm_vllm.runs.search_stages import SearchStages
 from slm_vllm.runs.services import Services
 from slm_vllm.runs.story import log_results
 from slm_vllm.runs.until_decided import UntilDecided
 
-_MEASURED = ("throughput", "timing", "duration_seconds")
+_MEASURED = ("throughput", "timing", "duration_seconds", "stages")
 
 
 class CellRun:
@@ -43,6 +44,7 @@ class CellRun:
         renderer: Makes its prompts.
         host: The engine, started only if something is open.
         services: Console, signals and clock of the command.
+        stages: What the model is asked before passages are known, if anything.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class CellRun:
         renderer: PromptRenderer,
         host: EngineHost,
         services: Services,
+        stages: SearchStages | None = None,
     ) -> None:
         self._cell, self._run, self._renderer = cell, run, renderer
-        self._host, self._services = host, services
+        self._host, self._services, self._stages = host, services, stages
 
     def finish(
         self,
@@ -76,6 +79,8 @@ class CellRun:
         """
         cell, services = self._cell, self._services
         before = self._run.plan()
+        if cell.config.experiment.answer_cache:
+            self._staged(before)  # an answer is known by its prompt
         plan = self._run.take_from_cache(before, self._renderer)
         if self._run.from_cache:
             services.console.say(f"{cell.name}: {self._run.from_cache} answers of the answer cache")
@@ -90,14 +95,17 @@ class CellRun:
         with services.memory.phase(_generate_phase(cell)):
             asking = Asking(cell, self._run, self._renderer, self._host, services)
             seconds = sum(
-                asking.ask(part, progress) for part in chain(filter(None, [first]), parts)
+                asking.ask(self._staged(part), progress)
+                for part in chain(filter(None, [first]), parts)
             )
         asked = slice(None) if until is None else until.asked  # of all rows a view, no copy
         overlapped = {"retrieval": self._run.search_seconds}
         if cell.searches:
             overlapped["index"] = indexes.loader(cell).seconds
         timing = RunTiming(
-            {**services.seconds, **waited, "generate": seconds}, overlapped, services.start
+            {**services.seconds, **waited, **self._stage_seconds, "generate": seconds},
+            overlapped,
+            services.start,
         )
         repeats = cell.config.experiment.repeat_check is not None
         if repeats:
@@ -186,7 +194,17 @@ class CellRun:
             before = len(drawn) - again.pending
             progress = Progress(services.console, f"{cell.name}, again", len(drawn), before)
             asking = Asking(cell, run, self._renderer, self._host, services)
-            return asking.ask(again, progress, one_at_a_time=True)
+            return asking.ask(self._staged(again), progress, one_at_a_time=True)
+
+    @property
+    def _stage_seconds(self) -> dict[str, float]:
+        return {} if self._stages is None else self._stages.seconds
+
+    def _staged(self, plan: Plan) -> Plan:
+        """The plan, when all is known that the search for its open rows needs."""
+        if self._stages is not None:
+            self._stages.prepare(plan)
+        return plan
 
     def _compared_passes(self, plan: Plan, n_scored: int) -> RepeatCheck:
         cell = self._cell
@@ -214,7 +232,7 @@ class CellRun:
             "completion_tokens_per_second": _rate(progress.tokens, seconds),
             "prompt_tokens_per_second": _rate(progress.prompt_tokens, seconds),
         }
-        return build_results(
+        result = build_results(
             cell.config,
             summary,
             rejected=cell.questions.rejected,
@@ -223,6 +241,9 @@ class CellRun:
             resumed=resumed,
             from_cache=self._run.from_cache,
         )
+        if self._stages is not None:
+            result["stages"] = self._stages.figures()
+        return result
 
 
 def _check_answers(cell: Cell, counts: dict[str, int], progress: Progress) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from slm_vllm.config.schema import Config
 from slm_vllm.datasets.registry import check_dataset
 from slm_vllm.engines.registry import engine_class
+from slm_vllm.errors import ConfigError
 from slm_vllm.retrieval.registry import validate_options
+from slm_vllm.retrieval.trec_run import TrecRunRetriever
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.until_decided import find_baseline
 from slm_vllm.scoring.metrics import load_added
@@ -23,6 +25,25 @@ def check_choices(config: Config) -> None:
     engine_class(config.engine.name)
     check_dataset(config.dataset)
     validate_options(config.retriever)
+    _check_stages(config)
     check_tracker(config.tracking.tracker)
     if config.experiment.against is not None:
         find_baseline(config.experiment)
+
+
+def _check_stages(config: Config) -> None:
+    reranker, expansion = config.retriever.reranker, config.retriever.expansion
+    if not context_of(config).searches:
+        return
+    is_evaluated = reranker is not None and reranker.is_evaluated
+    if is_evaluated and not engine_class(config.engine.name).weighs:
+        raise ConfigError(
+            "retriever.reranker.model=evaluated needs an engine that tells how probable a word is: "
+            f"engine.name={config.engine.name} does not. Use vllm or ray, or a cross-encoder as "
+            "reranker"
+        )
+    if expansion is not None and config.retriever.kind == TrecRunRetriever.kind:
+        raise ConfigError(
+            "retriever.expansion: a run file knows questions by their ids and not by their words. "
+            "Leave retriever.expansion out, or choose another retriever"
+        )

@@ -22,7 +22,7 @@ from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.evaluation import score_search, search_frame
 from slm_vllm.retrieval.judgements import Judgements
 from slm_vllm.runs.survey import Survey
-from slm_vllm.scoring.metrics import NDCG_DEPTH, SEARCH_DEPTHS
+from slm_vllm.scoring.metrics import NDCG_DEPTH, PLAIN, SEARCH_DEPTHS
 from slm_vllm.types import RetrievedPassage
 
 # A prompt with fewer bytes can still have more tokens (another script).
@@ -39,10 +39,12 @@ class RowContext:
     Attributes:
         passages: Best first; the prompt takes as many as fit.
         search: How good the search was, as a JSON object, or None where nothing was searched.
+        query: What was searched for, where that is not the question.
     """
 
     passages: Sequence[RetrievedPassage] = ()
     search: str | None = None
+    query: str | None = None
 
 
 class Context(ABC):
@@ -83,7 +85,7 @@ class Context(ABC):
             found: The survey of its dataset.
             renderer: One whose budget is all that the model takes.
         """
-        return _with_margin(renderer.longest(found.longest_questions))
+        return with_margin(renderer.longest(found.longest_questions))
 
 
 class NoContext(Context):
@@ -118,7 +120,7 @@ class OracleContext(Context):
     def longest_prompt(cls, config: Config, found: Survey, renderer: PromptRenderer) -> int:
         """See `Context.longest_prompt`."""
         asked = (*found.longest_questions, *found.longest_contexts)
-        return _with_margin(renderer.longest(asked))
+        return with_margin(renderer.longest(asked))
 
 
 class RetrieverContext(Context):
@@ -131,26 +133,36 @@ class RetrieverContext(Context):
         """See `Context.rows`; the frame needs its documents where the search is judged by them."""
         assert self._retriever is not None
         started = time.monotonic()
-        settings = self._config.retriever
-        found = self._retriever.retrieve_rows(
-            frame, max(settings.top_k, NDCG_DEPTH), settings.min_score
-        )
-        laid_out = search_frame(
-            found,
-            frame["answers"].to_list(),
-            self.judgements.of(frame),
-            self._retriever.passages.aliases,
-        )
-        metrics = score_search(laid_out, SEARCH_DEPTHS)
+        settings, retriever = self._config.retriever, self._retriever
+        found = retriever.retrieve_rows(frame, search_depth(self._config), settings.min_score)
+        metrics = self._judged(frame, found)
+        if retriever.plain is not retriever:
+            before = self._judged(frame, retriever.plain.retrieve_rows(frame, NDCG_DEPTH))
+            told = [name for name in before.columns if "recall" not in name]
+            metrics = metrics.hstack(before.select(pl.col(told).name.prefix(PLAIN)))
+        queries: Sequence[str | None] = [None] * frame.height
+        if settings.expansion is not None:
+            queries = retriever.queries(frame)
         rows = [
             RowContext(
                 ranked[: settings.top_k],
                 json.dumps({name: value for name, value in row.items() if value is not None}),
+                query,
             )
-            for ranked, row in zip(found, metrics.iter_rows(named=True), strict=True)
+            for ranked, row, query in zip(
+                found, metrics.iter_rows(named=True), queries, strict=True
+            )
         ]
         self.seconds += time.monotonic() - started
         return rows
+
+    def _judged(
+        self, frame: pl.DataFrame, found: Sequence[Sequence[RetrievedPassage]]
+    ) -> pl.DataFrame:
+        assert self._retriever is not None
+        aliases = self._retriever.passages.aliases
+        answers, judged = frame["answers"].to_list(), self.judgements.of(frame)
+        return score_search(search_frame(found, answers, judged, aliases), SEARCH_DEPTHS)
 
     @classmethod
     def longest_prompt(cls, config: Config, found: Survey, renderer: PromptRenderer) -> int:
@@ -184,8 +196,19 @@ def context_of(config: Config) -> type[Context]:
 
 def found_tokens(retriever: RetrieverConfig) -> int:
     """An upper bound of what a search adds to a prompt, in tokens."""
-    return retriever.top_k * (int(retriever.passage.size * _TOKENS_PER_WORD) + _TITLE_TOKENS)
+    return retriever.top_k * passage_tokens(retriever)
 
 
-def _with_margin(tokens: int) -> int:
+def passage_tokens(retriever: RetrieverConfig) -> int:
+    """An upper bound of one passage, in tokens."""
+    return int(retriever.passage.size * _TOKENS_PER_WORD) + _TITLE_TOKENS
+
+
+def search_depth(config: Config) -> int:
+    """How many passages are searched for: more than are shown, to judge the search by."""
+    return max(config.retriever.top_k, NDCG_DEPTH)
+
+
+def with_margin(tokens: int) -> int:
+    """The length of a longest prompt with room for one of another script."""
     return int(tokens * _MARGIN)

@@ -73,6 +73,7 @@ class _Asked:
     passages: Sequence[RetrievedPassage]
     prompt: RenderedPrompt
     search: str | None
+    query: str | None
 
 
 class ModeRun:
@@ -258,7 +259,9 @@ class ModeRun:
         lines = zip(names, questions, answers, metadata, strict=True)
         for key, line, context, prompt in zip(keys, lines, contexts, prompts, strict=True):
             request_id = f"{key:016x}"
-            self._asked[request_id] = _Asked(*line, context.passages, prompt, context.search)
+            self._asked[request_id] = _Asked(
+                *line, context.passages, prompt, context.search, context.query
+            )
             if prompt.error is None:
                 yield GenerationRequest(request_id, prompt.token_ids, renderer.turns(prompt))
             else:
@@ -311,6 +314,7 @@ class ModeRun:
                 "search": asked.search,
                 "metadata": asked.metadata,
                 "samples": samples,
+                "query": asked.query,
             }
         )
         if progress is not None:

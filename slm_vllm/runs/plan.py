@@ -22,13 +22,14 @@ from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import count_answers
 from slm_vllm.rundir.settings import flat
 from slm_vllm.runs.choices import check_choices
-from slm_vllm.runs.contexts import context_of, found_tokens
+from slm_vllm.runs.contexts import context_of, found_tokens, passage_tokens, search_depth
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.text_table import text_table
 from slm_vllm.types import Passage
 
 _BYTES_PER_TOKEN = 4  # in English; no tokenizer in use makes two tokens of one byte
 _MARGIN = 1.25
+_ASIDE_TOKENS = 80  # the words around a question, and itself, in English
 # Settings that make the speed of one run that of another.
 _DECISIVE = ("model.path", "engine.name", "engine.base_url")
 
@@ -58,6 +59,8 @@ class RunPlan:
         resumed: Answers in its folder that need not be given again, while model and data are as
             they were.
         refused: Why it would not start, "" if it would.
+        aside_prompts: What the model is asked before passages are known (reranking, expansion), at
+            most, with `aside_tokens`, estimated.
         seconds: Shortest and longest time of answering, None where no run tells.
         learned_from: Earlier runs behind it.
     """
@@ -72,6 +75,8 @@ class RunPlan:
     new_tokens: int
     resumed: int
     refused: str
+    aside_prompts: int
+    aside_tokens: int
     seconds: tuple[float, float] | None
     learned_from: int
 
@@ -125,6 +130,12 @@ class CommandPlan:
             f"Prompt tokens: one for {_BYTES_PER_TOKEN} bytes, at most one for each byte and 2.5 "
             "for a word that a search finds; without the chat template's own",
             "New tokens: at most. Resumed: while model and data are as they were",
+            *(
+                f"Before the searches of {r.name}: {r.aside_prompts:,} prompts more, about "
+                f"{r.aside_tokens:,} tokens, which the time leaves out"
+                for r in self.runs
+                if r.aside_prompts
+            ),
         ]
         return "\n".join([*lines, *(f"Refused: {r.refused}" for r in self.runs if r.refused)])
 
@@ -207,6 +218,7 @@ def _plan_run(
     resumed = 0 if isinstance(answered, ConfigError) else min(answered, asked.rows)
     pending = asked.rows - resumed
     rates = _earlier_rates(config, device)
+    aside_prompts, aside_tokens = _asides(config, pending) if context.searches else (0, 0)
     return RunPlan(
         name=config.experiment.name,
         folder=f"{config.experiment.output_dir}/{config.experiment.name}",
@@ -219,9 +231,25 @@ def _plan_run(
         new_tokens=pending * config.generation.n * config.generation.max_new_tokens,
         resumed=resumed,
         refused=refused,
+        aside_prompts=aside_prompts,
+        aside_tokens=aside_tokens,
         seconds=(pending / max(rates), pending / min(rates)) if rates else None,
         learned_from=len(rates),
     )
+
+
+def _asides(config: Config, rows: int) -> tuple[int, int]:
+    """Prompts before the searches for so many rows, and about how many tokens they come to."""
+    reranker, expansion = config.retriever.reranker, config.retriever.expansion
+    prompts = tokens = 0
+    if expansion is not None:
+        prompts += rows
+        tokens += rows * (_ASIDE_TOKENS + expansion.max_new_tokens)
+    if reranker is not None and reranker.is_evaluated:
+        pairs = rows * max(reranker.candidates, search_depth(config))
+        prompts += pairs
+        tokens += pairs * (_ASIDE_TOKENS + passage_tokens(config.retriever) // 2)
+    return prompts, tokens
 
 
 def _earlier_rates(config: Config, device: Device) -> list[float]:

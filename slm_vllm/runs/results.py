@@ -21,7 +21,7 @@ from slm_vllm.json_text import encode
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Results, Throughput
 from slm_vllm.rundir.folder import RunFolder
-from slm_vllm.rundir.journal import Journal
+from slm_vllm.rundir.journal import Journal, query_column
 from slm_vllm.rundir.predictions import ROW_GROUP, predictions_schema, sampled_schema
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.sample_summary import SampleSummary
@@ -120,6 +120,7 @@ def write_predictions(
     """
     keeps_samples = config.generation.keeps_samples
     schema = sampled_schema() if keeps_samples else predictions_schema()
+    schema = pl.Schema({**schema, **query_column(config)})
     summary = RunSummary(samples=SampleSummary(config.generation) if keeps_samples else None)
     with ExitStack() as stack:
         parquet = stack.enter_context(folder.replacing(names.PREDICTIONS))

@@ -36,6 +36,7 @@ from slm_vllm.runs.notify import notifying
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.prompt_day import prompt_day
 from slm_vllm.runs.question_set import QuestionSet
+from slm_vllm.runs.search_stages import SearchStages, longest_aside
 from slm_vllm.runs.services import open_services
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.runs.story import log_start
@@ -247,6 +248,9 @@ class _Session:
             renderer = PromptRenderer(cell.template, tokenizer, limit)
             found = cell.questions.found
             longest = max(longest, cell.context.longest_prompt(cell.config, found, renderer))
+            if cell.asks_before_search:
+                aside = longest_aside(cell.config, tokenizer, found, limit)
+                longest = max(longest, aside)
             questions += max(0, found.rows - len(cell.journal))
         device = self._services.device
         settings = engine_settings(self._config, model.path, device, longest, questions)
@@ -284,6 +288,12 @@ class _Session:
             with self._services.phase("index", waited):
                 retriever = self._indexes.loader(cell).wait()
         revision = model.revision or str(model.path)
+        stages = None
+        if retriever is not None and cell.asks_before_search:
+            stages = SearchStages(
+                cell, retriever, host, tokenizer, revision, self._services, self._stack
+            )
+            retriever = stages.retriever
         cache = None
         if config.experiment.answer_cache:
             path = Path(config.cache_dir) / "answers.sqlite"
@@ -303,7 +313,7 @@ class _Session:
         )
         budget = settings.max_model_len - config.generation.max_new_tokens
         renderer = PromptRenderer(cell.template, tokenizer, budget)
-        cell_run = CellRun(cell, run, renderer, host, self._services)
+        cell_run = CellRun(cell, run, renderer, host, self._services, stages)
         return cell_run.finish(model, self._indexes, self._cells, waited)
 
 

@@ -73,6 +73,8 @@ class Metric(Described):
 
 SEARCH_DEPTHS = (1, 3, 5, 10)
 NDCG_DEPTH = 10
+PLAIN = "plain_"
+"""What the figures of a search begin with that was made without its stages."""
 _NDCG = "Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques (2002)"
 _SIMPLE_QA = "Wei et al., Measuring short-form factuality in large language models (2024)"
 

@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from slm_vllm.config.schema import RerankerConfig, RetrieverConfig
+from slm_vllm.config.retriever_stages import RerankerConfig
+from slm_vllm.config.schema import RetrieverConfig
 from slm_vllm.errors import ConfigError, DataError, StorageError
 from slm_vllm.retrieval import dense as dense_module
 from slm_vllm.retrieval.encoder import Encoder, find_encoder, model_identity, prefixes_for

@@ -106,3 +106,16 @@ def test_a_long_build_says_how_fast_it_is_and_what_is_left(
     for done in (1_000, 1_200, 7_000):
         progress("counting words", done, 10_000)
     assert capsys.readouterr().err == "counting words: 7,000 of 10,000, 100/s, 0:30 left\n"
+
+
+@pytest.mark.parametrize("retriever", ["reranked", "hyde", "keywords"])
+def test_what_asks_a_language_model_is_built_and_not_searched(
+    retriever: str, dataset: Path, tmp_path: Path
+) -> None:
+    words = ("--dataset", str(dataset), "--cache-dir", str(tmp_path / "cache"))
+    built = run("build", *words, "--retriever", retriever, "--json")
+    plain = run("build", *words, "--retriever", "bm25", "--json")
+    assert json.loads(built.stdout)["fingerprint"] == json.loads(plain.stdout)["fingerprint"]
+    for command in (("eval",), ("search", "who")):
+        with pytest.raises(ConfigError, match="no model is loaded here"):
+            run(*command, *words, "--retriever", retriever)

@@ -1,0 +1,48 @@
+"""What models do before and after a search: sections of `retriever`."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from slm_vllm.config.section import Section, UserPath
+
+EVALUATED = "evaluated"
+
+
+class RerankerConfig(Section):
+    """A model that reorders the best passages of the first search."""
+
+    model: UserPath = "cross-encoder/ms-marco-MiniLM-L6-v2"
+    """A cross-encoder; `evaluated`: the model that is evaluated says Yes or No to each."""
+    candidates: int = Field(default=20, ge=1)
+    """How many passages of the first search it reads."""
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the evaluated model is asked, over its own engine."""
+        return self.model == EVALUATED
+
+
+class ExpansionConfig(Section):
+    """What the evaluated model writes about a question, to be searched for with it."""
+
+    prompt: str
+    """A `str.format` string that knows `{question}`."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    repeat: int = Field(default=1, ge=0)
+    """How often the question stands before what was written, so that its words keep their weight
+    in a search by words."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _asks_the_question(cls, value: str) -> str:
+        try:
+            asked = value.format(question="\0")
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"cannot be filled in ({error!r}): it knows {{question}} alone; write {{{{ and "
+                "}} for braces of the text"
+            ) from None
+        if "\0" not in asked:
+            raise ValueError("must hold {question}")
+        return value
