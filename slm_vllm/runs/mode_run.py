@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -16,12 +17,13 @@ import polars as pl
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.errors import DataError, EngineError
+from slm_vllm.parallel import in_order
 from slm_vllm.prompting.answer import extract_answer
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.rundir.fingerprint import row_keys
 from slm_vllm.rundir.journal import Journal
 from slm_vllm.runs.answer_cache import AnswerCache
-from slm_vllm.runs.contexts import Context
+from slm_vllm.runs.contexts import Context, RowContext
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.types import (
@@ -36,6 +38,8 @@ from slm_vllm.types import (
 _CACHE_BATCH = 256
 # So that the first question does not wait for the search of many.
 _ASKED_ROWS = 256
+# Rows are searched for in a thread of its own while prompts are made of those before them.
+_SEARCHED_AHEAD = 2
 _LOOKED_UP = 1 << 16
 _LINE_COLUMNS = ("question_id", "question", "answers", "metadata")
 
@@ -165,6 +169,17 @@ class ModeRun:
         Raises:
             DataError: The dataset is another than the plan was made for.
         """
+        open_rows = self._open_rows(plan)
+        searched = in_order(ThreadPoolExecutor(1), self._searched, open_rows, _SEARCHED_AHEAD)
+        with closing(searched):
+            for frame, keys, contexts in searched:
+                for request in self._ask(frame, keys, contexts, renderer):
+                    if self._stop.is_set():
+                        return
+                    yield request
+
+    def _open_rows(self, plan: Plan) -> Iterator[tuple[pl.DataFrame, list[int]]]:
+        """The open rows and their keys, some at a time."""
         seen = 0
         # A search may be judged by the rows' documents.
         judged = self._context.searches and self._context.judgements.needs_documents
@@ -178,12 +193,15 @@ class ModeRun:
             todo = frame.filter(pl.Series(is_open))
             for start in range(0, todo.height, _ASKED_ROWS):
                 part = slice(start, start + _ASKED_ROWS)
-                for request in self._ask(todo[part], open_keys[part], renderer):
-                    if self._stop.is_set():
-                        return
-                    yield request
+                yield todo[part], open_keys[part]
         if seen != len(plan.keys):
             raise self._changed()
+
+    def _searched(
+        self, rows: tuple[pl.DataFrame, list[int]]
+    ) -> tuple[pl.DataFrame, list[int], list[RowContext]]:
+        frame, keys = rows
+        return frame, keys, self._context.rows(frame)
 
     def answers(
         self,
@@ -246,9 +264,12 @@ class ModeRun:
         )
 
     def _ask(
-        self, frame: pl.DataFrame, keys: list[int], renderer: PromptRenderer
+        self,
+        frame: pl.DataFrame,
+        keys: list[int],
+        contexts: list[RowContext],
+        renderer: PromptRenderer,
     ) -> Iterator[GenerationRequest]:
-        contexts = self._context.rows(frame)
         names, questions, answers, metadata = (frame[name].to_list() for name in _LINE_COLUMNS)
         prompts = renderer.stream(
             [
