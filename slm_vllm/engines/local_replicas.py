@@ -42,7 +42,8 @@ class LocalReplicas(ReplicatedEngine):
 
     def _connect(self) -> list[list[int]]:
         numbers = list(range(self._plan.count))
-        self.say(f"{self._plan.count} engines, in a process each ({self._plan.reason})")
+        if len(numbers) > 1:
+            self.say(f"{len(numbers)} engines, in a process each ({self._plan.reason})")
         gpu_measures = self._settings.device.kind == "cuda" and (
             kv_cache_bytes(share(self._plan, self._settings, 0).settings) is None
         )
@@ -62,7 +63,10 @@ class LocalReplicas(ReplicatedEngine):
 
     def _describe(self, replicas: list[EngineInfo], hosts: list[str]) -> EngineInfo:
         first = replicas[0]
-        log.info("chosen: %s", first.details.get("choices"))
+        choices = first.details.get("choices") or {}
+        log.info("chosen: %s", choices)
+        if self._settings.device.kind == "cuda" and "start" in choices:
+            self.say(f"Start: {choices['start']} (hardware.start)")
         several = {
             "replicas": len(replicas),
             "replicas_per_gpu": self._plan.on_each,

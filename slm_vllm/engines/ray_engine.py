@@ -44,6 +44,10 @@ class _Actor(Link):
             raise ReplicaLostError(str(error)) from error
         return found
 
+    def forget_prompts(self) -> None:
+        """See `Link.forget_prompts`."""
+        self._actor.forget_prompts.remote()
+
     def end(self) -> None:
         """Ray has no more than `kill`."""
 

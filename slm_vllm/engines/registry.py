@@ -15,6 +15,7 @@ from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig, VllmConfig
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.replica_plan import plan_replicas
 from slm_vllm.engines.settings import EngineSettings
+from slm_vllm.monitoring.device import Device
 from slm_vllm.plugins import Registry
 
 log = logging.getLogger(__name__)
@@ -53,11 +54,15 @@ def engine_factory(config: EngineConfig) -> EngineFactory:
 def _one_or_several(
     found: type[BaseEngine], config: VllmConfig, settings: EngineSettings
 ) -> BaseEngine:
-    """An engine in this process, or several in processes of their own."""
+    """Engines in processes of their own, or one in this process on a CPU.
+
+    On a GPU vLLM's seconds of imports then overlap with the survey and the tokenizer, a crash of
+    CUDA ends an engine and not the run, and nothing of it is to be torn down at the end.
+    """
     plan = plan_replicas(config, settings)
     log.info("engines: %d (%s)", plan.count, plan.reason)
     settings = dataclasses.replace(settings, choices={"replicas": f"{plan.count}: {plan.reason}"})
-    if plan.count == 1:
+    if plan.count == 1 and settings.device.kind == "cpu":
         return found(settings, config)
     from slm_vllm.engines.local_replicas import LocalReplicas
 
@@ -65,13 +70,19 @@ def _one_or_several(
     return LocalReplicas(settings, config, make_engine=make_engine, plan=plan)
 
 
-def engine_import(config: EngineConfig) -> Callable[[], None]:
+def engine_import(config: EngineConfig, device: Device) -> Callable[[], None]:
     """What imports an engine's packages ahead; nothing where other processes import them.
+
+    Args:
+        config: The `engine` section.
+        device: What it will run on.
 
     Raises:
         ConfigError: There is no such engine.
     """
     found = engine_class(config.name)
-    if isinstance(config, VllmConfig) and config.replicas_per_gpu not in ("auto", 1):
+    if isinstance(config, VllmConfig) and (
+        device.kind == "cuda" or config.replicas_per_gpu not in ("auto", 1)
+    ):
         return lambda: None
     return found.import_ahead

@@ -79,7 +79,7 @@ class Incoming:
 
 
 class Replica:
-    """An engine that answers one endless stream.
+    """An engine that answers one endless stream, and a new one after it forgot prompts.
 
     The engine starts and runs in one thread of its own, because threads that a CPU engine binds
     to cores belong to the thread that started it. The calls from outside only move lists.
@@ -91,6 +91,8 @@ class Replica:
     def __init__(self, make_engine: Callable[[], BaseEngine]) -> None:
         self._make_engine = make_engine
         self._requests = Incoming()
+        self._streams: queue.SimpleQueue[Incoming | None] = queue.SimpleQueue()
+        self._streams.put(self._requests)
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._started: queue.SimpleQueue[EngineInfo | Exception] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -132,8 +134,15 @@ class Replica:
             pass
         return Exchange(completions, self._rss_bytes(), error)
 
+    def forget_prompts(self) -> None:
+        """Has the engine drop what it keeps of prompts, before what it is asked from now on."""
+        before, self._requests = self._requests, Incoming()
+        self._streams.put(self._requests)
+        before.stop()
+
     def end(self) -> None:
         """Takes no more requests, and returns when the engine has answered and closed."""
+        self._streams.put(None)
         self._requests.stop()
         self._thread.join()
 
@@ -147,8 +156,12 @@ class Replica:
         try:
             with self._make_engine() as engine:
                 self._started.put(engine.start())
-                for completion in engine.stream(self._requests):
-                    self._answers.put(completion)
+                requests = self._streams.get()
+                while requests is not None:
+                    for completion in engine.stream(requests):
+                        self._answers.put(completion)
+                    if (requests := self._streams.get()) is not None:
+                        engine.forget_prompts()
         except Exception as error:
             # Whoever waits: `start`, where it did not get so far, or the next exchange.
             self._started.put(error)

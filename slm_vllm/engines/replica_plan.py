@@ -135,7 +135,7 @@ def share(plan: ReplicaPlan, settings: EngineSettings, number: int) -> Share:
         return Share(settings, core_environment(cores), cores)
     environment = {}
     name = "VLLM_ENABLE_V1_MULTIPROCESSING"
-    if name not in os.environ and name not in settings.hardware.env:
+    if plan.count > 1 and name not in os.environ and name not in settings.hardware.env:
         environment[name] = "0"  # the process is the engine's own: its core needs no other
     arguments = settings.hardware.engine_args
     if "gpu_memory_utilization" in arguments:

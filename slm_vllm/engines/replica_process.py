@@ -29,6 +29,7 @@ from slm_vllm.types import GenerationRequest
 
 _END_SECONDS = 5.0  # for an engine to close and remove what it shares between its processes
 _POLL_SECONDS = 0.01
+_FORGET = "forget"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -74,6 +75,10 @@ class ReplicaProcess(Link):
         except (EOFError, OSError):
             raise ReplicaLostError(f"its process {self._ended()}") from None
         return found
+
+    def forget_prompts(self) -> None:
+        """See `Link.forget_prompts`."""
+        self._send(_FORGET)
 
     def end(self) -> None:
         """See `Link.end`."""
@@ -144,7 +149,10 @@ def _serve(connection: Connection) -> None:
     replica = Replica(pickle.loads(pickled))
     connection.send(replica.start())
     while (message := connection.recv()) is not None:
-        connection.send(replica.exchange(*message))
+        if message == _FORGET:
+            replica.forget_prompts()
+        else:
+            connection.send(replica.exchange(*message))
     replica.end()
 
 

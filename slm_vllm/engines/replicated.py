@@ -58,6 +58,10 @@ class Link(ABC):
         """
 
     @abstractmethod
+    def forget_prompts(self) -> None:
+        """Calls `Replica.forget_prompts`; what it is asked next, it is asked after that."""
+
+    @abstractmethod
     def end(self) -> None:
         """Asks the replica to end; does not wait."""
 
@@ -198,7 +202,8 @@ class ReplicatedEngine(BaseEngine):
                 self._members.append(Member(number, self._open(number, 0)))
             failures += self._wait_for_all()
         if not self._members:
-            raise EngineError(f"No replica could start. The first one said: {failures[0]}")
+            several = "No replica could start. The first one said: " if len(failures) > 1 else ""
+            raise EngineError(f"{several}{failures[0]}")
         for failure in failures:
             self.say(f"A replica could not start and is left out: {failure}")
         infos = [member.info for member in self._members if member.info is not None]
@@ -223,6 +228,12 @@ class ReplicatedEngine(BaseEngine):
                 yield from self._answers(backlog)
         finally:
             backlog.source.close()
+
+    def forget_prompts(self) -> None:
+        """See `BaseEngine.forget_prompts`; called between two streams."""
+        for member in self._members:
+            if member.info is not None:
+                member.link.forget_prompts()
 
     def close(self) -> None:
         """Ends the replicas, and what was started for them."""

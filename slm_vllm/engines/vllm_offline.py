@@ -44,6 +44,7 @@ from slm_vllm.engines.settings import (
 from slm_vllm.engines.versions import (
     PromptMaker,
     choice_argument,
+    copy_lightly,
     free_device,
     kv_cache_tokens,
     make_modules_readable,
@@ -301,7 +302,9 @@ def _sampling_parameters(settings: EngineSettings, more: Mapping[str, Any] = _NO
     arguments = sampling_arguments(settings) | dict(more)
     if settings.only_answers:
         arguments |= choice_argument(settings.only_answers)
-    return SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
+    sampling = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
+    copy_lightly(sampling)
+    return sampling
 
 
 def _margin(either: tuple[Sequence[int], Sequence[int]], logprobs: Sequence[Any]) -> float | None:

@@ -105,7 +105,6 @@ class _Session:
         self._config = configs[0]
         engine = self._config.engine
         self._make_engine = options.make_engine or engine_factory(engine)
-        self._import_engine = options.import_engine or engine_import(engine)
         questions: dict[str, QuestionSet] = {}
         # All before any: what --overwrite removes is gone, whatever is said of a later one.
         folders = [self._lock(config) for config in configs]
@@ -206,7 +205,8 @@ class _Session:
         return [cell.failure() if cell.error else cell.result for cell in self._cells]
 
     def _import_ahead(self) -> None:
-        self._import_engine()
+        import_engine = self._options.import_engine
+        (import_engine or engine_import(self._config.engine, self._services.device))()
         import_tokenizers()
 
     def _alive(self) -> list[Cell]:

@@ -91,6 +91,28 @@ def test_replicas_share_the_work_in_bounded_flight(engine_for: Any, tmp_path: Pa
     assert not any(psutil.pid_exists(int(pid)) for pid in workers)
 
 
+def test_each_forgets_prompts_between_two_streams(engine_for: Any, tmp_path: Path) -> None:
+    with engine_for(journal=True) as engine:
+        engine.start()
+        first = by_id(engine.stream(asked(50)))
+        engine.forget_prompts()
+        again = by_id(engine.stream(asked(50)))
+    assert len(first) == len(again) == 50
+    noted = [path.read_text().splitlines() for path in tmp_path.glob("*.asked")]
+    before = [lines[: lines.index("forgot")] for lines in noted]
+    after = [lines[lines.index("forgot") + 1 :] for lines in noted]
+    assert sorted(name for lines in before for name in lines) == sorted(first)
+    assert sorted(name for lines in after for name in lines) == sorted(again)
+
+
+def test_what_keeps_a_single_one_from_starting_is_said_plainly(engine_for: Any) -> None:
+    with (
+        engine_for(1, broken=True) as engine,
+        pytest.raises(EngineError, match="^replica 0 on .*: EngineError: no weights here$"),
+    ):
+        engine.start()
+
+
 def test_each_has_its_own_cores(engine_for: Any) -> None:
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:

@@ -145,6 +145,11 @@ def test_what_the_user_says_of_vllms_processes_stays(monkeypatch: pytest.MonkeyP
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in part.environment
 
 
+def test_a_single_engine_keeps_vllms_processes() -> None:
+    part = share(ReplicaPlan(("0",), 1, ""), sized(), 0)
+    assert set(part.environment) == {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"}
+
+
 def test_the_share_of_a_cpu() -> None:
     plan = ReplicaPlan((), 3, "")
     large = sized(CPU, max_model_len=8192)
@@ -212,14 +217,19 @@ def test_engines_that_measure_are_loaded_one_after_the_other() -> None:
 
 
 def test_the_factory_makes_one_or_several() -> None:
-    one = registry.engine_factory(VllmConfig())(sized(questions=10))
+    one = registry.engine_factory(VllmConfig())(sized(CPU, questions=10))
     assert isinstance(one, VllmEngine)
-    assert one._settings.choices == {"replicas": "1: one answers in about 0 s"}
+    assert one._settings.choices == {"replicas": "1: one engine uses all cores"}
+    apart = registry.engine_factory(VllmConfig())(sized(questions=10))
+    assert isinstance(apart, LocalReplicas)
+    assert apart._settings.choices == {"replicas": "1: one answers in about 0 s"}
     several = registry.engine_factory(VllmConfig())(sized())
     assert isinstance(several, LocalReplicas)
 
 
 def test_nothing_is_imported_ahead_for_other_processes() -> None:
-    assert registry.engine_import(VllmConfig()) == VllmEngine.import_ahead
-    assert registry.engine_import(VllmConfig(replicas_per_gpu=1)) == VllmEngine.import_ahead
-    assert registry.engine_import(VllmConfig(replicas_per_gpu=2)) != VllmEngine.import_ahead
+    one = VllmConfig(replicas_per_gpu=1)
+    assert registry.engine_import(VllmConfig(), CPU) == VllmEngine.import_ahead
+    assert registry.engine_import(one, CPU) == VllmEngine.import_ahead
+    assert registry.engine_import(VllmConfig(replicas_per_gpu=2), CPU) != VllmEngine.import_ahead
+    assert registry.engine_import(one, H200) != VllmEngine.import_ahead

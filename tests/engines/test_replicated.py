@@ -72,6 +72,9 @@ class DrawnLink(Link):
             return Exchange(answered, 1, "an accident of its engine")
         return Exchange(answered, 1)
 
+    def forget_prompts(self) -> None:
+        """Nothing to do."""
+
     def end(self) -> None:
         """Nothing to do."""
 

@@ -31,7 +31,8 @@ class CountingEngine(BaseEngine):
         die_after: The first process to answer so many requests kills itself; None for none.
         raise_after: The first process to answer so many raises instead; None for none.
         helper: Each process starts one of its own, as vLLM's engines do, and leaves a file of it.
-        journal: Each process writes down what it was asked, in a file `PID.asked`.
+        journal: Each process writes down what it was asked, and where it was told to forget, in a
+            file `PID.asked`.
         broken: Replicas cannot start.
     """
 
@@ -62,15 +63,21 @@ class CountingEngine(BaseEngine):
         answered = 0
         while (request := source.take(wait=True)) is not None:
             token = request.prompt_token_ids[0]
-            if self.journal:
-                with (self.folder / f"{os.getpid()}.asked").open("a") as file:
-                    file.write(f"{request.request_id}\n")
+            self._note(request.request_id)
             if answered == self.raise_after and self._first_to_die():
                 raise EngineDiedError("the engine died")
             if token == KILLED_BY or (answered == self.die_after and self._first_to_die()):
                 os.kill(os.getpid(), signal.SIGKILL)
             answered += 1
             yield Completion(request.request_id, f"{token} by {os.getpid()}", "stop", 1, 1)
+
+    def forget_prompts(self) -> None:
+        self._note("forgot")
+
+    def _note(self, line: str) -> None:
+        if self.journal:
+            with (self.folder / f"{os.getpid()}.asked").open("a") as file:
+                file.write(f"{line}\n")
 
     def _first_to_die(self) -> bool:
         try:
