@@ -89,7 +89,7 @@ class Aside:
     Attributes:
         max_new_tokens: Longest answer.
         either: Token ids of two words, each in the forms it may take. Then the answer is the
-            `Completion.margin` between them as the next token, by an engine that `weighs`.
+            `Completion.margin` between them as the next token.
     """
 
     max_new_tokens: int = 1

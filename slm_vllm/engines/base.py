@@ -30,8 +30,8 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
 
     config_class: ClassVar[type[EngineConfig]] = EngineConfig
     """The class of its `engine` section."""
-    weighs: ClassVar[bool] = False
-    """Whether it tells how probable words are as the next token (`Aside.either`)."""
+    asides: ClassVar[frozenset[str]] = frozenset()
+    """Which requests with an `aside` it answers: "text", "margin"; without one it is sent none."""
 
     say: Callable[[str], None] = staticmethod(log.info)
     """Tells the user something; a command puts its console here."""

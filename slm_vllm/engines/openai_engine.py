@@ -66,6 +66,7 @@ class OpenAIEngine(BaseEngine):
     """
 
     config_class: ClassVar[type[EngineConfig]] = OpenAIConfig
+    asides: ClassVar[frozenset[str]] = frozenset({"text"})
 
     def __init__(
         self,

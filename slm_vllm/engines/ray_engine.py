@@ -66,7 +66,7 @@ class RayEngine(ReplicatedEngine):
     """
 
     config_class: ClassVar[type[EngineConfig]] = RayConfig
-    weighs: ClassVar[bool] = VllmEngine.weighs
+    asides: ClassVar[frozenset[str]] = VllmEngine.asides
 
     def __init__(
         self,

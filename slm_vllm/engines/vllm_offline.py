@@ -67,7 +67,7 @@ class VllmEngine(BaseEngine):
     """One vLLM engine on one device of this machine."""
 
     config_class: ClassVar[type[EngineConfig]] = VllmConfig
-    weighs: ClassVar[bool] = True
+    asides: ClassVar[frozenset[str]] = frozenset({"text", "margin"})
 
     def __init__(self, settings: EngineSettings, config: EngineConfig | None = None) -> None:
         super().__init__(settings, config)

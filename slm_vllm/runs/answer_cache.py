@@ -23,7 +23,7 @@ from slm_vllm.types import Completion, GenerationRequest
 
 log = logging.getLogger(__name__)
 
-_COMMIT_SECONDS, _COMMIT_ROWS = 1.0, 64
+_COMMIT_SECONDS, _COMMIT_ROWS = 1.0, 1024
 _BUSY_SECONDS = 30.0
 _TABLE = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -58,8 +58,8 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
         self._usable = True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # One thread at a time uses it: what is asked before a search is read by the one that
-            # makes prompts.
+            # One thread at a time uses it; what is asked before a search is read by the one that
+            # searches.
             self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
             # Readers and one writer at once; a power cut may cost the last answers, never the file.
             self._database.execute("PRAGMA journal_mode=WAL")

@@ -35,12 +35,17 @@ def _check_stages(config: Config) -> None:
     reranker, expansion = config.retriever.reranker, config.retriever.expansion
     if not context_of(config).searches:
         return
-    is_evaluated = reranker is not None and reranker.is_evaluated
-    if is_evaluated and not engine_class(config.engine.name).weighs:
+    answered = engine_class(config.engine.name).asides
+    if reranker is not None and reranker.is_evaluated and "margin" not in answered:
         raise ConfigError(
             "retriever.reranker.model=evaluated needs an engine that tells how probable a word is: "
             f"engine.name={config.engine.name} does not. Use vllm or ray, or a cross-encoder as "
             "reranker"
+        )
+    if expansion is not None and "text" not in answered:
+        raise ConfigError(
+            "retriever.expansion needs an engine that is asked for more than answers: "
+            f"engine.name={config.engine.name} is not (`BaseEngine.asides`)"
         )
     if expansion is not None and config.retriever.kind == TrecRunRetriever.kind:
         raise ConfigError(

@@ -267,6 +267,16 @@ def test_without_a_text_the_question_is_searched(make_config: MakeConfig) -> Non
     assert predictions(config)["query"].equals(predictions(config)["question"], check_names=False)
 
 
+def test_what_a_server_wrote_is_kept_by_its_address(make_config: MakeConfig) -> None:
+    def asked(port: int, name: str) -> int:
+        server = ("engine.name=openai", f"engine.base_url=http://localhost:{port}/v1")
+        engine = StagedEngine(writes=lambda turn: "page3")
+        run(make_config(*HYDE, *server, f"experiment.name={name}"), engine)
+        return len(engine.written)
+
+    assert [asked(1, "a"), asked(1, "b"), asked(2, "c")] == [12, 0, 12]
+
+
 def test_passages_found_with_a_text_are_ranked_for_the_question(make_config: MakeConfig) -> None:
     engine = StagedEngine(likes, writes=lambda turn: "page1 page2")
     config = make_config(*HYDE, "+retriever.reranker={model: evaluated, candidates: 12}")
@@ -330,13 +340,23 @@ def test_who_does_not_ask_for_a_stage_has_none_of_it(make_config: MakeConfig) ->
              "+retriever.expansion.prompt='{question}'"),
             "a run file knows questions by their ids",
         ),
+        (
+            (*HYDE, "engine.name=my:Mine"),
+            "is asked for more than answers: engine.name=my:Mine is not",
+        ),
         ((*HYDE, "retriever.expansion.prompt=words"), r"must hold \{question\}"),
         ((*HYDE, "retriever.expansion.prompt='{question} {passage}'"), "cannot be filled in"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_loads(
-    make_config: MakeConfig, words: tuple[str, ...], said: str
+    make_config: MakeConfig,
+    words: tuple[str, ...],
+    said: str,
+    plugin: Callable[[str, str], Path],
 ) -> None:
+    methods = "".join(f"    def {name}(self, *_): ...\n" for name in ("start", "stream", "close"))
+    base = "from slm_vllm.engines.base import BaseEngine\n"
+    plugin("my", f"{base}class Mine(BaseEngine):\n{methods}")
     with pytest.raises(ConfigError, match=said):
         plan_command([make_config(*words)])
 
