@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from slm_vllm.config.schema import Config
+from slm_vllm.errors import EngineError
 from slm_vllm.prompting.renderer import PromptInput
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.expansion import ExpandedRetriever
@@ -94,7 +95,7 @@ class SearchStages:
         """Asks what the search for open rows needs and nobody has replied to yet.
 
         Raises:
-            EngineError: The engine cannot be started, or died twice.
+            EngineError: The engine cannot be started, died twice, or replies to nothing.
             Interrupted: A signal came; what was replied is kept.
         """
         if self._expander is not None:
@@ -117,22 +118,34 @@ class SearchStages:
         }
 
     def _ask(self, name: str, stage: Stage[Item], items: Iterable[Item]) -> None:
-        cell = self._cell
+        """Asks what has no reply yet.
+
+        Raises:
+            EngineError: A request failed under `experiment.strict`, or all that this process sent.
+        """
+        cell, reason = self._cell, ""
 
         def record(key: int, item: Item, reply: Completion) -> None:
+            nonlocal reason
             stage.record(key, item, reply)
+            reason = reply.error or reason
+            if reply.error is not None and cell.config.experiment.strict:
+                raise EngineError(f"{cell.name}: {name}: {reason} (experiment.strict=true)")
             if cell.progress is not None:
                 cell.state.beat(cell.progress.figures)
 
         counts = self._counts.setdefault(name, Counter())
         before = counts["failed"]
-        Asides(stage, self._services, f"{cell.name}: {name}", record, counts).ask(
-            stage.keyed(items)
-        )
-        if failures := counts["failed"] - before:
-            self._services.console.say(
-                f"{cell.name}: {name} failed for {failures:,} prompts. {_WITHOUT[name]}"
+        label = f"{cell.name}: {name}"
+        Asides(stage, self._services, label, record, counts).ask(stage.keyed(items))
+        if counts["asked"] and counts["failed"] >= counts["asked"] + counts["from_cache"]:
+            raise EngineError(
+                f"{label}: not one of {counts['asked']:,} prompts was answered. The last one said: "
+                f"{reason}"
             )
+        if failures := counts["failed"] - before:
+            said = f"{label} failed for {failures:,} prompts ({reason}). {_WITHOUT[name]}"
+            self._services.console.say(said)
 
     def _open(self, plan: Plan, size: int) -> Iterator[pl.DataFrame]:
         """The open rows of a plan, so many at a time."""

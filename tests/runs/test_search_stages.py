@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from slm_vllm.config.schema import Config
-from slm_vllm.errors import ConfigError, EngineDiedError
+from slm_vllm.errors import ConfigError, EngineDiedError, EngineError
 from slm_vllm.retrieval.index_store import open_index
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA, journal_schema
@@ -22,6 +22,7 @@ from slm_vllm.runs import index_pool
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.plan import plan_command
 from slm_vllm.runs.session import evaluate
+from slm_vllm.types import Completion
 from support.qa_files import write_rows
 from support.staged_engine import StagedEngine
 
@@ -208,7 +209,8 @@ def test_passages_of_failed_prompts_are_left_out_and_said(
     config = make_config(*RERANKED, "retriever.top_k=12")
     result = run(config, engine)
     assert result["stages"]["rerank"]["failed"] == 12
-    assert "rerank failed for 12 prompts. Their passages are left out" in capfd.readouterr().err
+    said = "rerank failed for 12 prompts (refused). Their passages are left out"
+    assert said in capfd.readouterr().err
     assert all(len(row) == 11 and "d4" not in row for row in documents(config))
     assert (
         "Infinity"
@@ -218,13 +220,21 @@ def test_passages_of_failed_prompts_are_left_out_and_said(
     )
 
 
-def test_an_engine_that_tells_no_margin_gives_no_order(make_config: MakeConfig) -> None:
+def test_a_failed_prompt_ends_a_strict_run(make_config: MakeConfig) -> None:
+    engine = StagedEngine(lambda turn: None if number(turn, "page") == 4 else likes(turn))
+    with pytest.raises(EngineError, match="rerank: refused"):
+        run(make_config(*RERANKED, "experiment.strict=true"), engine)
+
+
+def test_an_engine_that_tells_no_margin_is_not_taken_for_a_search_that_finds_nothing(
+    make_config: MakeConfig,
+) -> None:
     engine = StagedEngine()
-    engine._completion = lambda request: StagedEngine._completion(  # type: ignore[method-assign]
-        engine, request
-    ).__class__(request.request_id, "Yes", "length", 1, 1)
-    result = run(make_config(*RERANKED, "experiment.max_samples=1"), engine)
-    assert result["stages"]["rerank"]["failed"] == 12
+    engine._completion = lambda request: Completion(  # type: ignore[method-assign]
+        request.request_id, "Yes", "length", 1, 1
+    )
+    with pytest.raises(EngineError, match="not one of 144 .* how probable Yes and No are"):
+        run(make_config(*RERANKED), engine)
 
 
 def test_the_engine_has_room_for_the_longest_prompt_and_reply_of_a_stage(
@@ -262,9 +272,11 @@ def test_a_search_goes_for_the_question_and_what_was_written(make_config: MakeCo
 
 def test_without_a_text_the_question_is_searched(make_config: MakeConfig) -> None:
     config = make_config(*HYDE)
-    result = run(config, StagedEngine(writes=lambda turn: None))
-    assert result["stages"]["expand"]["failed"] == 12
-    assert predictions(config)["query"].equals(predictions(config)["question"], check_names=False)
+    engine = StagedEngine(writes=lambda turn: "x" if number(turn, "about ") else None)
+    result = run(config, engine)
+    assert result["stages"]["expand"]["failed"] == 1
+    frame = predictions(config)
+    assert (frame["query"] == frame["question"]).to_list() == [True] + [False] * 11
 
 
 def test_what_a_server_wrote_is_kept_by_its_address(make_config: MakeConfig) -> None:
