@@ -110,7 +110,8 @@ def cost_table(views: Sequence[RunView]) -> str:
     phases = dict.fromkeys(phase for view in views for phase in _phases(view))
     columns = [
         "run", "seconds", *(f"{phase} s" for phase in phases), "prompt tokens", "new tokens",
-        "tokens a question", "new tokens/s", "peak GPU GiB", "peak host GiB",
+        "tokens before searches", "tokens a question", "new tokens/s", "peak GPU GiB",
+        "peak host GiB",
     ]  # fmt: skip
     rows = [[view.run.name, *_cost(view, list(phases))] for view in views]
     return table(
@@ -136,11 +137,18 @@ def _cost(view: RunView, phases: Sequence[str]) -> list[str]:
         *(f"{took[phase]:,.1f}" if phase in took else "-" for phase in phases),
         "-" if prompt is None else f"{prompt:,}",
         "-" if new is None else f"{new:,}",
+        f"{staged:,.0f}" if (staged := _staged_tokens(results)) else "-",
         "-" if each is None else number(each),
         "-" if rate is None else number(rate),
         _gib(memory.get("peak_gpu")),
         _gib(memory.get("peak_rss")),
     ]
+
+
+def _staged_tokens(results: Mapping[str, Any]) -> float:
+    """What the model read and wrote before passages were known."""
+    stages = results.get("stages", {}).values()
+    return float(sum(one["prompt_tokens"] + one["completion_tokens"] for one in stages))
 
 
 def _gib(mib: float | None) -> str:

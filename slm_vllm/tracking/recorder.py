@@ -285,6 +285,11 @@ def single_values(results: Mapping[str, Any], memory: Mapping[str, Any]) -> dict
         for phase, value in results.get("timing", {}).items()
         if not isinstance(value, dict)
     }
+    found |= {
+        f"{stage}_{name}": value
+        for stage, figures in results.get("stages", {}).items()
+        for name, value in figures.items()
+    }
     found |= {"peak_rss_mib": memory.get("peak_rss"), "peak_gpu_mib": memory.get("peak_gpu")}
     return {
         name: float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -65,6 +66,19 @@ def test_what_runs_cost(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert first == ["a", "60.1", "10.0", "50.0", "0.1", "1,200", "80", "320", "62.5", "-", "2.00"]
     assert second[-2:] == ["3.00", "1.00"]
+
+
+def test_what_a_search_cost_the_model_has_a_column(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", rows=[{}] * 4)
+    path = make_run(tmp_path / "b", mode="retriever", rows=[{}] * 4) / "results.json"
+    stages = {
+        "expand": {"prompt_tokens": 900, "completion_tokens": 100},
+        "rerank": {"prompt_tokens": 5000, "completion_tokens": 40},
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stages": stages}))
+    head, *lines = cells(html(tmp_path), "cost")
+    column = head.index("tokens before searches")
+    assert {line[0]: line[column] for line in lines} == {"a": "-", "b": "6,040"}
 
 
 def test_facts_and_settings_that_all_runs_share_are_said_once(tmp_path: Path) -> None:
