@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import polars as pl
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import EngineError
+from slm_vllm.parallel import in_order
 from slm_vllm.prompting.renderer import PromptInput
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.expansion import ExpandedRetriever
@@ -34,7 +36,12 @@ from slm_vllm.types import Completion
 
 # Rows whose prompts are made together; a question has one text to be written and many passages.
 _EXPANDED_ROWS, _RERANKED_ROWS = 4096, 256
+_SEARCHED_AHEAD = 2  # of these, while passages are asked about
 _COUNTS = ("asked", "from_cache", "failed", "prompt_tokens", "completion_tokens")
+_WITHOUT = {
+    "expand": "They are searched for by the question alone",
+    "rerank": "Their passages are left out",
+}
 
 Item = TypeVar("Item")
 
@@ -105,9 +112,15 @@ class SearchStages:
         if self._reranked is not None:
             reranking, scorer = self._reranked
             depth = search_depth(self._cell.config)
-            with self._services.phase("rerank", self.seconds):
-                for rows in self._open(plan, _RERANKED_ROWS):
-                    self._ask("rerank", scorer, reranking.pairs(rows, depth))
+            found = in_order(
+                ThreadPoolExecutor(1),
+                lambda rows: reranking.pairs(rows, depth),
+                self._open(plan, _RERANKED_ROWS),
+                _SEARCHED_AHEAD,
+            )
+            with self._services.phase("rerank", self.seconds), closing(found):
+                for pairs in found:
+                    self._ask("rerank", scorer, pairs)
 
     def figures(self) -> dict[str, dict[str, float]]:
         """What `results.json` says of them: this process's own work, by stage."""
@@ -157,12 +170,6 @@ class SearchStages:
             rows = frame.filter(pl.Series(is_open))
             for start in range(0, rows.height, size):
                 yield rows[start : start + size]
-
-
-_WITHOUT = {
-    "expand": "They are searched for by the question alone",
-    "rerank": "Their passages are left out",
-}
 
 
 def longest_aside(config: Config, tokenizer: Any, found: Survey, limit: int) -> int:

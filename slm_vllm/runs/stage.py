@@ -6,7 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -171,8 +171,3 @@ class Stage(Generic[Item]):
                     )
             found += [texts.get(i) for i in range(len(batch))]
         return found
-
-
-def failed(completion: Completion, reason: str) -> Completion:
-    """A completion that cannot be used."""
-    return replace(completion, text="", finish_reason="error", error=reason)

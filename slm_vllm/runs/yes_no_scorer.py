@@ -21,7 +21,7 @@ from slm_vllm.errors import ConfigError
 from slm_vllm.prompting.renderer import PromptInput
 from slm_vllm.retrieval.reranker import Pair, PairScorer
 from slm_vllm.runs.asides import Asked
-from slm_vllm.runs.stage import Stage, StagePrompt, failed, stage_template
+from slm_vllm.runs.stage import Stage, StagePrompt, stage_template
 from slm_vllm.types import Aside, Completion
 
 _TURN = """Does the passage answer the question? Reply with one word: Yes or No.
@@ -76,7 +76,8 @@ class YesNoScorer(Stage[Pair], PairScorer):
         if completion.error is not None:
             return completion
         if completion.margin is None:
-            return failed(completion, "the engine does not tell how probable Yes and No are")
+            reason = "the engine does not tell how probable Yes and No are"
+            return replace(completion, text="", finish_reason="error", error=reason)
         return replace(completion, text=repr(completion.margin))
 
     def scores(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
