@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,12 @@ from slm_vllm.runs.mode_run import ModeRun, Plan
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.repeat_check import compare_passes, drawn_rows
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
-from slm_vllm.runs.search_stages import SearchStages
 from slm_vllm.runs.services import Services
 from slm_vllm.runs.story import log_results
 from slm_vllm.runs.until_decided import UntilDecided
+
+if TYPE_CHECKING:
+    from slm_vllm.runs.search_stages import SearchStages
 
 _MEASURED = ("throughput", "timing", "duration_seconds", "stages")
 

@@ -36,7 +36,6 @@ from slm_vllm.runs.notify import notifying
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.prompt_day import prompt_day
 from slm_vllm.runs.question_set import QuestionSet
-from slm_vllm.runs.search_stages import SearchStages, longest_aside
 from slm_vllm.runs.services import open_services
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.runs.story import log_start
@@ -249,6 +248,8 @@ class _Session:
             found = cell.questions.found
             longest = max(longest, cell.context.longest_prompt(cell.config, found, renderer))
             if cell.asks_before_search:
+                from slm_vllm.runs.search_stages import longest_aside
+
                 aside = longest_aside(cell.config, tokenizer, found, limit)
                 longest = max(longest, aside)
             questions += max(0, found.rows - len(cell.journal))
@@ -290,6 +291,8 @@ class _Session:
         revision = model.revision or str(model.path)
         stages = None
         if retriever is not None and cell.asks_before_search:
+            from slm_vllm.runs.search_stages import SearchStages
+
             stages = SearchStages(
                 cell, retriever, host, tokenizer, revision, self._services, self._stack
             )
