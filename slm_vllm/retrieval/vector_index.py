@@ -51,13 +51,12 @@ def kind_that_fits(n_vectors: int, dimension: int, hnsw_m: int, memory: int) -> 
     needed: dict[IndexKind, int] = {
         "flat": 4 * dimension,
         "fp16": 2 * dimension,
-        "sq8": dimension,
         "hnsw": 4 * dimension + 8 * hnsw_m + 16,
         "ivfsq8": dimension + 8,
     }
     wanted: tuple[IndexKind, ...] = ("ivfsq8",)
     if n_vectors <= FLAT_LIMIT:
-        wanted = ("flat", "fp16", "sq8", "ivfsq8")
+        wanted = ("flat", "fp16", "ivfsq8")
     elif n_vectors <= HNSW_LIMIT:
         wanted = ("hnsw", "ivfsq8")
     fitting = (kind for kind in wanted if n_vectors * needed[kind] * MEMORY_SHARE <= memory)

@@ -104,8 +104,8 @@ def test_the_recall_told_is_that_of_exact_search(
         (1, 384, 1, "flat"),
         (1_000_000, 384, 5, "flat"),  # 1.5 GB of vectors
         (1_000_000, 384, 4, "fp16"),
-        (1_000_000, 384, 2, "sq8"),
-        (1_000_000, 4_096, 24, "sq8"),  # 4 GB; 16 and 8 are over a third
+        (1_000_000, 384, 2, "ivfsq8"),
+        (1_000_000, 4_096, 24, "ivfsq8"),  # 4 GB; 16 and 8 are over a third
         (1_000_001, 384, 6, "hnsw"),  # 1.8 GB with its graph
         (1_000_001, 384, 5, "ivfsq8"),
         (5_000_000, 384, 24, "ivfsq8"),  # 9 GB with a graph, 2 without
