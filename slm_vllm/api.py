@@ -88,14 +88,16 @@ def evaluate(
             settings, modes, name=name, overrides=overrides, config_dir=config_dir
         )
     ]
-    options = RunOptions(overwrite=overwrite, retry_errors=retry_errors, track=track)
+    options = RunOptions(
+        overwrite=overwrite,
+        retry_errors=retry_errors,
+        track=track,
+        then=judge_after(configs, config_dir),
+    )
     if engine is not None:
         options = replace(options, make_engine=engine, import_engine=lambda: None)
     folders = [Path(config.experiment.output_dir) / config.experiment.name for config in configs]
-    judge = judge_after(configs[0], config_dir)
-    results = run_cells(configs, options)
-    if judge is not None:
-        judge.judge(results, folders)
+    run_cells(configs, options)
     return [read_run(folder) for folder in folders]
 
 

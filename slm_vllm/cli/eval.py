@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +12,7 @@ from slm_vllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
-    from slm_vllm.judging.after import JudgeAfter
+    from slm_vllm.runs.options import Then
     from slm_vllm.tracking.clearml.queue import QueuedRun
 
 _EPILOG = """\b
@@ -121,7 +120,7 @@ def command(
         sent = _queued_words()
         given = [[*sent, *words] for words in given]
     configs = [compose_config(words, config_dir) for words in given]
-    judge = judge_after(configs[0], config_dir, own_process=True)
+    then = judge_after(configs, config_dir, own_process=True)
     if only_plan:
         _plan(configs, overwrite, retry_errors, as_json=as_json)
         return
@@ -132,7 +131,7 @@ def command(
         runs = [QueuedRun(*pair) for pair in zip(configs, given, strict=True)]
         _enqueue(runs, queue, flags, as_json=as_json)
         return
-    _run(configs, overwrite, retry_errors, judge, track=not no_clearml, as_json=as_json)
+    _run(configs, overwrite, retry_errors, then, track=not no_clearml, as_json=as_json)
 
 
 def _plan(configs: list[Config], overwrite: bool, retry_errors: bool, *, as_json: bool) -> None:
@@ -171,7 +170,7 @@ def _run(
     configs: list[Config],
     overwrite: bool,
     retry_errors: bool,
-    judge: JudgeAfter | None,
+    then: Then | None,
     *,
     track: bool,
     as_json: bool,
@@ -183,12 +182,13 @@ def _run(
 
     try:
         options = RunOptions(
-            overwrite=overwrite, retry_errors=retry_errors, track=track, own_process=True
+            overwrite=overwrite,
+            retry_errors=retry_errors,
+            track=track,
+            own_process=True,
+            then=then,
         )
         results = evaluate(configs, options)
-        if judge is not None:
-            folders = [Path(c.experiment.output_dir) / c.experiment.name for c in configs]
-            results = judge.judge(results, folders)
     except Interrupted as stop:
         click.echo(stop.told(overwrite=overwrite), err=True)
         raise click.exceptions.Exit(stop.exit_code) from None

@@ -65,7 +65,7 @@ def command(
 
     grid = sweep_grid(words)
     cells = plan_sweep(grid, overwrite=overwrite)
-    judge = judge_after(cells[0].config, words["config_dir"], own_process=True)
+    then = judge_after([cell.config for cell in cells], words["config_dir"], own_process=True)
     if dry_run and as_json:
         plan = [{"name": c.name, "status": c.status, "rows": c.rows, "left": c.left} for c in cells]
         click.echo(json.dumps({"folder": str(grid.folder), "cells": plan}, ensure_ascii=False))
@@ -84,9 +84,8 @@ def command(
             quiet=table is not None,
             watch=table.show if table is not None else None,
             race=race,
+            then=then,
         )
-        if judge is not None:
-            results = judge.judge(results, [cell.folder for cell in cells])
     except Interrupted as stop:
         click.echo(stop.told(overwrite=overwrite), err=True)
         raise click.exceptions.Exit(stop.exit_code) from None

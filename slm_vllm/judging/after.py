@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from slm_vllm.config.schema import Config
 from slm_vllm.judging.choice import judge_config
 from slm_vllm.judging.judge import check_judge_config
 from slm_vllm.judging.session import JudgeOptions, check_votes, judge_runs
+from slm_vllm.models.resolve import check_local
+from slm_vllm.runs.options import Then
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +29,14 @@ class JudgeAfter:
     options: JudgeOptions
 
     def judge(
-        self, results: Sequence[Mapping[str, Any]], folders: Sequence[Path]
+        self, folders: Sequence[Path], results: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
         """Grades the answers of runs that have just ended, over one load.
 
         Args:
-            results: Contents of their `results.json`; one with an `error` has nothing to judge.
-            folders: Their folders, in the same order.
+            folders: Their folders.
+            results: Contents of their `results.json`, in the same order; one with an `error` has
+                nothing to judge.
 
         Returns:
             The results, with the judge's figures among their metrics.
@@ -50,30 +54,34 @@ class JudgeAfter:
 
 
 def judge_after(
-    config: Config, config_dir: str | Path | None = None, *, own_process: bool = False
-) -> JudgeAfter | None:
-    """The judge that a run's configuration names, None where it names none.
+    configs: Sequence[Config], config_dir: str | Path | None = None, *, own_process: bool = False
+) -> Then | None:
+    """What grades the answers of a command's runs, None where their configuration has no judge.
 
     Args:
-        config: The run's configuration.
+        configs: The runs' configurations.
         config_dir: A folder with configuration groups of the user's.
         own_process: See `RunOptions`.
 
     Raises:
         ConfigError: It cannot be used.
+        EngineError: The folder of its model does not hold one.
     """
-    section = config.judge
+    section = configs[0].judge
     if section is None:
         return None
     found = judge_config(
         section.model,
         section.base_url,
         api_key_env=section.api_key_env,
-        overrides=[f"cache_dir={config.cache_dir}", *section.settings],
+        overrides=[f"cache_dir={configs[0].cache_dir}", *section.settings],
         config_dir=config_dir,
     )
     check_votes(section.votes)
     is_here = section.model is not None
     check_judge_config(found, is_here=is_here)
+    if is_here:
+        check_local(found.model.path)
     options = JudgeOptions(votes=section.votes, is_here=is_here, own_process=own_process)
-    return JudgeAfter(found, options)
+    folders = [Path(c.experiment.output_dir) / c.experiment.name for c in configs]
+    return partial(JudgeAfter(found, options).judge, folders)

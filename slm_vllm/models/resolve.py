@@ -109,7 +109,15 @@ def _looks_like_path(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
 
 
-def _resolve_local(path: str, folder: Path, revision: str | None) -> ResolvedModel:
+def check_local(path: str) -> None:
+    """Refuses a folder that holds no whole model; nothing is made, hashed or downloaded.
+
+    Raises:
+        EngineError: It names one. What may be had from the hub is not looked for.
+    """
+    folder = Path(path)
+    if path in DEMO_NAMES or not (folder.exists() or _looks_like_path(path)):
+        return
     if not folder.exists():
         raise EngineError(
             f"The model folder '{path}' does not exist. Name an existing folder, a Hugging Face "
@@ -126,6 +134,10 @@ def _resolve_local(path: str, folder: Path, revision: str | None) -> ResolvedMod
             "holds config.json, *.safetensors and a tokenizer, as save_pretrained() writes them "
             "for the model and for the tokenizer."
         )
+
+
+def _resolve_local(path: str, folder: Path, revision: str | None) -> ResolvedModel:
+    check_local(path)
     _warn_ignored(path, revision)
     folder = folder.resolve()
     return ResolvedModel(folder, "local", None, content_hash(folder), {"given_as": path})

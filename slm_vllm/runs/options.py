@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.settings import EngineSettings
+
+Then = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class RunOptions:
         today: The day the command began, for chat templates that write it; see `prompt_day`.
         make_engine: Builds the engine; None: the one that the configuration names.
         import_engine: Imports what it needs, ahead of time and in another thread; None likewise.
+        then: Done with the results before anybody is told that they are there; gives them back,
+            with what it has found.
     """
 
     overwrite: bool = False
@@ -35,3 +40,4 @@ class RunOptions:
     today: date = field(default_factory=date.today)
     make_engine: Callable[[EngineSettings], BaseEngine] | None = None
     import_engine: Callable[[], None] | None = None
+    then: Then | None = None

@@ -11,6 +11,7 @@ from slm_vllm.monitoring.machine import Host, Machine
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import SweepState
 from slm_vllm.rundir.files import if_readable, read_sweep
+from slm_vllm.rundir.finding import runs_in
 from slm_vllm.runs.jobs import Job, by_sign_of_life, find_jobs, list_jobs, process_of
 
 _ENDED_BADLY = ("failed", "interrupted", "died", "damaged")
@@ -76,7 +77,8 @@ def take_overview(patterns: Sequence[str], output_dir: Path, machine: Machine) -
         ConfigError: There is none.
         StorageError: A folder cannot be read.
     """
-    found = find_jobs(patterns, output_dir) if patterns else list_jobs(output_dir)
+    begun = [pattern for pattern in patterns if not _is_to_come(pattern, output_dir)]
+    found = find_jobs(begun, output_dir) if patterns else list_jobs(output_dir)
     jobs = sorted(by_sign_of_life(found), key=_order)
     memory: dict[Path, tuple[int, int | None]] = {}
     seen: set[int] = set()
@@ -87,6 +89,12 @@ def take_overview(patterns: Sequence[str], output_dir: Path, machine: Machine) -
                 seen.add(job.pid)
                 memory[job.path] = machine.memory_of(process)
     return Overview(jobs, memory, _sweeps(jobs, patterns, output_dir), machine.host())
+
+
+def _is_to_come(pattern: str, output_dir: Path) -> bool:
+    """Whether it names a sweep of which no cell has begun."""
+    folder = output_dir / pattern
+    return (folder / names.SWEEP).is_file() and not runs_in(folder)
 
 
 def _order(job: Job) -> tuple[int, str]:

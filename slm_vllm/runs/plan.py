@@ -61,6 +61,7 @@ class RunPlan:
         refused: Why it would not start, "" if it would.
         aside_prompts: What the model is asked before passages are known (reranking, expansion), at
             most, with `aside_tokens`, estimated.
+        judge_prompts: What its judge is asked about the answers, at most.
         seconds: Shortest and longest time of answering, None where no run tells.
         learned_from: Earlier runs behind it.
     """
@@ -77,6 +78,7 @@ class RunPlan:
     refused: str
     aside_prompts: int
     aside_tokens: int
+    judge_prompts: int
     seconds: tuple[float, float] | None
     learned_from: int
 
@@ -135,6 +137,12 @@ class CommandPlan:
                 f"{r.aside_tokens:,} tokens, which the time leaves out"
                 for r in self.runs
                 if r.aside_prompts
+            ),
+            *(
+                f"After {r.name}: {r.judge_prompts:,} prompts for the judge, which the time leaves "
+                "out"
+                for r in self.runs
+                if r.judge_prompts
             ),
         ]
         return "\n".join([*lines, *(f"Refused: {r.refused}" for r in self.runs if r.refused)])
@@ -233,6 +241,7 @@ def _plan_run(
         refused=refused,
         aside_prompts=aside_prompts,
         aside_tokens=aside_tokens,
+        judge_prompts=asked.rows * config.judge.votes if config.judge is not None else 0,
         seconds=(pending / max(rates), pending / min(rates)) if rates else None,
         learned_from=len(rates),
     )

@@ -65,8 +65,11 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
     first = configs[0].experiment
     name = ", ".join(config.experiment.name for config in configs)
     folder = Path(first.output_dir, *([first.name] if len(configs) == 1 else []))
+    options = options or RunOptions()
     with notifying(configs[0].notify, name, folder) as results:
-        results += _evaluate(configs, options or RunOptions())
+        results += _evaluate(configs, options)
+        if options.then is not None:
+            results[:] = options.then(results)
     return results
 
 

@@ -22,6 +22,7 @@ from slm_vllm.rundir.contents import State, SweepState
 from slm_vllm.rundir.files import if_readable, read_results, read_state
 from slm_vllm.rundir.state import own_process
 from slm_vllm.runs.notify import notifying
+from slm_vllm.runs.options import Then
 from slm_vllm.runs.race import raced
 from slm_vllm.runs.signals import SIGNALS, Interrupted
 from slm_vllm.runs.sweep_plan import PlannedCell, groups
@@ -41,6 +42,7 @@ def run_sweep(
     quiet: bool = False,
     watch: Watcher | None = None,
     race: bool = False,
+    then: Then | None = None,
     program: Sequence[str] = (sys.executable, "-m", "slm_vllm.runs.sweep_group"),
 ) -> list[dict[str, Any]]:
     """Runs what is not done; a cell that fails is recorded and the others are run.
@@ -54,6 +56,7 @@ def run_sweep(
         quiet: Keep the output of the processes from the terminal.
         watch: Called about once a second while a process works.
         race: End the cells of models that are certainly not the best; see `race.raced`.
+        then: See `RunOptions`.
         program: What runs the cells of one model; see `sweep_group`.
 
     Returns:
@@ -83,6 +86,8 @@ def run_sweep(
                 if error is not None:
                     failures[cell.name] = error
         results += [failures.get(cell.name) or _results(cell) for cell in cells]
+        if then is not None:
+            results[:] = then(results)
     return results
 
 

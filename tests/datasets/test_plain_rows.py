@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 from pathlib import Path
@@ -142,6 +143,7 @@ def test_mutated_samples(tmp_path: Path, damage: list[tuple[int, bytes, int]]) -
     assert_same(path, 256, with_documents=False)
 
 
+@functools.cache
 def plain_sample() -> bytes:
     """Real questions, without the pages."""
     frame = pl.concat(open_dataset("nq", sample("NQ-open.sample.merged.jsonl.gz")).scan())

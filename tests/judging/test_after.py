@@ -13,7 +13,7 @@ from slm_vllm import evaluate
 from slm_vllm.cli.main import cli
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
-from slm_vllm.errors import ConfigError
+from slm_vllm.errors import ConfigError, EngineError
 from slm_vllm.judging.after import JudgeAfter, judge_after
 from slm_vllm.judging.session import JudgeOptions
 from slm_vllm.reporting.table import results_table
@@ -25,23 +25,29 @@ from support.qa_files import write_rows
 from support.scripted_judge import ScriptedJudge, case_of
 
 
+def the_judge(config: Config) -> JudgeAfter:
+    found: Any = judge_after([config])
+    assert isinstance(found.func.__self__, JudgeAfter)
+    return found.func.__self__
+
+
 def test_it_is_off_by_default() -> None:
     config = compose_config(["hardware=cpu"])
     assert config.judge is None
-    assert judge_after(config) is None
+    assert judge_after([config]) is None
 
 
 def test_a_key_is_enough_and_changes_no_answer() -> None:
     config = compose_config(["hardware=cpu", "judge.model=demo", "judge.votes=3"])
-    found = judge_after(config)
-    assert found is not None and found.options.votes == 3 and found.options.is_here
+    found = the_judge(config)
+    assert found.options.votes == 3 and found.options.is_here
     assert found.config.model.path == "demo" and found.config.cache_dir == config.cache_dir
     assert config_hash(config) == config_hash(compose_config(["hardware=cpu"]))
 
 
 def test_the_shipped_judge_is_a_judge() -> None:
-    found = judge_after(compose_config(["hardware=cpu", "judge=qwen_4b"]))
-    assert found is not None and found.config.model.name == "qwen_4b"
+    found = the_judge(compose_config(["hardware=cpu", "judge=qwen_4b"]))
+    assert found.config.model.name == "qwen_4b"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +61,7 @@ def test_the_shipped_judge_is_a_judge() -> None:
 )
 def test_what_is_wrong_is_said_before_anything_is_asked(word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as said:
-        judge_after(compose_config(["hardware=cpu", word]))
+        judge_after([compose_config(["hardware=cpu", word])])
     assert "secret@" not in str(said.value)
 
 
@@ -69,7 +75,7 @@ def test_what_is_wrong_is_said_before_anything_is_asked(word: str, message: str)
 def test_settings_that_no_judge_may_have(who: str, setting: str, message: str) -> None:
     config = compose_config(["hardware=cpu", who, f"judge.settings=['{setting}']"])
     with pytest.raises(ConfigError, match=message):
-        judge_after(config)
+        judge_after([config])
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,7 @@ def test_a_plan_refuses_what_the_command_would(words: list[str], tmp_path: Path)
 
 def test_more_votes_than_there_are_orders_are_refused() -> None:
     with pytest.raises(ConfigError, match="1 to 6"):
-        judge_after(compose_config(["hardware=cpu", "judge.model=demo", "judge.votes=7"]))
+        judge_after([compose_config(["hardware=cpu", "judge.model=demo", "judge.votes=7"])])
 
 
 def test_runs_that_failed_have_nothing_to_judge(
@@ -97,11 +103,28 @@ def test_runs_that_failed_have_nothing_to_judge(
     judge = ScriptedJudge(lambda _, answer: "correct" if answer == "x" else "incorrect")
     after = JudgeAfter(config, JudgeOptions(make_engine=judge.factory))
     failed = {"name": "two", "error": "no", "exit_code": 4}
-    one, two = after.judge([load_run(path).results, failed], [path, path.with_name("two")])
+    one, two = after.judge([path, path.with_name("two")], [load_run(path).results, failed])
     assert one["metrics"]["judge_correct"]["mean"] == 0.5
     assert two == failed
     assert "correct (judge)" in results_table([one])
     assert "judge" not in results_table([load_run(run_of("three", "x")).results])
+
+
+def test_a_model_folder_that_holds_none_is_refused_before_the_first_question(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for judge, message in (("nowhere", "does not exist"), ("empty", "cannot be used")):
+        engine = FakeEngine()
+        with pytest.raises(EngineError, match=message):
+            evaluate(
+                str(tiny_model),
+                write_rows(tmp_path / "qa.jsonl", [{"question": "a", "answer": "b"}]),
+                output_dir=tmp_path / "outputs",
+                overrides=["hardware=cpu", f"judge.model={tmp_path / judge}"],
+                engine=engine.factory(),
+            )
+        assert not (tmp_path / "outputs").exists()
 
 
 def _reply(number: int, body: dict[str, Any]) -> Any:

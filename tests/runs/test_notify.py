@@ -180,6 +180,30 @@ def test_a_sweep_is_told_once(hook: Hook, make_config: Callable[..., Config]) ->
     assert "bad failed: " in content["text"] and "good" in content["text"]
 
 
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_what_is_done_with_the_results_is_waited_for(
+    hook: Hook, make_config: Callable[..., Config], kind: str
+) -> None:
+    config = make_config(f"notify.url={hook.url}", "experiment.output_dir=night")
+
+    def added(metrics: dict[str, Any]) -> dict[str, Any]:
+        return {**metrics, "judge_correct": metrics["token_recall"]}
+
+    def then(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        assert hook.told == []
+        return [{**result, "metrics": added(result["metrics"])} for result in results]
+
+    if kind == "run":
+        found = evaluate([config], RunOptions(make_engine=FakeEngine().factory(), then=then))
+    else:
+        program = (sys.executable, "-m", "support.fake_sweep_group")
+        cells = [PlannedCell(config, "new")]
+        found = run_sweep(cells, Path("night"), quiet=True, then=then, program=program)
+    ((_, content),) = hook.told
+    assert content["runs"][0]["metrics"] == found[0]["metrics"]
+    assert "judge_correct" in found[0]["metrics"] and "correct (judge)" in content["text"]
+
+
 def test_a_hook_that_refuses_costs_a_warning(
     hook: Hook, make_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
 ) -> None:

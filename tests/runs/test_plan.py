@@ -98,6 +98,13 @@ def test_what_is_asked_before_a_search_is_counted(make_config: MakeConfig) -> No
     assert plan_command([closed]).runs[0].aside_prompts == 0
 
 
+def test_what_the_judge_is_asked_is_counted(make_config: MakeConfig) -> None:
+    config = make_config("judge.model=demo", "judge.votes=3", "experiment.max_samples=4")
+    found = plan_command([config, make_config()])
+    assert [run.judge_prompts for run in found.runs] == [12, 0]
+    assert str(found).count("12 prompts for the judge") == str(found).count("for the judge") == 1
+
+
 def test_the_limit_of_rows_holds(make_config: MakeConfig) -> None:
     assert plan_command([make_config("experiment.max_samples=3")]).runs[0].rows == 3
 

@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from slm_vllm.cli.runs import command
+from slm_vllm.errors import ConfigError
 from slm_vllm.monitoring.machine import Gpu, Host, Machine
 from slm_vllm.runs import watch
 from slm_vllm.runs.overview import Overview, take_overview
@@ -192,6 +193,23 @@ def test_lines_say_what_changed_and_end_by_themselves(
     # In the second round nothing had changed but the one number.
     assert told[2] == "night generating 4/9 rows"
     assert sorted(told[3:]) == ["night finished 4/9 rows", "still interrupted 5/9 rows"]
+
+
+def test_a_sweep_that_has_only_just_begun_is_waited_for(
+    make_job: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = json.loads((make_job("other") / "state.json").read_text())
+    folder = tmp_path / "night"
+    folder.mkdir()
+    of_sweep = {key: other[key] for key in ("pid", "pid_started")} | {"cells": ["one", "two"]}
+    (folder / "sweep.json").write_text(json.dumps(of_sweep))
+    overview = look(tmp_path, "night")
+    assert [str(sweep) for sweep in overview.sweeps] == [f"sweep {folder}: 2 to come"]
+    assert overview.active and overview.jobs == []
+    assert [job.name for job in look(tmp_path, "night", "other").jobs] == ["other"]
+    (folder / "sweep.json").unlink()
+    with pytest.raises(ConfigError, match="holds none"):
+        look(tmp_path, "night")
 
 
 def test_once_prints_and_ends(make_job: Callable[..., Path], tmp_path: Path) -> None:
