@@ -60,11 +60,17 @@ class SweepState(TypedDict, total=False):
 
 
 class Throughput(TypedDict, total=False):
-    """Rates while answers were generated, None where nothing was asked."""
+    """Rates while answers were generated, None where nothing was asked.
+
+    Attributes:
+        joules_per_1000_questions: Energy of the GPUs that the engines were on, all of it; missing
+            where there were none here, or none that counts.
+    """
 
     questions_per_second: float | None
     completion_tokens_per_second: float | None
     prompt_tokens_per_second: float | None
+    joules_per_1000_questions: float | None
 
 
 class Moved(TypedDict):

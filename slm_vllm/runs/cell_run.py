@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from slm_vllm.errors import EngineError
 from slm_vllm.models.resolve import ResolvedModel
+from slm_vllm.monitoring.energy import EnergyMeter
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Manifest, RepeatCheck, Results, Throughput
@@ -94,12 +95,14 @@ class CellRun:
         total = len(plan.keys) if until is None else until.total
         progress = self._begin(model, total, plan.pending, is_asked=first is not None)
         indexes.start(cells[cells.index(cell) + 1 :])
+        meter = EnergyMeter(self._host.details.get("gpus") or ())
         with services.memory.phase(_generate_phase(cell)):
             asking = Asking(cell, self._run, self._renderer, self._host, services)
             seconds = sum(
                 asking.ask(self._staged(part), progress)
                 for part in chain(filter(None, [first]), parts)
             )
+        joules = meter.joules()
         asked = slice(None) if until is None else until.asked  # of all rows a view, no copy
         overlapped = {"retrieval": self._run.search_seconds}
         if cell.searches:
@@ -113,7 +116,7 @@ class CellRun:
         if repeats:
             timing.phases["repeat"] = self._ask_again(plan)
         resumed = int((~before.open[asked]).sum())
-        result = self._score(plan.keys[asked], progress, timing, resumed)
+        result = self._score(plan.keys[asked], progress, timing, resumed, joules)
         if until is not None:
             result["until"] = until.result()
         if repeats:
@@ -219,7 +222,12 @@ class CellRun:
         return drawn_rows(answered, self._cell.config.experiment.repeat_check or 0)
 
     def _score(
-        self, keys: npt.NDArray[np.uint64], progress: Progress, timing: RunTiming, resumed: int
+        self,
+        keys: npt.NDArray[np.uint64],
+        progress: Progress,
+        timing: RunTiming,
+        resumed: int,
+        joules: float | None,
     ) -> Results:
         """Writes the predictions and returns the content of `results.json`."""
         cell, services = self._cell, self._services
@@ -234,6 +242,8 @@ class CellRun:
             "completion_tokens_per_second": _rate(progress.tokens, seconds),
             "prompt_tokens_per_second": _rate(progress.prompt_tokens, seconds),
         }
+        if joules is not None and progress.done:
+            throughput["joules_per_1000_questions"] = round(1000 * joules / progress.done, 1)
         result = build_results(
             cell.config,
             summary,

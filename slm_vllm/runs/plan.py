@@ -16,6 +16,7 @@ from slm_vllm.engines.memory_need import memory_need
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.monitoring.device import Device, detect_device
 from slm_vllm.prompting.template import PromptTemplate
+from slm_vllm.rundir.contents import Throughput
 from slm_vllm.rundir.files import read_manifest, read_results, read_settings, unreadable
 from slm_vllm.rundir.finding import runs_in, why_unfinished
 from slm_vllm.rundir.folder import RunFolder
@@ -63,6 +64,7 @@ class RunPlan:
             most, with `aside_tokens`, estimated.
         judge_prompts: What its judge is asked about the answers, at most.
         seconds: Shortest and longest time of answering, None where no run tells.
+        joules: Least and most energy of the GPUs meanwhile, None where no run tells.
         learned_from: Earlier runs behind it.
     """
 
@@ -80,6 +82,7 @@ class RunPlan:
     aside_tokens: int
     judge_prompts: int
     seconds: tuple[float, float] | None
+    joules: tuple[float, float] | None
     learned_from: int
 
     @property
@@ -112,8 +115,16 @@ class CommandPlan:
     runs: tuple[RunPlan, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As one object; energy is None, since runs do not record it."""
-        return asdict(self) | {"joules": None}
+        """As one object."""
+        return asdict(self) | {"joules": self.joules}
+
+    @property
+    def joules(self) -> tuple[float, float] | None:
+        """Least and most energy of all runs, None where that of one is not known."""
+        known = [run.joules for run in self.runs if run.joules is not None]
+        if len(known) < len(self.runs):
+            return None
+        return sum(least for least, _ in known), sum(most for _, most in known)
 
     def __str__(self) -> str:
         header = ("run", "rows", "rejected", "prompt tokens", "new tokens", "resumed", "time")
@@ -128,7 +139,7 @@ class CommandPlan:
             f"Device: {self.device}",
             f"Memory: {self.memory}",
             f"Time: {learned} (of answering alone: loading and indexing come on top)",
-            "Energy: unknown: runs do not record it (slm-vllm bench measures it)",
+            f"Energy: {_energy(self.joules)}",
             f"Prompt tokens: one for {_BYTES_PER_TOKEN} bytes, at most one for each byte and 2.5 "
             "for a word that a search finds; without the chat template's own",
             "New tokens: at most. Resumed: while model and data are as they were",
@@ -225,7 +236,9 @@ def _plan_run(
     refused = str(answered) if isinstance(answered, ConfigError) else ""
     resumed = 0 if isinstance(answered, ConfigError) else min(answered, asked.rows)
     pending = asked.rows - resumed
-    rates = _earlier_rates(config, device)
+    earlier = _earlier_rates(config, device)
+    rates = [rate for rate, _ in earlier]
+    energies = [joules for _, joules in earlier if joules is not None]
     aside_prompts, aside_tokens = _asides(config, pending) if context.searches else (0, 0)
     return RunPlan(
         name=config.experiment.name,
@@ -243,8 +256,16 @@ def _plan_run(
         aside_tokens=aside_tokens,
         judge_prompts=asked.rows * config.judge.votes if config.judge is not None else 0,
         seconds=(pending / max(rates), pending / min(rates)) if rates else None,
+        joules=(pending * min(energies), pending * max(energies)) if energies else None,
         learned_from=len(rates),
     )
+
+
+def _energy(joules: tuple[float, float] | None) -> str:
+    if joules is None:
+        return "unknown: no earlier run of this model and mode whose GPU counts it"
+    least, most = (f"{value / 3600:.3g}" for value in joules)
+    return f"{least} to {most} Wh of the GPUs while they answer, by earlier runs"
 
 
 def _asides(config: Config, rows: int) -> tuple[int, int]:
@@ -261,13 +282,14 @@ def _asides(config: Config, rows: int) -> tuple[int, int]:
     return prompts, tokens
 
 
-def _earlier_rates(config: Config, device: Device) -> list[float]:
+def _earlier_rates(config: Config, device: Device) -> list[tuple[float, float | None]]:
     """Questions a second of finished runs of this model and engine on this device.
 
-    Those of the same mode, where there are such: others have prompts of another length.
+    Those of the same mode, where there are such: others have prompts of another length. With each
+    the joules of a question, None where they were not counted.
     """
     root = Path(config.experiment.output_dir)
-    by_mode: dict[bool, list[float]] = {True: [], False: []}
+    by_mode: dict[bool, list[tuple[float, float | None]]] = {True: [], False: []}
     for run in runs_in(root) if root.is_dir() else []:
         try:
             if why_unfinished(run) is not None:
@@ -277,9 +299,12 @@ def _earlier_rates(config: Config, device: Device) -> list[float]:
             continue
         if not (results and manifest and settings) or not _is_alike(settings, config):
             continue
-        rate = (results.get("throughput") or {}).get("questions_per_second")
+        throughput = results.get("throughput") or Throughput()
+        rate = throughput.get("questions_per_second")
+        joules = throughput.get("joules_per_1000_questions")
         if rate and flat(manifest).get("device.name") == device.name:
-            by_mode[results.get("mode") == config.experiment_mode.name].append(rate)
+            is_same = results.get("mode") == config.experiment_mode.name
+            by_mode[is_same].append((rate, None if joules is None else joules / 1000))
     return by_mode[True] or by_mode[False]
 
 

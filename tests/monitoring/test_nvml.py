@@ -9,7 +9,7 @@ import pytest
 
 from slm_vllm.doctor.gpu import Driver, read_driver
 from slm_vllm.monitoring.device import Device, detect_device
-from slm_vllm.monitoring.energy import gpu_joules
+from slm_vllm.monitoring.energy import EnergyMeter, gpu_joules
 from slm_vllm.monitoring.memory import MemorySampler
 from support.fake_nvml import FakeNvml
 
@@ -40,6 +40,9 @@ def test_what_a_gpu_says(machine: Callable[..., FakeNvml]) -> None:
     assert detect_device() == Device("cuda", "NVIDIA GB10", (12, 1), 64 << 30)
     assert read_driver() == Driver("570.1", (12, 8), 1, 48 << 30)
     assert gpu_joules() == 5.5
+    assert gpu_joules(["0", "GPU-b"]) == 11.0
+    assert EnergyMeter(["0"]).joules() == 0.0
+    assert EnergyMeter([]).joules() is None
     assert gpu_mib() == 3.0  # of this process alone
     assert nvml.open == 0
 

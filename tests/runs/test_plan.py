@@ -129,6 +129,25 @@ def test_time_is_learned_from_finished_runs_of_the_same_model_and_device(
     assert UNKNOWN not in str(found)
 
 
+def test_energy_is_learned_from_runs_whose_gpu_counts_it(make_config: MakeConfig) -> None:
+    first = with_rate(run(make_config("experiment.name=first"), FakeEngine()), 2.0)
+    shutil.copytree(first, first.parent / "second")
+    next_one = make_config("experiment.name=next")
+    assert plan_command([next_one]).to_json()["joules"] is None
+    for name, joules in (("first", 36_000.0), ("second", 72_000.0)):
+        changed(
+            first.parent / name / "results.json",
+            lambda results, joules=joules: results["throughput"].update(
+                joules_per_1000_questions=joules
+            ),
+        )
+    found = plan_command([next_one])
+    assert found.to_json()["joules"] == (360.0, 720.0)  # of ten questions
+    assert "Energy: 0.1 to 0.2 Wh of the GPUs while they answer" in str(found)
+    oracle = make_config("experiment.name=gold", "model.path=other")
+    assert plan_command([next_one, oracle]).joules is None
+
+
 def test_runs_of_the_same_mode_are_worth_more(make_config: MakeConfig) -> None:
     with_rate(run(make_config("experiment.name=closed"), FakeEngine()), 2.0)
     oracle = make_config("experiment.name=next", "experiment_mode=oracle")

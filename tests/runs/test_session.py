@@ -22,6 +22,7 @@ from slm_vllm.errors import (
     EngineError,
     StorageError,
 )
+from slm_vllm.monitoring import energy
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.runs import asking, cell_run, services
 from slm_vllm.runs.options import RunOptions
@@ -58,6 +59,32 @@ def token_recall(prediction: str, answers: list[str]) -> float:
         return set(re.findall(r"\w+", text.lower()))
 
     return max(len(words(prediction) & words(a)) / len(words(a)) for a in answers)
+
+
+def test_the_energy_of_the_gpus_that_answered(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnGpus(FakeEngine):
+        def start(self) -> EngineInfo:
+            super().start()
+            return EngineInfo("fake", 128, {"gpus": ["0", "3"]})
+
+    counted = iter([1000.0, 1250.0])
+    asked = []
+
+    def gpu_joules(names: list[str]) -> float:
+        asked.append(names)
+        return next(counted)
+
+    monkeypatch.setattr(energy, "gpu_joules", gpu_joules)
+    config = make_config()
+    result = run(config, OnGpus())
+    assert result["throughput"]["joules_per_1000_questions"] == 25_000.0  # 250 J, 10 questions
+    assert asked == [["0", "3"]] * 2
+    # What was measured when there was something to ask stays.
+    assert run(config, OnGpus())["throughput"] == result["throughput"]
+    elsewhere = run(make_config("experiment.name=cpu"), FakeEngine())
+    assert "joules_per_1000_questions" not in elsewhere["throughput"]
 
 
 def test_a_run_leaves_every_file_with_the_right_content(make_config: MakeConfig) -> None:
