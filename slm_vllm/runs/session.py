@@ -39,6 +39,7 @@ from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.runs.services import open_services
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.runs.story import log_start
+from slm_vllm.runs.until_decided import paired_rows
 from slm_vllm.tracking.launch import open_tracking
 
 log = logging.getLogger(__name__)
@@ -174,6 +175,7 @@ class _Session:
         by_dataset = check_datasets(self._cells, self._fail)
         with services.phase("survey"):
             survey_datasets(by_dataset, self._fail, services, self._import_ahead)
+            self._check_against()
         if not self._alive():
             return [cell.failure() for cell in self._cells]
         require_model_packages(self._config.engine.name, services.device.profile)
@@ -205,6 +207,15 @@ class _Session:
                     self._fail([cell], mendable(error))
             self._indexes.keep(self._cells[position + 1 :])
         return [cell.failure() if cell.error else cell.result for cell in self._cells]
+
+    def _check_against(self) -> None:
+        """Refuses what cannot be decided against before anything large is loaded for it."""
+        for cell in self._alive():
+            if cell.config.experiment.until != "all":
+                try:
+                    paired_rows(cell)
+                except SlmVllmError as error:
+                    self._fail([cell], error)
 
     def _import_ahead(self) -> None:
         import_engine = self._options.import_engine

@@ -71,6 +71,41 @@ def find_baseline(experiment: ExperimentConfig) -> Path:
     return path
 
 
+def paired_rows(cell: Cell) -> tuple[pl.Series, pl.DataFrame]:
+    """The ids of all rows in order, and what the run that it is decided against has to each.
+
+    Raises:
+        ConfigError: The runs share no question, or have other ones under the same ids.
+        DataError: The other run cannot be read, or an id is no question's own.
+    """
+    path = find_baseline(cell.config.experiment)
+    rows = pl.concat(frame.select("question_id", *_TEXTS) for frame in cell.questions.scan())
+    theirs = load_run(path, ("question_id", *_TEXTS, MAIN)).predictions
+    for ids, where in ((rows["question_id"], cell.name), (theirs["question_id"], "")):
+        if (n := int(ids.is_duplicated().sum())) or ids.null_count():
+            raise DataError(
+                f"{where or path}: {n + ids.null_count()} questions have no id of their "
+                "own, by which runs are paired"
+            )
+    paired = rows.join(
+        theirs.with_columns(pl.lit(True).alias("is_shared")),
+        on="question_id",
+        how="left",
+        suffix="_theirs",
+        maintain_order="left",
+    ).with_columns(pl.col("is_shared").fill_null(False))
+    shared = paired.filter("is_shared")
+    if shared.is_empty():
+        raise ConfigError(f"--against {path}: the run has none of these questions")
+    same = pl.all_horizontal(pl.col(name) == pl.col(f"{name}_theirs") for name in _TEXTS)
+    if other := shared.height - shared.filter(same).height:
+        raise ConfigError(
+            f"--against {path}: {other} of {shared.height} questions have another text "
+            "or other answers there, under the same question_id"
+        )
+    return rows["question_id"], paired
+
+
 class UntilDecided:
     """The looks of one cell.
 
@@ -90,7 +125,7 @@ class UntilDecided:
     def __init__(self, cell: Cell, plan: Plan, step: int) -> None:
         self._cell, self._keys, self._step = cell, plan.keys, step
         self._path = find_baseline(cell.config.experiment)
-        ids, baseline = self._paired()
+        ids, baseline = paired_rows(cell)
         order = question_order(ids, cell.config.experiment.seed)
         self._order = order[baseline["is_shared"].to_numpy()[order]]
         self._baseline = baseline[MAIN].cast(pl.Float64).to_numpy()[self._order]
@@ -166,33 +201,3 @@ class UntilDecided:
         scored = [score_rows(frame)[MAIN] for frame in self._cell.journal.read(keys)]
         values: npt.NDArray[np.float64] = pl.concat(scored).cast(pl.Float64).to_numpy()
         return values
-
-    def _paired(self) -> tuple[pl.Series, pl.DataFrame]:
-        """The ids of all rows in order, and what the other run has to each."""
-        rows = pl.concat(
-            frame.select("question_id", *_TEXTS) for frame in self._cell.questions.scan()
-        )
-        theirs = load_run(self._path, ("question_id", *_TEXTS, MAIN)).predictions
-        for ids, where in ((rows["question_id"], self._cell.name), (theirs["question_id"], "")):
-            if (n := int(ids.is_duplicated().sum())) or ids.null_count():
-                raise DataError(
-                    f"{where or self._path}: {n + ids.null_count()} questions have no id of their "
-                    "own, by which runs are paired"
-                )
-        paired = rows.join(
-            theirs.with_columns(pl.lit(True).alias("is_shared")),
-            on="question_id",
-            how="left",
-            suffix="_theirs",
-            maintain_order="left",
-        ).with_columns(pl.col("is_shared").fill_null(False))
-        shared = paired.filter("is_shared")
-        if shared.is_empty():
-            raise ConfigError(f"--against {self._path}: the run has none of these questions")
-        same = pl.all_horizontal(pl.col(name) == pl.col(f"{name}_theirs") for name in _TEXTS)
-        if other := shared.height - shared.filter(same).height:
-            raise ConfigError(
-                f"--against {self._path}: {other} of {shared.height} questions have another text "
-                "or other answers there, under the same question_id"
-            )
-        return rows["question_id"], paired

@@ -228,6 +228,7 @@ def test_what_cannot_be_decided_against_is_refused(
     def refused(*words: str) -> SlmVllmError:
         with pytest.raises(SlmVllmError) as caught:
             run(make_config(*DECIDED, *words), engine)
+        assert engine.starts == 0
         return caught.value
 
     run(make_config(*DECIDED), Says(22))
