@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 from slm_vllm.datasets.file_dataset import FileDataset, SourceRow
 from slm_vllm.datasets.frames import NumberedFrame, to_frame
+from slm_vllm.datasets.plain_lines import PlainLines
 from slm_vllm.datasets.plain_rows import DOCUMENTS, identify, plain_columns, plain_layout
-from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES
+from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES, line_batches
 from slm_vllm.datasets.reading.record import Record
-from slm_vllm.datasets.reading.records import Form, read_records
+from slm_vllm.datasets.reading.records import Form, line_records, read_records
 from slm_vllm.datasets.rows.evidence import Paragraph, paragraphs_of, supporting_titles
 from slm_vllm.datasets.rows.fields import FoundFields
 from slm_vllm.datasets.rows.values import (
@@ -67,11 +68,21 @@ class QaPairsDataset(FileDataset):
         if type(self).row is not QaPairsDataset.row:  # of a derived class: it says what a row is
             yield from super().frames(path, form, batch_size, with_documents)
             return
-        records = self.records(path, form, with_documents)
-        for lot in _lots(records, batch_size, MAX_BATCH_BYTES):
-            numbered = self._numbered(path, lot, with_documents)
+        # A derived class may have records of its own, and a file on a hub is read as a table.
+        has_lines = form.name == "jsonl" and form.table is None
+        if not has_lines or type(self).records is not QaPairsDataset.records:
+            records = self.records(path, form, with_documents)
+            yield from self._record_frames(path, records, batch_size, with_documents)
+            return
+        self._plain_numbers = False
+        plain = PlainLines(self.names, self.id_prefix, with_documents)
+        for lines in line_batches(path, self.reject, max_rows=batch_size):
+            numbered = plain.frame(path, lines)
             if numbered is not None:
                 yield numbered
+            else:
+                records = line_records(path, lines, self.reject)
+                yield from self._record_frames(path, records, batch_size, with_documents)
 
     def row(self, record: Record, with_documents: bool) -> SourceRow:
         """See `FileDataset.row`."""
@@ -92,6 +103,14 @@ class QaPairsDataset(FileDataset):
             self.id_prefix, *fields.own_id(), row.question, contexts
         )
         return row
+
+    def _record_frames(
+        self, path: str, records: Iterator[Record], batch_size: int, with_documents: bool
+    ) -> Iterator[NumberedFrame]:
+        for lot in _lots(records, batch_size, MAX_BATCH_BYTES):
+            numbered = self._numbered(path, lot, with_documents)
+            if numbered is not None:
+                yield numbered
 
     def _numbered(
         self, path: str, records: Sequence[Record], with_documents: bool

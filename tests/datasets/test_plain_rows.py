@@ -14,22 +14,19 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from slm_vllm.datasets.file_dataset import FileDataset
 from slm_vllm.datasets.qa_pairs import QaPairsDataset
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.errors import DataError
-from slm_vllm.types import RejectedRow
 from support.any_rows import ROW, TEXT, VALUES
 from support.places import sample
 from support.public_layouts import LAYOUTS
+from support.row_by_row import assert_same
 
 FOLDER = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     deadline=None,
     max_examples=50,
 )
-Scanned = tuple[list[dict[str, Any]], list[RejectedRow], list[str], str]
-
 USUAL = st.fixed_dictionaries(
     {"question": st.text(max_size=5), "answer": st.lists(TEXT, max_size=3)},
     optional={
@@ -45,34 +42,6 @@ TEXTS = st.fixed_dictionaries(
 )
 ROWS = st.lists(USUAL | TEXTS | ROW | st.just({"question": "q", "answer": ["a", "b"]}), min_size=1)
 BATCH = st.sampled_from([1, 3, 256])
-
-
-def scanned(path: Path, batch_size: int, with_documents: bool, **options: Any) -> Scanned:
-    """Rows, what is rejected, notices, and the error that ends it."""
-    rejected: list[RejectedRow] = []
-    rows: list[dict[str, Any]] = []
-    error = ""
-    dataset = None
-    try:
-        dataset = open_dataset("qa_pairs", path, on_reject=rejected.append, options=options)
-        for frame in dataset.scan(batch_size, with_documents=with_documents):
-            assert 0 < frame.height <= batch_size
-            rows += frame.to_dicts()
-    except DataError as problem:
-        error = str(problem)
-    rejected.sort(key=lambda row: (row.line, row.reason))
-    return rows, rejected, dataset.notices if dataset else [], error
-
-
-def row_by_row(*args: Any, **options: Any) -> Scanned:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(QaPairsDataset, "frames", FileDataset.frames)
-        return scanned(*args, **options)
-
-
-def assert_same(path: Path, batch_size: int, with_documents: bool, **options: Any) -> None:
-    arguments = (path, batch_size, with_documents)
-    assert scanned(*arguments, **options) == row_by_row(*arguments, **options)
 
 
 @FOLDER
@@ -152,9 +121,8 @@ def plain_sample() -> bytes:
 
 
 def test_rows_before_a_fault_are_given(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    lines = [json.dumps({"question": f"q{n}", "answer": "a"}) for n in range(5)]
-    path.write_text("\n".join(lines))
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"question": f"q{n}", "answer": "a"} for n in range(5)]))
     dataset = open_dataset("qa_pairs", path, on_reject=None)
     assert isinstance(dataset, QaPairsDataset)
     records = dataset.records

@@ -44,24 +44,33 @@ def line_batches(
     """
     batch: list[Line] = []
     size = 0
-    for number, offset, raw in _raw_lines(path):
-        if batch and (len(batch) >= max_rows or size + len(raw) > max_bytes):
+    try:
+        for number, offset, raw in _raw_lines(path):
+            if batch and (len(batch) >= max_rows or size + len(raw) > max_bytes):
+                yield batch
+                batch, size = [], 0
+            try:
+                text = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                reject(_not_utf8(path, number, offset, raw, error))
+                continue
+            if text.strip():
+                batch.append(Line(number, text))
+                size += len(raw)
+    except DataError:
+        if batch:
             yield batch
-            batch, size = [], 0
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            reason = (
-                f"not UTF-8: byte 0x{raw[error.start]:02x} at byte offset {offset + error.start}"
-            )
-            excerpt = raw[:EXCERPT_CHARACTERS].decode("utf-8", "backslashreplace")
-            reject(RejectedRow(path, number, reason, excerpt))
-            continue
-        if text.strip():
-            batch.append(Line(number, text))
-            size += len(raw)
+        raise
     if batch:
         yield batch
+
+
+def _not_utf8(
+    path: str, number: int, offset: int, raw: bytes, error: UnicodeDecodeError
+) -> RejectedRow:
+    reason = f"not UTF-8: byte 0x{raw[error.start]:02x} at byte offset {offset + error.start}"
+    excerpt = raw[:EXCERPT_CHARACTERS].decode("utf-8", "backslashreplace")
+    return RejectedRow(path, number, reason, excerpt)
 
 
 def _raw_lines(path: str) -> Iterator[tuple[int, int, bytes]]:

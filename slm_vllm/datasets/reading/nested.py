@@ -9,13 +9,18 @@ _QUESTIONS = ("qas", "qa_pairs")
 _AROUND = frozenset(("row", "paragraphs", *_QUESTIONS))
 
 
+def may_be_nested(value: Mapping[str, Any]) -> bool:
+    """Whether an object has a key that questions can be nested in."""
+    return not _AROUND.isdisjoint(value)
+
+
 def unfolded(value: Any) -> Iterator[Any]:
     """Yields the rows of an object: itself, or one for each question that is nested in it.
 
     A nested row has the fields of what is around it: title and context. What is no object is
     yielded as it is.
     """
-    if not isinstance(value, dict) or _AROUND.isdisjoint(value):
+    if not isinstance(value, dict) or not may_be_nested(value):
         yield value
         return
     if "row" in value and "row_idx" in value:  # the viewer of the Hugging Face hub

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -12,7 +12,7 @@ from slm_vllm.datasets.reading.columnar import open_table, table_rows
 from slm_vllm.datasets.reading.delimited import Dialect, delimited_records, find_dialect
 from slm_vllm.datasets.reading.json_documents import document_records, holds_lines
 from slm_vllm.datasets.reading.json_lines import decode_lines, json_type
-from slm_vllm.datasets.reading.lines import line_batches
+from slm_vllm.datasets.reading.lines import Line, line_batches
 from slm_vllm.datasets.reading.nested import unfolded
 from slm_vllm.datasets.reading.opening import read_head
 from slm_vllm.datasets.reading.recognition import UTF8_BOM, refuse_foreign
@@ -106,11 +106,24 @@ def read_records(
     Raises:
         DataError: The file is damaged as a whole.
     """
+    records = _records(path, form, is_row, reject, columns)
+    yield from _unfolded(path, records, reject, are_numbered=form.name == "json")
+
+
+def line_records(path: str, lines: list[Line], reject: Reject) -> Iterator[Record]:
+    """Yields the rows of lines of JSON, as `read_records` does those of a whole file."""
+    return _unfolded(path, decode_lines(path, lines, reject), reject, are_numbered=False)
+
+
+def _unfolded(
+    path: str, records: Iterable[Record], reject: Reject, *, are_numbered: bool
+) -> Iterator[Record]:
+    """The rows of records, a number each where many may stand on one line."""
     number = 0
-    for record in _records(path, form, is_row, reject, columns):
+    for record in records:
         for value in unfolded(record.value):
             number += 1
-            place = Place(record.place.line, number) if form.name == "json" else record.place
+            place = Place(record.place.line, number) if are_numbered else record.place
             if value is record.value and place is record.place and isinstance(value, dict):
                 yield record
             elif isinstance(value, dict):
