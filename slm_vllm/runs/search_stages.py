@@ -107,20 +107,25 @@ class SearchStages:
         """
         if self._expander is not None:
             with self._services.phase("expand", self.seconds):
+                done = 0
                 for rows in self._open(plan, _EXPANDED_ROWS):
-                    self._ask("expand", self._expander, rows["question"].to_list())
+                    done += rows.height
+                    place = _place(rows.height, done, plan)
+                    self._ask("expand", place, self._expander, rows["question"].to_list())
         if self._reranked is not None:
             reranking, scorer = self._reranked
             depth = search_depth(self._cell.config)
             found = in_order(
                 ThreadPoolExecutor(1),
-                lambda rows: reranking.pairs(rows, depth),
+                lambda rows: (rows.height, reranking.pairs(rows, depth)),
                 self._open(plan, _RERANKED_ROWS),
                 _SEARCHED_AHEAD,
             )
             with self._services.phase("rerank", self.seconds), closing(found):
-                for pairs in found:
-                    self._ask("rerank", scorer, pairs)
+                done = 0
+                for n_rows, pairs in found:
+                    done += n_rows
+                    self._ask("rerank", _place(n_rows, done, plan), scorer, pairs)
 
     def figures(self) -> dict[str, dict[str, float]]:
         """What `results.json` says of them: this process's own work, by stage."""
@@ -130,7 +135,7 @@ class SearchStages:
             if (counts := self._counts.get(name)) is not None
         }
 
-    def _ask(self, name: str, stage: Stage[Item], items: Iterable[Item]) -> None:
+    def _ask(self, name: str, place: str, stage: Stage[Item], items: Iterable[Item]) -> None:
         """Asks what has no reply yet.
 
         Raises:
@@ -150,7 +155,7 @@ class SearchStages:
         counts = self._counts.setdefault(name, Counter())
         before = counts["failed"]
         label = f"{cell.name}: {name}"
-        Asides(stage, self._services, label, record, counts).ask(stage.keyed(items))
+        Asides(stage, self._services, f"{label}{place}", record, counts).ask(stage.keyed(items))
         if counts["asked"] and counts["failed"] >= counts["asked"] + counts["from_cache"]:
             raise EngineError(
                 f"{label}: not one of {counts['asked']:,} prompts was answered. The last one said: "
@@ -170,6 +175,13 @@ class SearchStages:
             rows = frame.filter(pl.Series(is_open))
             for start in range(0, rows.height, size):
                 yield rows[start : start + size]
+
+
+def _place(n_rows: int, done: int, plan: Plan) -> str:
+    """How far a part of so many rows goes, for the user; nothing where it is the whole."""
+    if n_rows == plan.pending:
+        return ""
+    return f" up to question {done:,} of {plan.pending:,}"
 
 
 def longest_aside(config: Config, tokenizer: Any, found: Survey, limit: int) -> int:

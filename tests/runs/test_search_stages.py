@@ -18,7 +18,7 @@ from slm_vllm.errors import ConfigError, EngineDiedError, EngineError
 from slm_vllm.retrieval.index_store import open_index
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA, journal_schema
-from slm_vllm.runs import index_pool
+from slm_vllm.runs import asides, index_pool, search_stages
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.plan import plan_command
 from slm_vllm.runs.session import evaluate
@@ -218,6 +218,19 @@ def test_passages_of_failed_prompts_are_left_out_and_said(
             Path(config.experiment.output_dir) / config.experiment.name / "predictions.jsonl"
         ).read_text()
     )
+
+
+def test_how_far_a_stage_is_is_told_by_questions(
+    make_config: MakeConfig, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_stages, "_RERANKED_ROWS", 5)
+    monkeypatch.setattr(asides, "_SAY_SECONDS", 0.0)
+    engine = StagedEngine(likes)
+    run(make_config(*RERANKED), engine)
+    said = capfd.readouterr().err
+    for done, prompts in ((5, 60), (10, 60), (12, 24)):
+        assert f"rerank up to question {done} of 12: {prompts}/{prompts} " in said
+    assert len(engine.weighed) == 144
 
 
 def test_a_failed_prompt_ends_a_strict_run(make_config: MakeConfig) -> None:
