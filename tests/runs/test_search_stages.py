@@ -6,16 +6,20 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
+from slm_vllm.config.retriever_stages import RerankerConfig
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, EngineDiedError, EngineError
+from slm_vllm.retrieval import reranker
 from slm_vllm.retrieval.index_store import open_index
+from slm_vllm.retrieval.reranker import Pair, PairScorer
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA, journal_schema
 from slm_vllm.runs import asides, index_pool, search_stages
@@ -308,6 +312,33 @@ def test_passages_found_with_a_text_are_ranked_for_the_question(make_config: Mak
     run(config, engine)
     assert [row[0] for row in documents(config)] == [f"d{i}" for i in range(12)]
     assert not any("page1 page2" in turn for turn in engine.weighed)
+
+
+@pytest.mark.parametrize("retriever", ["hyde", "bm25"])
+def test_a_cross_encoder_reads_the_question_and_is_judged_against_the_plain_search(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, retriever: str
+) -> None:
+    class Scorer(PairScorer):
+        identity = "words"
+
+        def __init__(self, config: RerankerConfig) -> None:
+            assert config.model == "some/cross-encoder"
+
+        def scores(self, pairs: Sequence[Pair]) -> Any:
+            assert not any("page1 page2" in question for question, _ in pairs)
+            return np.array([likes(f"{q} {p.text}") for q, p in pairs], np.float32)
+
+        def close(self) -> None:
+            """Nothing to free."""
+
+    for module in (search_stages, reranker):
+        monkeypatch.setattr(module, "CrossEncoderScorer", Scorer)
+    words = "+retriever.reranker={model: some/cross-encoder, candidates: 12}"
+    config = make_config("experiment_mode=retriever", f"retriever={retriever}", words)
+    result = run(config, StagedEngine(writes=lambda turn: "page1 page2"))
+    assert [row[0] for row in documents(config)] == [f"d{i}" for i in range(12)]
+    assert result["retrieval"]["document_hit@1"]["mean"] == 1.0
+    assert result["retrieval"]["plain_document_hit@1"]["mean"] == pytest.approx(1 / 12, abs=1e-6)
 
 
 def test_a_text_cut_off_in_its_thoughts_is_none(make_config: MakeConfig) -> None:
