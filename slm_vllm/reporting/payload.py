@@ -168,12 +168,26 @@ def _run_columns(predictions: pl.DataFrame, names: Sequence[str]) -> dict[str, l
     )
     return {
         **columns,
+        **_several(predictions),
         **{name: metrics[name].to_list() for name in names},
         "predictionSpans": answer_spans(predictions["prediction"], predictions["answers"]),
         "completionSpans": answer_spans(predictions["completion"], predictions["answers"]),
         "rank": answer_rank(predictions).to_list(),
         "hit": retrieval_hit(predictions).to_list(),
     }
+
+
+def _several(predictions: pl.DataFrame) -> dict[str, list[Any]]:
+    """All answers of a row with several: the text of each and its token recall; nothing else."""
+    if "samples" not in predictions.columns:
+        return {}
+    recall = pl.element().struct.field("token_recall").round(3)
+    each = pl.col("samples").list.eval(
+        pl.struct(pl.element().struct.field("prediction"), recall.alias("recall"))
+    )
+    several = pl.when(pl.col("samples").list.len() > 1).then(each)
+    rows = predictions.select(several.alias("samples"))["samples"].to_list()
+    return {"samples": [[[s["prediction"], s["recall"]] for s in row or []] for row in rows]}
 
 
 def packed(payload: Any) -> str:

@@ -44,6 +44,9 @@ def rows(mode: str) -> list[dict[str, Any]]:
     made[5] |= {"prediction": "", "error": "too long", "token_recall": 0.0}
     made[6] |= {"token_recall": None, "answers": []}
     made[7] |= {"answers": ["silver"]}
+    if mode == "no_context":
+        several = [("tin", 0.0), (HOSTILE, 0.33333), ("", None)]
+        made[8] |= {"samples": [{"prediction": p, "token_recall": r} for p, r in several]}
     if mode == "retriever":
         for n, row in enumerate(made):
             row["search"] = {"answer_mrr": float(n < 20)}
@@ -122,6 +125,22 @@ def test_search_finds_all_words_in_any_order(browser: Browser) -> None:
 )
 def test_filters(browser: Browser, name: str, value: str, n: str) -> None:
     assert choose(browser, name, value) == f"{n} predictions"
+
+
+def test_all_of_several_answers_are_there_folded(browser: Browser) -> None:
+    # The words of any of them are found.
+    assert choose(browser, "search", "item 8? tin") == "1 of 120 predictions"
+    open_first(browser)
+    shown = "document.querySelector('#list details.samples')"
+    assert browser.run(f"{shown}.open") is False
+    assert browser.run(f"{shown}.querySelector('summary').textContent") == "All 3 answers"
+    texts = browser.run(f"[...{shown}.children].map((part) => part.textContent).join('|')")
+    assert texts.startswith("All 3 answers|tin|Token recall 0|</script>")
+    assert texts.endswith("|Token recall 0.333|(empty)|unscored")
+    assert browser.run("document.title") != "taken"
+    choose(browser, "search", "item 9?")
+    open_first(browser)
+    assert browser.run(f"{shown} === null")
 
 
 def test_two_runs_side_by_side(browser: Browser) -> None:

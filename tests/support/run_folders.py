@@ -21,7 +21,7 @@ from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.judgement import ANSWER_COLUMNS, answers_digest
-from slm_vllm.rundir.predictions import predictions_schema, read_predictions
+from slm_vllm.rundir.predictions import predictions_schema, read_predictions, sampled_schema
 from slm_vllm.rundir.state import RunState
 from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.results import RunSummary, RunTiming, build_results
@@ -67,7 +67,7 @@ def make_run(
     settings = _config(path, model, dataset, mode, retriever, config or {})
     frame = pl.DataFrame(
         [_row(row, number, _CONTEXT[mode]) for number, row in enumerate(rows)],
-        schema=predictions_schema(),
+        schema=sampled_schema() if any("samples" in row for row in rows) else predictions_schema(),
     )
     summary = RunSummary()
     summary.add(frame)

@@ -287,6 +287,14 @@ class List {
       whole.append(textBlock(completion, columns.completionSpans[row]));
       side.append(whole);
     }
+    const samples = columns.samples?.[row] ?? [];
+    if (samples.length) {
+      const all = element("details", "samples", element("summary", "facts", `All ${samples.length} answers`));
+      for (const [text, recall] of samples) {
+        all.append(textBlock(text || "(empty)"), element("p", "facts", recall === null ? "unscored" : `Token recall ${recall}`));
+      }
+      side.append(all);
+    }
     side.append(element("p", "facts", this.facts(run, row)));
     const used = stored.rows[run][row];
     if (used.length) side.append(element("h4", "", `Passages in the prompt (${used.length})`));

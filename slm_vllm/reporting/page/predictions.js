@@ -37,7 +37,7 @@ class Predictions {
     const q = columns.q[row];
     return (this.texts[run][row] ??= [
       this.questions.id[q], this.questions.text[q], joined(this.questions.answers[q]),
-      columns.prediction[row], columns.error[row],
+      columns.prediction[row], columns.error[row], ...(columns.samples?.[row] ?? []).map(([text]) => text),
     ].map((part) => part ?? "").join("\n").toLowerCase());
   }
 
