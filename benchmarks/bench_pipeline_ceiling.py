@@ -8,7 +8,8 @@ the dataset.
     python benchmarks/bench_pipeline_ceiling.py --rows 1000 1000000
 
 `--passages 300000` asks with passages: BM25 searches a corpus of so many, 100 words each, whose
-index is built before time is taken.
+index is built before time is taken. `--tokenizer FOLDER` is a model's own, in place of one that
+only looks words up.
 
 vLLM is replaced by an empty module, since a run imports it ahead: its own memory would hide what
 grows. `--profile` prints where the time of the largest size goes (cProfile, slower by itself).
@@ -21,6 +22,7 @@ import cProfile
 import json
 import pickle
 import pstats
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -111,8 +113,14 @@ def write_corpus(folder: Path, passages: int, rows: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def write_model(folder: Path, positions: int) -> None:
-    """A folder that resolves as a model: a word-level tokenizer and weights nobody loads."""
+def write_model(folder: Path, positions: int, tokenizer_of: Path | None = None) -> None:
+    """A folder that resolves as a model: a word-level tokenizer and weights nobody loads.
+
+    Args:
+        folder: Is made.
+        positions: Tokens of the context.
+        tokenizer_of: A model whose tokenizer and chat template to take instead.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     folder.mkdir()
@@ -121,6 +129,9 @@ def write_model(folder: Path, positions: int) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     named = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    if tokenizer_of is not None:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(tokenizer_of / name, folder)
     config = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
@@ -135,7 +146,13 @@ def write_model(folder: Path, positions: int) -> None:
 
 
 def measure(
-    folder: Path, rows: int, passages: int, *, profiled: bool, prefetch: bool
+    folder: Path,
+    rows: int,
+    passages: int,
+    tokenizer_of: Path | None,
+    *,
+    profiled: bool,
+    prefetch: bool,
 ) -> dict[str, Any]:
     """Runs one size in this process, in an empty folder."""
     # Stands in for the import that a run does ahead; see above.
@@ -145,7 +162,7 @@ def measure(
     from slm_vllm.runs.session import evaluate
 
     positions = 2_048 if passages else 256
-    write_model(folder / "model", positions)
+    write_model(folder / "model", positions, tokenizer_of)
     if passages:
         write_corpus(folder, passages, rows)
     else:
@@ -298,6 +315,7 @@ def main() -> None:
         "--prefetch", action="store_true", help="Make the requests in a thread, as engines do."
     )
     parser.add_argument("--passages", type=int, default=0, help="Search so many; 0: closed book.")
+    parser.add_argument("--tokenizer", type=Path, help="A model's folder, whose own is taken.")
     parser.add_argument("--json", type=Path, help="Also write the figures here.")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -306,6 +324,7 @@ def main() -> None:
             arguments.measure,
             arguments.rows[0],
             arguments.passages,
+            arguments.tokenizer,
             profiled=arguments.profile,
             prefetch=arguments.prefetch,
         )
@@ -315,6 +334,8 @@ def main() -> None:
     for rows in sorted(arguments.rows):
         flags = ["--prefetch"] if arguments.prefetch else []
         flags += ["--passages", str(arguments.passages)]
+        if arguments.tokenizer is not None:
+            flags += ["--tokenizer", str(arguments.tokenizer.resolve())]
         if arguments.profile and rows == max(arguments.rows):
             flags.append("--profile")
         sizes.append(run_size(rows, flags))
