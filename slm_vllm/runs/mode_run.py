@@ -36,8 +36,8 @@ from slm_vllm.types import (
 )
 
 _CACHE_BATCH = 256
-# So that the first question does not wait for the search of many.
-_ASKED_ROWS = 256
+# Few rows at first, so that the first question does not wait for the search of many.
+_FIRST_ROWS, _MOST_ROWS = 64, 512
 # Rows are searched for in a thread of its own while prompts are made of those before them.
 _SEARCHED_AHEAD = 2
 _LOOKED_UP = 1 << 16
@@ -180,7 +180,7 @@ class ModeRun:
 
     def _open_rows(self, plan: Plan) -> Iterator[tuple[pl.DataFrame, list[int]]]:
         """The open rows and their keys, some at a time."""
-        seen = 0
+        seen, size = 0, _FIRST_ROWS
         # A search may be judged by the rows' documents.
         judged = self._context.searches and self._context.judgements.needs_documents
         kept = self._questions.keeps(with_documents=judged)
@@ -191,9 +191,10 @@ class ModeRun:
                 raise self._changed()
             open_keys = keys[is_open].tolist()
             todo = frame.filter(pl.Series(is_open))
-            for start in range(0, todo.height, _ASKED_ROWS):
-                part = slice(start, start + _ASKED_ROWS)
-                yield todo[part], open_keys[part]
+            while todo.height:
+                yield todo[:size], open_keys[:size]
+                todo, open_keys = todo[size:], open_keys[size:]
+                size = min(2 * size, _MOST_ROWS)
         if seen != len(plan.keys):
             raise self._changed()
 

@@ -88,6 +88,15 @@ def test_only_open_rows_are_searched_for() -> None:
     assert rows.searched == [["b"], ["e"]]
 
 
+def test_few_rows_are_searched_for_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mode_run, "_FIRST_ROWS", 1)
+    monkeypatch.setattr(mode_run, "_MOST_ROWS", 2)
+    rows = Rows()
+    requests = rows.run().requests(plan("11111"), rows)  # type: ignore[arg-type]
+    assert [chr(request.prompt_token_ids[0]) for request in requests] == list("abcde")
+    assert rows.searched == [["a"], ["b", "c"], ["d", "e"]]
+
+
 def test_a_search_that_fails_ends_the_run_behind_what_was_found() -> None:
     rows = Rows(fails_at=1)
     requests = rows.run().requests(plan("11111"), rows)  # type: ignore[arg-type]
