@@ -13,6 +13,7 @@ from functools import partial
 
 from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig, VllmConfig
 from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.nursery import Nursery
 from slm_vllm.engines.replica_plan import plan_replicas
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.monitoring.device import Device
@@ -39,20 +40,24 @@ engine_class = _ENGINES.find
 EngineFactory = Callable[[EngineSettings], BaseEngine]
 
 
-def engine_factory(config: EngineConfig) -> EngineFactory:
+def engine_factory(config: EngineConfig, nursery: Nursery | None = None) -> EngineFactory:
     """What makes the engine of a run, once its settings are known.
+
+    Args:
+        config: The `engine` section.
+        nursery: Of `engine_nursery`, for engines in processes of their own.
 
     Raises:
         ConfigError: There is no such engine.
     """
     found = engine_class(config.name)
     if isinstance(config, VllmConfig):
-        return partial(_one_or_several, found, config)
+        return partial(_one_or_several, found, config, nursery or engine_nursery(config))
     return lambda settings: found(settings, config)
 
 
 def _one_or_several(
-    found: type[BaseEngine], config: VllmConfig, settings: EngineSettings
+    found: type[BaseEngine], config: VllmConfig, nursery: Nursery, settings: EngineSettings
 ) -> BaseEngine:
     """Engines in processes of their own, or one in this process on a CPU.
 
@@ -67,15 +72,27 @@ def _one_or_several(
     from slm_vllm.engines.local_replicas import LocalReplicas
 
     make_engine = partial(found, config=config)
-    return LocalReplicas(settings, config, make_engine=make_engine, plan=plan)
+    return LocalReplicas(settings, config, make_engine=make_engine, plan=plan, nursery=nursery)
 
 
-def engine_import(config: EngineConfig, device: Device) -> Callable[[], None]:
-    """What imports an engine's packages ahead; nothing where other processes import them.
+def engine_nursery(config: EngineConfig) -> Nursery:
+    """What engines of this machine are forked from, not begun yet.
+
+    Raises:
+        ConfigError: There is no such engine.
+    """
+    from slm_vllm.engines.replica_process import main
+
+    return Nursery(main, engine_class(config.name).import_ahead)
+
+
+def engine_import(config: EngineConfig, device: Device, nursery: Nursery) -> Callable[[], None]:
+    """What imports an engine's packages ahead, here or where engines are forked.
 
     Args:
         config: The `engine` section.
         device: What it will run on.
+        nursery: Of `engine_nursery`.
 
     Raises:
         ConfigError: There is no such engine.
@@ -84,5 +101,5 @@ def engine_import(config: EngineConfig, device: Device) -> Callable[[], None]:
     if isinstance(config, VllmConfig) and (
         device.kind == "cuda" or config.replicas_per_gpu not in ("auto", 1)
     ):
-        return lambda: None
+        return nursery.begin
     return found.import_ahead

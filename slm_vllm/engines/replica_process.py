@@ -1,7 +1,5 @@
 """A replica in a process of this machine, and the driver's end of it.
 
-python -m slm_vllm.engines.replica_process FILE_DESCRIPTOR
-
 The two talk over one socket. It closes when the driver ends, however it does, and then the
 process ends with all that its engine started; the kernel sees to it.
 """
@@ -12,34 +10,35 @@ import os
 import pickle
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.nursery import Nursery
 from slm_vllm.engines.replica import Exchange, Replica, ReplicaInfo
 from slm_vllm.engines.replicated import Link, ReplicaLostError
-from slm_vllm.parallel import import_path
+from slm_vllm.errors import EngineError
 from slm_vllm.types import GenerationRequest
 
 _END_SECONDS = 5.0  # for an engine to close and remove what it shares between its processes
 _POLL_SECONDS = 0.01
 _FORGET = "forget"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ReplicaProcess(Link):
-    """A replica in a process that is started for it.
+    """A replica in a process that is forked for it.
 
     Attributes:
         connection: What its answers are read from.
 
     Args:
+        nursery: Forks the process; of `main`.
         make_engine: Builds the engine, there; can be pickled.
         environment: Variables that the process gets beside those of this one.
         cores: Those it may use; empty: all.
@@ -47,21 +46,16 @@ class ReplicaProcess(Link):
 
     def __init__(
         self,
+        nursery: Nursery,
         make_engine: Callable[[], BaseEngine],
         environment: Mapping[str, str],
         cores: Sequence[int] = (),
     ) -> None:
+        self._nursery = nursery
         self.connection, other = Pipe()
         self._seconds_to_end = 0.0
         with other:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(other.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[other.fileno()],
-                env={**os.environ, **environment, **import_path()},
-                # Ctrl-C in the terminal is for the run; and so the group is the engine's own.
-                start_new_session=True,
-            )
+            self._pid = nursery.fork(other.fileno(), environment)
         self._send((pickle.dumps(make_engine), tuple(cores)))
 
     def exchange(self, requests: list[GenerationRequest], wait: float) -> None:
@@ -93,9 +87,9 @@ class ReplicaProcess(Link):
         # What is left of its group, itself or its engine's. It is not reaped before, so its number
         # is nobody else's.
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            os.killpg(self._pid, signal.SIGKILL)
         self.connection.close()
+        self._nursery.reap(self._pid)
 
     def _send(self, message: Any) -> None:
         # One that is gone is met when its answer is read.
@@ -104,18 +98,18 @@ class ReplicaProcess(Link):
 
     def _ended(self) -> str:
         """How the process ended; it is left to `kill` to reap it."""
-        options = os.WEXITED | os.WNOWAIT | os.WNOHANG
         until = time.monotonic() + _END_SECONDS
         try:
-            while (found := os.waitid(os.P_PID, self._process.pid, options)) is None:
+            while (found := self._nursery.status(self._pid)) is None:
                 if time.monotonic() > until:
-                    return f"{self._process.pid} hung up"
+                    return f"{self._pid} hung up"
                 time.sleep(_POLL_SECONDS)
-        except ChildProcessError:  # reaped by something else in this process
-            return f"{self._process.pid} is gone"
-        if found.si_code == os.CLD_EXITED:
-            return f"{self._process.pid} ended with exit code {found.si_status}"
-        return f"{self._process.pid} was ended by {signal.Signals(found.si_status).name}"
+        except EngineError:
+            return f"{self._pid} is gone"
+        code, status = found
+        if code == os.CLD_EXITED:
+            return f"{self._pid} ended with exit code {status}"
+        return f"{self._pid} was ended by {signal.Signals(status).name}"
 
 
 def ready(links: Sequence[Link], seconds: float) -> list[Link]:
@@ -128,10 +122,6 @@ def ready(links: Sequence[Link], seconds: float) -> list[Link]:
 
 def main(descriptor: int) -> None:
     """Loads the engine and answers the driver until it says that this is the end."""
-    for number in _SIGNALS:
-        # A signal to every process of a job is for the driver: what is in flight is finished.
-        # No SIG_IGN, which what the engine starts would inherit.
-        signal.signal(number, lambda *_: None)
     connection = Connection(descriptor)
     threading.Thread(target=_end_with_driver, args=(descriptor,), daemon=True).start()
     try:
@@ -146,7 +136,7 @@ def _serve(connection: Connection) -> None:
     pickled, cores = connection.recv()
     if cores:
         os.sched_setaffinity(0, cores)
-    replica = Replica(pickle.loads(pickled))
+    replica = Replica(partial(_made_on, len(cores), pickle.loads(pickled)))
     connection.send(replica.start())
     while (message := connection.recv()) is not None:
         if message == _FORGET:
@@ -154,6 +144,18 @@ def _serve(connection: Connection) -> None:
         else:
             connection.send(replica.exchange(*message))
     replica.end()
+
+
+def _made_on(cores: int, make_engine: Callable[[], BaseEngine]) -> BaseEngine:
+    """Makes the engine, in its thread, with a thread of OpenMP for each of its cores.
+
+    OpenMP has read the environment in the process that this one was forked from. More threads than
+    cores wait for each other a time slice at every step.
+    """
+    torch = sys.modules.get("torch")
+    if cores and torch is not None:
+        torch.set_num_threads(cores)
+    return make_engine()
 
 
 def _end_with_driver(descriptor: int) -> None:
@@ -167,7 +169,3 @@ def _end_with_driver(descriptor: int) -> None:
 def _end_group() -> None:
     """Ends this process with all that its engine started, at once."""
     os.killpg(0, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

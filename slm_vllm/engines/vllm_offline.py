@@ -81,7 +81,7 @@ class VllmEngine(BaseEngine):
     def import_ahead(cls) -> None:
         """Imports vLLM, which takes seconds; what goes wrong is reported by `start`."""
         try:
-            import vllm  # noqa: F401
+            from vllm import LLM, SamplingParams  # noqa: F401 - `import vllm` alone is half of it
         except Exception:
             log.info("vLLM could not be imported ahead", exc_info=True)
 

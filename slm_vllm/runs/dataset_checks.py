@@ -70,6 +70,8 @@ def _survey(cells: Sequence[Cell], fail: Fail, console: Console) -> None:
         questions.survey([cell.folder.rejected for cell in cells])
     except SlmVllmError as error:
         fail(cells, error)
+    else:
+        questions.identity  # noqa: B018 - a hash, made while packages are imported
     for notice in questions.notices:
         console.say(notice)
     if questions.rejected:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.config.schema import Config
-from slm_vllm.engines.registry import engine_factory, engine_import
+from slm_vllm.engines.registry import engine_factory, engine_import, engine_nursery
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
 from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError, StorageError
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
@@ -107,7 +107,8 @@ class _Session:
             check_choices(config)
         self._config = configs[0]
         engine = self._config.engine
-        self._make_engine = options.make_engine or engine_factory(engine)
+        self._nursery = stack.enter_context(engine_nursery(engine))
+        self._make_engine = options.make_engine or engine_factory(engine, self._nursery)
         questions: dict[str, QuestionSet] = {}
         # All before any: what --overwrite removes is gone, whatever is said of a later one.
         folders = [self._lock(config) for config in configs]
@@ -218,8 +219,9 @@ class _Session:
                     self._fail([cell], error)
 
     def _import_ahead(self) -> None:
-        import_engine = self._options.import_engine
-        (import_engine or engine_import(self._config.engine, self._services.device))()
+        device = self._services.device
+        ahead = engine_import(self._config.engine, device, self._nursery)
+        (self._options.import_engine or ahead)()
         import_tokenizers()
 
     def _alive(self) -> list[Cell]:

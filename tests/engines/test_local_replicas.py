@@ -17,13 +17,21 @@ import pytest
 from slm_vllm.config.schema import GenerationConfig, HardwareConfig
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.local_replicas import LocalReplicas
+from slm_vllm.engines.nursery import Nursery
 from slm_vllm.engines.replica_plan import ReplicaPlan
+from slm_vllm.engines.replica_process import main
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.errors import EngineDiedError, EngineError
 from slm_vllm.monitoring.device import Device
 from slm_vllm.plugins import load
 from slm_vllm.types import Completion, GenerationRequest
-from support.counting_engine import KILLED_BY, CountingEngine, all_ended
+from support.counting_engine import (
+    KILLED_BY,
+    CountingEngine,
+    ThreadedEngine,
+    all_ended,
+    import_torch,
+)
 
 pytestmark = pytest.mark.slow
 WINDOW = 8
@@ -32,7 +40,10 @@ WINDOW = 8
 @pytest.fixture
 def engine_for(tmp_path: Path) -> Callable[..., LocalReplicas]:
     def make(
-        n: int = 2, engine_class: type[BaseEngine] = CountingEngine, **fake: Any
+        n: int = 2,
+        engine_class: type[BaseEngine] = CountingEngine,
+        nursery: Nursery | None = None,
+        **fake: Any,
     ) -> LocalReplicas:
         settings = EngineSettings(
             model_path=tmp_path,
@@ -44,7 +55,7 @@ def engine_for(tmp_path: Path) -> Callable[..., LocalReplicas]:
         )
         make_engine = partial(engine_class, folder=tmp_path, **fake)
         plan = ReplicaPlan((), n, "as configured")
-        return LocalReplicas(settings, make_engine=make_engine, plan=plan)
+        return LocalReplicas(settings, make_engine=make_engine, plan=plan, nursery=nursery)
 
     return make
 
@@ -122,6 +133,15 @@ def test_each_has_its_own_cores(engine_for: Any) -> None:
         pids = {int(c.text.partition(" by ")[2]) for c in engine.stream(asked(100))}
         own = [set(psutil.Process(pid).cpu_affinity() or []) for pid in pids]
     assert len(own) == 2 and not own[0] & own[1]
+
+
+def test_each_computes_with_a_thread_for_each_of_its_cores(engine_for: Any) -> None:
+    cores = len(os.sched_getaffinity(0))
+    if cores < 2:
+        pytest.skip("one core")
+    with Nursery(main, import_torch) as nursery:
+        with engine_for(cores, ThreadedEngine, nursery=nursery) as engine:
+            assert engine.start().details["threads"] == 1
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 7, 8, 9, 30, 60, 97, 98])

@@ -228,9 +228,10 @@ def test_the_factory_makes_one_or_several() -> None:
     assert isinstance(several, LocalReplicas)
 
 
-def test_nothing_is_imported_ahead_for_other_processes() -> None:
-    one = VllmConfig(replicas_per_gpu=1)
-    assert registry.engine_import(VllmConfig(), CPU) == VllmEngine.import_ahead
-    assert registry.engine_import(one, CPU) == VllmEngine.import_ahead
-    assert registry.engine_import(VllmConfig(replicas_per_gpu=2), CPU) != VllmEngine.import_ahead
-    assert registry.engine_import(one, H200) != VllmEngine.import_ahead
+def test_what_is_imported_ahead_is_imported_where_engines_are() -> None:
+    with registry.engine_nursery(VllmConfig()) as nursery:
+        for here in (VllmConfig(), VllmConfig(replicas_per_gpu=1)):
+            assert registry.engine_import(here, CPU, nursery) == VllmEngine.import_ahead
+        several = VllmConfig(replicas_per_gpu=2)
+        assert registry.engine_import(several, CPU, nursery) == nursery.begin
+        assert registry.engine_import(VllmConfig(), H200, nursery) == nursery.begin

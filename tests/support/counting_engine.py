@@ -90,6 +90,23 @@ class CountingEngine(BaseEngine):
         """Nothing to free."""
 
 
+@dataclass(frozen=True)
+class ThreadedEngine(CountingEngine):
+    """Says how many threads torch would compute with, in the thread that it runs in."""
+
+    def start(self) -> EngineInfo:
+        import torch
+
+        return EngineInfo("threaded", 128, {"threads": torch.get_num_threads()})
+
+
+def import_torch() -> None:
+    """What the process does that these engines are forked from: all cores are its own."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
 def all_ended(folder: Path) -> bool:
     """Whether every process of these engines is gone; waits for those that are killed already."""
     pids = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]

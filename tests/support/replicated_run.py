@@ -38,7 +38,7 @@ class DoomedReplicas(LocalReplicas):
     def _open(self, number: int, times_replaced: int) -> Link:
         link = super()._open(number, times_replaced)
         if self.kill_at == "load":
-            for child in psutil.Process().children():
+            for child in psutil.Process().children(recursive=True):
                 (self.folder / str(child.pid)).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return link
@@ -48,7 +48,7 @@ class DoomedReplicas(LocalReplicas):
             if str(number) == self.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.kill_at == "stop" and number == 40:
-                for process in [*psutil.Process().children(), psutil.Process()]:
+                for process in [*psutil.Process().children(recursive=True), psutil.Process()]:
                     process.terminate()
             yield completion
 

@@ -1,0 +1,191 @@
+"""The process that engines' processes are forked from.
+
+python -m slm_vllm.engines.nursery FILE_DESCRIPTOR
+
+To import vLLM takes seconds of a core. Here it is imported once for all engines, and before their
+settings are known: while the driver reads the data and loads the tokenizer. One that takes the
+place of a lost engine has nothing to import.
+
+It talks with the driver over one socket and ends when that closes. What it forked it reaps only
+when it is told to, so that until then the number of a process is nobody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from multiprocessing.connection import Connection, Pipe
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any
+
+from slm_vllm.errors import EngineError
+from slm_vllm.parallel import import_path
+
+_UNKNOWN = "unknown"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Nursery(AbstractContextManager["Nursery"]):
+    """The driver's end; its process is started by `begin`, or when it is first needed.
+
+    Args:
+        run: What a forked process does; gets the descriptor of its socket. A function of a module.
+        prepare: Imports what it needs; likewise. What it raises is left to `run` to meet again.
+    """
+
+    def __init__(self, run: Callable[[int], None], prepare: Callable[[], None] | None = None):
+        self._run, self._prepare = run, prepare
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Starts its process, if it does not run; does not wait for it."""
+        with self._lock:
+            self._begin()
+
+    def fork(self, descriptor: int, environment: Mapping[str, str]) -> int:
+        """Starts a process and returns its number; waits until all is imported.
+
+        Args:
+            descriptor: Its end of a socket.
+            environment: Variables that it gets beside those of this process.
+
+        Raises:
+            EngineError: There is no process to fork it from.
+        """
+        with self._lock:
+            for _ in range(2):  # one that was killed since is started anew
+                connection = self._begin()
+                try:
+                    connection.send(("fork", dict(environment)))
+                    send_handle(connection, descriptor, None)
+                    pid: int = connection.recv()
+                except (EOFError, OSError):
+                    self._close()
+                else:
+                    return pid
+        raise EngineError(
+            "the process that engines are forked from ended while it imported what they need; "
+            "engine.log in the run folder may say why"
+        )
+
+    def status(self, pid: int) -> tuple[int, int] | None:
+        """How a process ended, as `os.waitid` has it: code and status.
+
+        None while it runs.
+
+        Raises:
+            EngineError: It is not known any more.
+        """
+        found: tuple[int, int] | None = self._ask("status", pid)
+        return found
+
+    def reap(self, pid: int) -> None:
+        """Waits for a process that was killed; its number may be another's from now on."""
+        with suppress(EngineError):
+            self._ask("reap", pid)
+
+    def close(self) -> None:
+        """Ends its process, not those that it forked."""
+        with self._lock:
+            self._close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self) -> Connection:
+        if self._connection is None:
+            self._connection, other = Pipe()
+            with other:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", __name__, str(other.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[other.fileno()],
+                    env={**os.environ, **import_path()},
+                    start_new_session=True,  # Ctrl-C in the terminal is for the run
+                )
+            with suppress(OSError):  # one that is gone is met at the first request
+                self._connection.send_bytes(pickle.dumps((self._run, self._prepare)))
+        return self._connection
+
+    def _ask(self, request: str, pid: int) -> Any:
+        with self._lock:
+            try:
+                if self._connection is None:
+                    raise EOFError  # it was closed
+                self._connection.send((request, pid))
+                found = self._connection.recv()
+            except (EOFError, OSError):
+                found = _UNKNOWN
+        if found == _UNKNOWN:
+            raise EngineError(f"how process {pid} ended is not known")
+        return found
+
+    def _close(self) -> None:
+        if self._process is not None and self._connection is not None:
+            self._connection.close()
+            self._process.kill()
+            self._process.wait()
+        self._process = self._connection = None
+
+
+def main(descriptor: int) -> None:
+    """Imports what is needed, then does what the driver asks for until its socket closes."""
+    for number in _SIGNALS:
+        # A signal to every process of a job is for the driver. No SIG_IGN, which what is forked
+        # would pass on to what it starts.
+        signal.signal(number, lambda *_: None)
+    connection = Connection(descriptor)
+    with suppress(EOFError, OSError):
+        run, prepare = pickle.loads(connection.recv_bytes())
+        if prepare is not None:
+            with suppress(Exception):
+                prepare()
+        while True:
+            request, argument = connection.recv()
+            connection.send(
+                _fork(run, argument, connection) if request == "fork" else _look(request, argument)
+            )
+    os._exit(0)
+
+
+def _fork(run: Callable[[int], None], environment: Mapping[str, str], driver: Connection) -> int:
+    descriptor = recv_handle(driver)
+    with warnings.catch_warnings():
+        # Of threads; those of numpy's library, the only ones here, can stand it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid:
+        os.close(descriptor)
+        return pid
+    try:
+        driver.close()
+        os.setsid()  # its group is what its engine starts
+        os.environ.update(environment)
+        run(descriptor)
+    finally:
+        os._exit(1)
+
+
+def _look(request: str, pid: int) -> tuple[int, int] | str | None:
+    """Does what is asked about a process, which may be one of another nursery."""
+    try:
+        if request == "reap":
+            os.waitpid(pid, 0)
+            return None
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return _UNKNOWN
+    return None if found is None else (found.si_code, found.si_status)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,109 @@
+"""Processes forked from one that has imported what they need."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+
+import psutil
+import pytest
+
+from slm_vllm.engines.nursery import Nursery
+from slm_vllm.errors import EngineError
+from support import forked
+
+
+def start(nursery: Nursery, **environment: str) -> tuple[Connection, int]:
+    connection, other = Pipe()
+    with other:
+        return connection, nursery.fork(other.fileno(), environment)
+
+
+def ended(nursery: Nursery, pid: int) -> tuple[int, int]:
+    while (found := nursery.status(pid)) is None:
+        time.sleep(0.01)
+    return found
+
+
+def test_what_is_prepared_once_is_there_in_each(tmp_path: Path) -> None:
+    with Nursery(forked.answer, partial(forked.prepare, tmp_path)) as nursery:
+        nursery.begin()
+        started = [start(nursery, MINE=str(number)) for number in range(3)]
+        seen = [connection.recv() for connection, _ in started]
+        for number, (connection, pid) in enumerate(started):
+            connection.send("MINE")
+            assert connection.recv() == str(number)
+            connection.send(number)
+            assert ended(nursery, pid) == (os.CLD_EXITED, number)
+        (parent,) = {int(path.name) for path in tmp_path.iterdir()}
+    assert [one[0] for one in seen] == [pid for _, pid in started]
+    assert all(
+        one[1:] == (parent, pid, [parent]) for one, (_, pid) in zip(seen, started, strict=True)
+    )
+    assert "MINE" not in os.environ
+    assert not psutil.pid_exists(parent)
+
+
+def test_one_that_is_killed_is_known_until_it_is_reaped() -> None:
+    with Nursery(forked.answer) as nursery:
+        connection, pid = start(nursery)
+        connection.recv()
+        os.killpg(pid, signal.SIGKILL)
+        for _ in range(2):
+            assert ended(nursery, pid) == (os.CLD_KILLED, signal.SIGKILL)
+        assert psutil.pid_exists(pid)
+        with pytest.raises(EOFError):
+            connection.recv()
+        nursery.reap(pid)
+        assert not psutil.pid_exists(pid)
+
+
+def test_what_cannot_be_imported_is_left_to_the_engine_to_say() -> None:
+    with Nursery(forked.answer, forked.raise_error) as nursery:
+        connection, _ = start(nursery)
+        assert connection.recv()[3] == []
+
+
+def test_a_crash_while_importing_is_an_error() -> None:
+    with Nursery(forked.answer, forked.fail) as nursery:
+        with pytest.raises(EngineError, match="ended while it imported"):
+            start(nursery)
+
+
+def test_a_nursery_that_was_killed_is_replaced() -> None:
+    with Nursery(forked.answer) as nursery:
+        first, pid = start(nursery)
+        parent = first.recv()[1]
+        os.kill(parent, signal.SIGKILL)
+        second, _ = start(nursery)
+        other = second.recv()[1]
+        assert other != parent
+        with pytest.raises(EngineError, match="is not known"):
+            nursery.status(pid)
+        nursery.reap(pid)
+        first.send("HOME")  # what it forked goes on
+        assert first.recv() == os.environ["HOME"]
+        third, _ = start(nursery)
+        assert third.recv()[1] == other
+        for connection in (first, second, third):
+            connection.send(0)
+
+
+def test_it_ends_with_the_driver(tmp_path: Path) -> None:
+    text = (
+        "import os; from functools import partial; from pathlib import Path; "
+        "from slm_vllm.engines.nursery import Nursery; from support import forked; "
+        f"Nursery(forked.answer, partial(forked.prepare, Path({str(tmp_path)!r}))).begin(); "
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", text], check=False)
+    until = time.monotonic() + 60
+    while not (found := list(tmp_path.iterdir())) or psutil.pid_exists(int(found[0].name)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
