@@ -16,10 +16,12 @@ FLOORS = (
     {
         "amounts",
         "json_text",
+        "leaving",
         "checkout",
         "durable",
         "extras",
         "finding",
+        "garbage",
         "nearest",
         "parallel",
         "paths",

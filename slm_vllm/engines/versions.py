@@ -7,13 +7,13 @@ their argument lists and `scripts/update_vllm_arguments.py` makes them anew.
 from __future__ import annotations
 
 import contextlib
-import gc
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from slm_vllm import garbage
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import close_names
 
@@ -78,6 +78,11 @@ def has_batch_invariance(release: str | None, capability: tuple[int, int]) -> bo
     return parse_release(release) >= ((0, 19, 0) if capability >= (9, 0) else (0, 22, 0)) and (
         capability >= (8, 0)
     )
+
+
+def works_without_tokenizer(release: str | None) -> bool:
+    """Whether an engine was seen to answer token ids with `skip_tokenizer_init`."""
+    return release is not None and parse_release(release) >= (0, 32, 0)
 
 
 def compiles(release: str | None) -> bool:
@@ -205,7 +210,8 @@ def shut_down(llm: Any) -> None:
     """
     core = getattr(llm.llm_engine, "engine_core", None)
     if core is not None and hasattr(core, "shutdown"):
-        core.shutdown()
+        with garbage.spared():  # it looks for garbage itself
+            core.shutdown()
 
 
 def free_device(kind: str) -> None:
@@ -214,7 +220,7 @@ def free_device(kind: str) -> None:
     Args:
         kind: "cpu" or "cuda".
     """
-    gc.collect()
+    garbage.collect()
     if kind == "cuda":
         import torch
 

@@ -46,14 +46,18 @@ from slm_vllm.engines.versions import (
     choice_argument,
     copy_lightly,
     free_device,
+    installed_vllm,
     kv_cache_tokens,
     make_modules_readable,
     prompt_maker,
     shut_down,
     weighing_arguments,
+    works_without_tokenizer,
 )
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
+from slm_vllm.garbage import imported_for_good
+from slm_vllm.models.tokenizer import load_tokenizer, without_sklearn
 from slm_vllm.monitoring.device import detect_device
 from slm_vllm.types import Aside, Completion, EngineInfo, GenerationRequest, Sample
 
@@ -75,13 +79,14 @@ class VllmEngine(BaseEngine):
         self._tokenizer: Any = None
         self._sampling: Any = None
         self._asides: dict[Aside, Any] = {}
+        self._ends: dict[str, Any] = {}
         self._prompt_of: PromptMaker
 
     @classmethod
     def import_ahead(cls) -> None:
         """Imports vLLM, which takes seconds; what goes wrong is reported by `start`."""
         try:
-            from vllm import LLM, SamplingParams  # noqa: F401 - `import vllm` alone is half of it
+            _import_vllm()
         except Exception:
             log.info("vLLM could not be imported ahead", exc_info=True)
 
@@ -92,6 +97,7 @@ class VllmEngine(BaseEngine):
         less: list[str] = []
         while self._llm is None:
             arguments, left_out = vllm_arguments(self._settings, engine_argument_names())
+            makes_text = self._makes_text(arguments)
             if left_out:
                 log.info("vLLM %s has no argument %s", vllm.__version__, ", ".join(left_out))
             choices = {
@@ -107,8 +113,13 @@ class VllmEngine(BaseEngine):
                 self._llm = self._load(vllm, arguments)
             except _TooLittleMemory as error:
                 less.append(self._take_less(error, len(less)))
-        self._tokenizer = self._llm.get_tokenizer()
-        self._sampling = _sampling_parameters(self._settings)
+        if makes_text:
+            self._take_over_tokenizer()
+        else:
+            self._tokenizer = self._llm.get_tokenizer()
+        self._sampling = _sampling_parameters(
+            self._settings, {} if self._settings.ignore_eos else self._ends
+        )
         self._prompt_of = prompt_maker()
         details = {"vllm": vllm.__version__, "arguments": arguments, "left_out": left_out}
         details["kv_cache_tokens"] = kv_cache_tokens(self._llm)
@@ -228,12 +239,29 @@ class VllmEngine(BaseEngine):
     def _sampling_aside(self, aside: Aside) -> Any:
         if aside not in self._asides:
             # Texts of one stream are made from its tokens in one way.
-            more: dict[str, Any] = {"detokenize": bool(self._settings.stop)}
+            more = self._ends | {"detokenize": bool(self._settings.stop)}
             if aside.either is not None:
                 more |= weighing_arguments([*aside.either[0], *aside.either[1]])
             settings = aside_settings(self._settings, aside)
             self._asides[aside] = _sampling_parameters(settings, more)
         return self._asides[aside]
+
+    def _makes_text(self, arguments: dict[str, Any]) -> bool:
+        """Whether answers become text here, and vLLM is told to load no tokenizer.
+
+        It would load it three times, and look at each prompt for ids that are none of its own.
+        """
+        settings = self._settings
+        if works_without_tokenizer(installed_vllm()) and not settings.stop + settings.only_answers:
+            arguments.setdefault("skip_tokenizer_init", True)
+        return bool(arguments.get("skip_tokenizer_init"))
+
+    def _take_over_tokenizer(self) -> None:
+        trusted = bool(self._settings.extra.get("trust_remote_code"))
+        self._tokenizer = load_tokenizer(self._settings.model_path, trust_remote_code=trusted)
+        if (end := self._tokenizer.eos_token_id) is not None:
+            # vLLM knows those of the model's configuration alone.
+            self._ends = {"stop_token_ids": [end]}
 
     def _load(self, vllm: Any, arguments: dict[str, Any]) -> Any:
         _check_host_memory(self._settings)
@@ -272,8 +300,11 @@ class _TooLittleMemory(EngineError):
 
 
 def _import_vllm() -> Any:
+    """The package, with all modules that `start` needs: most of them are imported at their use."""
     try:
-        import vllm
+        with imported_for_good(), without_sklearn():
+            import vllm
+            from vllm import LLM, EngineArgs, SamplingParams  # noqa: F401
     except ImportError as error:
         if error.name == "vllm":
             extra = engine_extra("vllm", detect_device().profile)

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from slm_vllm.errors import EngineError
+from slm_vllm.garbage import imported_for_good
 
 
 def import_ahead() -> None:
     """Imports what `load_tokenizer` needs, which takes seconds; it reports what goes wrong."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), imported_for_good(), without_sklearn():
         from transformers import AutoTokenizer  # noqa: F401
+
+
+@contextlib.contextmanager
+def without_sklearn() -> Iterator[None]:
+    """Has transformers, imported in the block, take scikit-learn for missing.
+
+    It imports it, and scipy and pandas with it, for one function of a way to generate that is not
+    used here: 0.7 s of the start.
+    """
+    try:
+        from transformers import utils
+    except ImportError:  # said by whoever needs it
+        yield
+        return
+    is_there = utils.is_sklearn_available
+    utils.is_sklearn_available = lambda: False
+    try:
+        yield
+    finally:
+        utils.is_sklearn_available = is_there
 
 
 def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 from slm_vllm.errors import EngineDiedError
+from slm_vllm.garbage import spared
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.engine_host import EngineHost
@@ -17,19 +16,6 @@ from slm_vllm.runs.services import Services
 
 DRAIN_SECONDS = 20.0
 _LOG_SECONDS = 1.0
-
-
-@contextmanager
-def _spared() -> Iterator[None]:
-    """Leaves what is there, packages and a model, out of the collections of garbage meanwhile.
-
-    There are a million objects of it, and some hundred questions set a collection off.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 class Asking:
@@ -91,7 +77,7 @@ class Asking:
         answering = self._run.answers(
             self._host.engine, plan, self._renderer, progress, one_at_a_time=one_at_a_time
         )
-        with closing(answering) as answers, _spared():
+        with closing(answering) as answers, spared():
             for _ in answers:
                 services.start.setdefault("first answer", time.monotonic() - begun)
                 if time.monotonic() >= look_at:

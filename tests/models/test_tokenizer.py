@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,19 @@ def test_of_another_kind_of_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_tokenizer(tmp_path)
+
+
+def test_scikit_learn_is_left_out_and_still_there_for_others() -> None:
+    code = """
+import sys
+from slm_vllm.models.tokenizer import import_ahead, without_sklearn
+import_ahead()
+with without_sklearn():
+    from transformers.generation import candidate_generator
+print("sklearn" in sys.modules)
+from transformers.utils import is_sklearn_available
+import sklearn.metrics
+print(is_sklearn_available())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from slm_vllm.garbage import collect, imported_for_good, spared
+
+
+class Node:
+    """Refers to itself, so that only a look at all objects frees it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    gc.unfreeze()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+def test_what_was_imported_is_spared_until_all_is_collected() -> None:
+    with imported_for_good():
+        assert not gc.isenabled()
+        gone = weakref.ref(Node())
+    assert gc.isenabled()
+    gc.collect()
+    assert gone() is not None
+    collect()
+    assert gone() is None and gc.get_freeze_count() == 0
+
+
+def test_a_process_without_collections_stays_so() -> None:
+    gc.disable()
+    with pytest.raises(ZeroDivisionError), imported_for_good():
+        raise ZeroDivisionError
+    assert not gc.isenabled()
+
+
+def test_what_is_there_is_spared_for_a_while_and_what_comes_is_not() -> None:
+    gone = weakref.ref(Node())
+    with spared():
+        new = weakref.ref(Node())
+        gc.collect()
+        assert gone() is not None and new() is None
+    gc.collect()
+    assert gone() is None

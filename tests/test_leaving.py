@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import atexit, sys, threading, types
+from slm_vllm.leaving import leave, leave_last
+
+class Large:
+    def __del__(self):
+        print("taken apart")
+
+leave_last()
+atexit.register(print, "at exit")
+kept = types.ModuleType("kept")
+kept.large, kept.itself = Large(), kept
+for name in sys.argv[1:]:
+    sys.modules[name] = types.ModuleType(name)
+thread = threading.Timer(0.1, print, ["thread"])
+thread.start()
+sys.stdout.write("written ")
+leave(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        ([], ["written thread", "at exit", "taken apart"]),
+        (["torch"], ["written thread", "at exit"]),
+    ],
+)
+def test_all_runs_and_is_written_before_the_end(modules: list[str], said: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *modules], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == said and done.stderr == ""
+    assert done.returncode == 7
+
+
+def test_a_command_that_returns_nothing_has_done_well() -> None:
+    code = CODE.replace("leave(7)", "leave(None)")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "torch"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "taken apart" not in done.stdout
+
+
+def test_a_defect_is_told_and_has_python_s_own_code() -> None:
+    code = "import sys; sys.modules['torch'] = sys\n" + CODE.replace("leave(7)", "1 / 0")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+    assert "taken apart" in done.stdout
