@@ -1,6 +1,6 @@
 """The process that engines' processes are forked from.
 
-python -m slm_vllm.engines.nursery FILE_DESCRIPTOR
+python -m slm_vllm.engines.nursery FILE_DESCRIPTOR [FUNCTION]
 
 To import vLLM takes seconds of a core. Here it is imported once for all engines, and before their
 settings are known: while the driver reads the data and loads the tokenizer. One that takes the
@@ -28,8 +28,12 @@ from typing import Any
 from slm_vllm.errors import EngineError
 from slm_vllm.parallel import import_path
 
+_MODULE = "slm_vllm.engines.nursery"
 _UNKNOWN = "unknown"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+_started: list[subprocess.Popen[bytes]] = []  # kept: one that is forgotten is reaped by itself
 
 
 class Nursery(AbstractContextManager["Nursery"]):
@@ -106,7 +110,7 @@ class Nursery(AbstractContextManager["Nursery"]):
             self._connection, other = Pipe()
             with other:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", __name__, str(other.fileno())],
+                    [sys.executable, "-m", _MODULE, str(other.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[other.fileno()],
                     env={**os.environ, **import_path()},
@@ -139,10 +143,6 @@ class Nursery(AbstractContextManager["Nursery"]):
 
 def main(descriptor: int) -> None:
     """Imports what is needed, then does what the driver asks for until its socket closes."""
-    for number in _SIGNALS:
-        # A signal to every process of a job is for the driver. No SIG_IGN, which what is forked
-        # would pass on to what it starts.
-        signal.signal(number, lambda *_: None)
     connection = Connection(descriptor)
     with suppress(EOFError, OSError):
         run, prepare = pickle.loads(connection.recv_bytes())
@@ -159,6 +159,8 @@ def main(descriptor: int) -> None:
 
 def _fork(run: Callable[[int], None], environment: Mapping[str, str], driver: Connection) -> int:
     descriptor = recv_handle(driver)
+    if _holds_cuda():
+        return _start(run, descriptor, environment)
     with warnings.catch_warnings():
         # Of threads; those of numpy's library, the only ones here, can stand it.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -175,6 +177,26 @@ def _fork(run: Callable[[int], None], environment: Mapping[str, str], driver: Co
         os._exit(1)
 
 
+def _holds_cuda() -> bool:
+    """Whether an import has begun to use a GPU, which a process that is forked then cannot."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
+
+
+def _start(run: Callable[[int], None], descriptor: int, environment: Mapping[str, str]) -> int:
+    """As `_fork`, in a process that imports everything itself."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", _MODULE, str(descriptor), pickle.dumps(run).hex()],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+    os.close(descriptor)
+    _started.append(process)
+    return process.pid
+
+
 def _look(request: str, pid: int) -> tuple[int, int] | str | None:
     """Does what is asked about a process, which may be one of another nursery."""
     try:
@@ -188,4 +210,11 @@ def _look(request: str, pid: int) -> tuple[int, int] | str | None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    for number in _SIGNALS:
+        # A signal to every process of a job is for the driver. No SIG_IGN, which what is forked
+        # would pass on to what it starts.
+        signal.signal(number, lambda *_: None)
+    if len(sys.argv) > 2:
+        pickle.loads(bytes.fromhex(sys.argv[2]))(int(sys.argv[1]))
+    else:
+        main(int(sys.argv[1]))

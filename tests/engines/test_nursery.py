@@ -64,6 +64,20 @@ def test_one_that_is_killed_is_known_until_it_is_reaped() -> None:
         assert not psutil.pid_exists(pid)
 
 
+def test_where_an_import_holds_cuda_nothing_is_forked() -> None:
+    with Nursery(forked.answer, forked.hold_cuda) as nursery:
+        started = [start(nursery, MINE=str(number)) for number in range(2)]
+        for number, (connection, pid) in enumerate(started):
+            seen = connection.recv()
+            assert (seen[0], seen[2], seen[3]) == (pid, pid, [])
+            connection.send("MINE")
+            assert connection.recv() == str(number)
+            connection.send(7)
+            assert ended(nursery, pid) == (os.CLD_EXITED, 7)
+            nursery.reap(pid)
+            assert not psutil.pid_exists(pid)
+
+
 def test_what_cannot_be_imported_is_left_to_the_engine_to_say() -> None:
     with Nursery(forked.answer, forked.raise_error) as nursery:
         connection, _ = start(nursery)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 _prepared: list[int] = []
 
@@ -21,6 +23,13 @@ def fail() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def hold_cuda() -> None:
+    """Begins to use a GPU, as far as torch would say."""
+    torch = ModuleType("torch")
+    torch.cuda = SimpleNamespace(is_initialized=lambda: True)  # type: ignore[attr-defined]
+    sys.modules["torch"] = torch
+
+
 def raise_error() -> None:
     """Raises, as a package that is not there does."""
     raise ImportError("no such package")
@@ -29,7 +38,8 @@ def raise_error() -> None:
 def answer(descriptor: int) -> None:
     """Says who prepared this process and what is asked of its variables, until told how to end."""
     connection = Connection(descriptor)
-    connection.send((os.getpid(), os.getppid(), os.getpgrp(), list(_prepared)))
+    prepared = [*_prepared, *(["torch"] if "torch" in sys.modules else [])]
+    connection.send((os.getpid(), os.getppid(), os.getpgrp(), prepared))
     while isinstance(asked := connection.recv(), str):
         connection.send(os.environ.get(asked))
     os._exit(asked)
