@@ -82,7 +82,7 @@ slm eval --model demo --dataset demo --samples 4 --name run --no-clearml >eval.t
 code=$?
 [ $code -eq 4 ] || { failures=$((failures + 1)); echo "check: FAILED  eval ends with $code, not 4"; }
 refuse "eval ends without a traceback" '^Traceback' eval.txt
-expect "vLLM 0.9.2 is started in float16" "starting vLLM 0\.9\.2 .*'dtype': 'float16'" outputs/run/experiment.log
+expect "vLLM 0.9.2 is started in float16" "starting vLLM 0\.9\.2 .*'dtype': 'float16'" outputs/run/engine.log
 expect "a V0 engine" 'Initializing a V0 LLM engine' outputs/run/engine.log
 expect "attention by XFormers" 'XFormers backend' outputs/run/engine.log
 expect "it ends at the driver" 'CUDA|NVIDIA|driver' eval.txt

@@ -6,6 +6,7 @@ process ends with all that its engine started; the kernel sees to it.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import select
@@ -122,6 +123,7 @@ def ready(links: Sequence[Link], seconds: float) -> list[Link]:
 
 def main(descriptor: int) -> None:
     """Loads the engine and answers the driver until it says that this is the end."""
+    _log_beside_the_engine()
     connection = Connection(descriptor)
     threading.Thread(target=_end_with_driver, args=(descriptor,), daemon=True).start()
     try:
@@ -130,6 +132,15 @@ def main(descriptor: int) -> None:
         _end_group()
     sys.stdout.flush()
     os._exit(0)  # threads of an engine may have no end
+
+
+def _log_beside_the_engine() -> None:
+    """Writes what is logged here to standard error, where vLLM writes, and so to `engine.log`."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(asctime)s [%(process)d] %(message)s"))
+    own = logging.getLogger(__name__.partition(".")[0])
+    own.addHandler(handler)
+    own.setLevel(logging.INFO)
 
 
 def _serve(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -100,6 +101,15 @@ def test_replicas_share_the_work_in_bounded_flight(engine_for: Any, tmp_path: Pa
     assert most <= 2 * WINDOW + 2 * WINDOW + 2
     assert len(memory) == 2 and all(found["peak_rss"] > 10 for found in memory.values())
     assert not any(psutil.pid_exists(int(pid)) for pid in workers)
+
+
+def test_what_an_engine_logs_is_written_where_vllm_writes(
+    engine_for: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with engine_for() as engine:
+        engine.start()
+    said = re.findall(r"^INFO .* \[(\d+)\] beginning to count$", capfd.readouterr().err, re.M)
+    assert len(set(said)) == 2
 
 
 def test_each_forgets_prompts_between_two_streams(engine_for: Any, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class CountingEngine(BaseEngine):
         if self.broken:
             raise EngineError("no weights here")
         (self.folder / str(os.getpid())).touch()
+        self.say("beginning to count")
         if self.helper:
             (self.folder / str(subprocess.Popen(["sleep", "3600"]).pid)).touch()
         return EngineInfo("counting", self.settings.max_model_len, {"counted": True})
