@@ -12,7 +12,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from support.places import sample
 from support.real_runs import assert_same_answers, command, evaluate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("model")]
@@ -92,9 +91,3 @@ def test_kill_9_in_mid_run_and_the_same_command_gives_the_same_answers(
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     assert len({line["key"] for line in lines}) == len(lines) == 24
     assert_same_answers(tmp_path / "demo_demo_no_context", undisturbed / "demo_demo_no_context")
-
-
-def test_natural_questions_in_their_raw_layout(demo_model_path: Path, tmp_path: Path) -> None:
-    path = str(sample("NQ-open.sample.merged.jsonl.gz"))
-    runs = evaluate(tmp_path, "--dataset", path, "--mode", "no_context,oracle", "--samples", "16")
-    assert runs["oracle"]["token_recall"] > runs["no_context"]["token_recall"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.places import sample
 from support.real_runs import assert_same_answers, evaluate
 from support.servers import free_port, serving
 
@@ -46,3 +47,10 @@ def test_a_server_gives_the_answers_of_the_local_engine(
     log = (folder / "experiment.log").read_text()
     assert f"{server}/v1: 24 answers, 0 failed attempts" in log
     assert "starting vLLM" not in log  # nothing of vLLM in this process
+
+
+def test_natural_questions_in_their_raw_layout(server: str, tmp_path: Path) -> None:
+    path = str(sample("NQ-open.sample.merged.jsonl.gz"))
+    words = ["--dataset", path, "--mode", "no_context,oracle", "--samples", "16"]
+    runs = evaluate(tmp_path, *words, "--engine", "openai", "--base-url", server)
+    assert runs["oracle"]["token_recall"] > runs["no_context"]["token_recall"]

@@ -65,7 +65,7 @@ TEXT = st.lists(PIECES, max_size=10).map("".join)
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(TEXT, TEXT.filter(reference.words))
 def test_what_is_marked_holds_the_answer(text: str, answer: str) -> None:
     found = places(text, [answer])

@@ -178,29 +178,18 @@ def coverage(make, truth: float, n: int, trials: int, resamples: int) -> float:
 
 
 @pytest.mark.slow
-def test_type_one_error() -> None:
-    """5 % nominal; 2,000 trials see it with a standard error of 0.5 %."""
-    assert 0.04 <= type_one_error(few_values, 200, 2000, 499) <= 0.06
-
-
-@pytest.mark.slow
-def test_coverage_of_the_interval() -> None:
-    """95 % nominal; 1,000 trials see it with a standard error of 0.7 %."""
-    truth = float(np.subtract(*few_values(2_000_000, 99, 0.3)).mean())
-    assert 0.93 <= coverage(few_values, truth, 200, 1000, 500) <= 0.97
-
-
-@pytest.mark.slow
 def test_type_one_error_of_both_ways_to_flip() -> None:
-    assert 0.045 <= type_one_error(few_values, 200, 10_000, 999) <= 0.055
-    assert 0.045 <= type_one_error(many_values, 100, 10_000, 999) <= 0.055
+    """5 % nominal; 5,000 trials see it with a standard error of 0.3 %."""
+    assert 0.045 <= type_one_error(few_values, 200, 5_000, 999) <= 0.055
+    assert 0.045 <= type_one_error(many_values, 100, 5_000, 999) <= 0.055
 
 
 @pytest.mark.slow
 def test_coverage_of_both_ways_to_draw() -> None:
+    """95 % nominal; 2,000 trials see it with a standard error of 0.5 %."""
     truth = float(np.subtract(*few_values(2_000_000, 99, 0.3)).mean())
-    assert 0.94 <= coverage(few_values, truth, 200, 4_000, 1000) <= 0.96
-    assert 0.94 <= coverage(many_values, 0.3, 200, 4_000, 1000) <= 0.96
+    assert 0.94 <= coverage(few_values, truth, 200, 2_000, 1000) <= 0.96
+    assert 0.94 <= coverage(many_values, 0.3, 200, 2_000, 1000) <= 0.96
 
 
 def test_it_sees_a_difference_that_is_there() -> None:
