@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.places import REPOSITORY, TESTS
 
@@ -18,6 +19,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 # Two processes run tests: threads of both that wait for one another take most of the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A machine that is busy for a moment makes no test wrong.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from slm_vllm.judging.choice import judge_config
 from slm_vllm.judging.judge import check_judge_config
 from slm_vllm.judging.session import JudgeOptions, check_votes, judge_runs
 from slm_vllm.models.resolve import check_local
-from slm_vllm.runs.options import Then
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +21,26 @@ class JudgeAfter:
     Attributes:
         config: Its configuration.
         options: How it is asked.
+        folders: Of the runs.
     """
 
     config: Config
     options: JudgeOptions
+    folders: Sequence[Path]
 
-    def judge(
-        self, folders: Sequence[Path], results: Sequence[Mapping[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """Grades the answers of runs that have just ended, over one load.
+    def __call__(self, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Grades the answers of the runs, which have just ended, over one load.
 
         Args:
-            folders: Their folders.
-            results: Contents of their `results.json`, in the same order; one with an `error` has
-                nothing to judge.
+            results: Contents of their `results.json`, in the order of the folders; one with an
+                `error` has nothing to judge.
 
         Returns:
             The results, with the judge's figures among their metrics.
         """
-        ended = [folder for r, folder in zip(results, folders, strict=True) if "error" not in r]
+        ended = [
+            folder for r, folder in zip(results, self.folders, strict=True) if "error" not in r
+        ]
         if not ended:
             return [dict(result) for result in results]
         judgements = iter(judge_runs(ended, self.config, self.options))
@@ -55,7 +54,7 @@ class JudgeAfter:
 
 def judge_after(
     configs: Sequence[Config], config_dir: str | Path | None = None, *, own_process: bool = False
-) -> Then | None:
+) -> JudgeAfter | None:
     """What grades the answers of a command's runs, None where their configuration has no judge.
 
     Args:
@@ -84,4 +83,4 @@ def judge_after(
         check_local(found.model.path)
     options = JudgeOptions(votes=section.votes, is_here=is_here, own_process=own_process)
     folders = [Path(c.experiment.output_dir) / c.experiment.name for c in configs]
-    return partial(JudgeAfter(found, options).judge, folders)
+    return JudgeAfter(found, options, folders)

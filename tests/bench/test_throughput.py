@@ -87,6 +87,7 @@ def test_made_up_prompts_share_no_prefix() -> None:
 
 class WordTokenizer:
     chat_template = None
+    all_special_tokens: list[str] = []
 
     def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
         return {"input_ids": [[len(word) for word in text.split()] for text in texts]}

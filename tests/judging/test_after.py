@@ -26,9 +26,9 @@ from support.scripted_judge import ScriptedJudge, case_of
 
 
 def the_judge(config: Config) -> JudgeAfter:
-    found: Any = judge_after([config])
-    assert isinstance(found.func.__self__, JudgeAfter)
-    return found.func.__self__
+    found = judge_after([config])
+    assert found is not None
+    return found
 
 
 def test_it_is_off_by_default() -> None:
@@ -101,9 +101,10 @@ def test_runs_that_failed_have_nothing_to_judge(
 ) -> None:
     path = run_of("one", "x", "y")
     judge = ScriptedJudge(lambda _, answer: "correct" if answer == "x" else "incorrect")
-    after = JudgeAfter(config, JudgeOptions(make_engine=judge.factory))
+    folders = [path, path.with_name("two")]
+    after = JudgeAfter(config, JudgeOptions(make_engine=judge.factory), folders)
     failed = {"name": "two", "error": "no", "exit_code": 4}
-    one, two = after.judge([path, path.with_name("two")], [load_run(path).results, failed])
+    one, two = after([load_run(path).results, failed])
     assert one["metrics"]["judge_correct"]["mean"] == 0.5
     assert two == failed
     assert "correct (judge)" in results_table([one])

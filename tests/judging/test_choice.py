@@ -35,5 +35,5 @@ def test_a_judge_has_to_be_named() -> None:
 
 def test_a_run_gives_its_judge_settings_of_its_own() -> None:
     words = ["hardware=cpu", "judge.model=demo", "judge.settings=['engine.name=ray']"]
-    found = judge_after(compose_config(words))
+    found = judge_after([compose_config(words)])
     assert found is not None and found.config.engine.name == "ray"
