@@ -74,6 +74,9 @@ class Nursery(AbstractContextManager["Nursery"]):
                     pid: int = connection.recv()
                 except (EOFError, OSError):
                     self._close()
+                except BaseException:  # a signal: the next request must not get this one's answer
+                    self._close()
+                    raise
                 else:
                     return pid
         raise EngineError(
@@ -129,6 +132,9 @@ class Nursery(AbstractContextManager["Nursery"]):
                 found = self._connection.recv()
             except (EOFError, OSError):
                 found = _UNKNOWN
+            except BaseException:
+                self._close()
+                raise
         if found == _UNKNOWN:
             raise EngineError(f"how process {pid} ended is not known")
         return found

@@ -56,7 +56,11 @@ class ReplicaProcess(Link):
         self.connection, other = Pipe()
         self._seconds_to_end = 0.0
         with other:
-            self._pid = nursery.fork(other.fileno(), environment)
+            try:
+                self._pid = nursery.fork(other.fileno(), environment)
+            except BaseException:  # what was forked nevertheless ends with this
+                self.connection.close()
+                raise
         self._send((pickle.dumps(make_engine), tuple(cores)))
 
     def exchange(self, requests: list[GenerationRequest], wait: float) -> None:

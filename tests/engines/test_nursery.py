@@ -109,6 +109,29 @@ def test_a_nursery_that_was_killed_is_replaced() -> None:
             connection.send(0)
 
 
+def test_a_signal_while_it_is_waited_for_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(connection: Connection) -> None:
+        raise KeyboardInterrupt
+
+    with Nursery(forked.answer) as nursery:
+        earlier, _ = start(nursery)
+        parent = earlier.recv()[1]
+        for waiting in (lambda: start(nursery), lambda: nursery.reap(1)):
+            with monkeypatch.context() as patch:
+                patch.setattr(Connection, "recv", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    waiting()
+            assert not psutil.pid_exists(parent)
+            connection, pid = start(nursery)
+            seen = connection.recv()
+            assert seen[0] == pid
+            parent = seen[1]
+            connection.send(0)
+        earlier.send(0)
+
+
 def test_it_ends_with_the_driver(tmp_path: Path) -> None:
     text = (
         "import os; from functools import partial; from pathlib import Path; "
