@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets .venv up, then runs every check; fails if one of them does.
 #   bash scripts/test.sh           everything, in two processes and in random order
-#   bash scripts/test.sh --fast    what needs no model, browser or publisher: about a minute
+#   bash scripts/test.sh --fast    what needs no model, browser or publisher: a minute or two
 # Further words go to pytest, e.g. --randomly-seed=N to see an order again.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

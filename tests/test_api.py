@@ -71,6 +71,7 @@ def test_a_thread_can_evaluate_and_nothing_of_the_process_is_taken(
     assert (engine.starts, engine.closes) == (1, 1)
 
 
+@pytest.mark.slow
 def test_the_log_is_kept_without_the_descriptors(
     tiny_model: Path, questions: Path, tmp_path: Path
 ) -> None:

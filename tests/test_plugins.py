@@ -202,6 +202,7 @@ def test_the_folder_beside_the_working_folders_configs_is_found(
     assert code == 2 and "my.py, line 1: ModuleNotFoundError" in err
 
 
+@pytest.mark.slow
 def test_config_validate_checks_plugins(
     plugin: Write,
     tmp_path: Path,

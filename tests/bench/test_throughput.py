@@ -218,6 +218,7 @@ def test_answers_are_counted_to_their_end() -> None:
     assert _length([5, 6], None) == 2
 
 
+@pytest.mark.slow
 def test_a_failure_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model does not exist: the process itself says so, and the next one is measured."""
     said: list[str] = []

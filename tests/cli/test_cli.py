@@ -137,6 +137,7 @@ def test_configuration_errors(slm: Command, words: list[str]) -> None:
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.slow
 def test_missing_dataset_is_a_data_error(tmp_path: Path) -> None:
     words = ["eval", "--dataset", "missing.jsonl", "--output-dir", "out", "hardware=cpu"]
     code = "from slm_vllm.cli.main import main; main()"

@@ -249,6 +249,7 @@ def _judged_until(signum: int, *words: Path) -> int:
     return subprocess.run([sys.executable, "-c", _STOPPED, *told], check=False).returncode
 
 
+@pytest.mark.slow
 def test_a_signal_keeps_what_was_replied(
     config: Config, run_of: RunOf, judge_model: Path, tmp_path: Path
 ) -> None:
@@ -264,6 +265,7 @@ def test_a_signal_keeps_what_was_replied(
     assert grades(path) == ["correct"] * 6
 
 
+@pytest.mark.slow
 def test_after_kill_9_only_what_has_no_reply_is_asked(
     config: Config, run_of: RunOf, judge_model: Path, tmp_path: Path
 ) -> None:

@@ -179,6 +179,7 @@ WORDS = st.sampled_from(["river ", "x", "\u6f22", "\n", "  ", "{", "1999", "e\u0
 TEXTS = st.lists(WORDS, max_size=80).map("".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     question=st.lists(WORDS, max_size=10).map("".join),
@@ -241,6 +242,7 @@ def one_by_one(budget: int, item: PromptInput, **fields: Any) -> tuple[list[int]
 FORMS = [{}, {"passage_template": "{text}", "passage_separator": ""}]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     question=st.lists(WORDS, max_size=10).map("".join),

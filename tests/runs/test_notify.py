@@ -165,6 +165,7 @@ def test_a_stop_is_told(hook: Hook, make_config: Callable[..., Config]) -> None:
     assert "SIGTERM" in content["text"]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_told_once(hook: Hook, make_config: Callable[..., Config]) -> None:
     configs = [
         make_config(f"notify.url={hook.url}", "experiment.output_dir=night", *words)
@@ -180,6 +181,7 @@ def test_a_sweep_is_told_once(hook: Hook, make_config: Callable[..., Config]) ->
     assert "bad failed: " in content["text"] and "good" in content["text"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run", "sweep"])
 def test_what_is_done_with_the_results_is_waited_for(
     hook: Hook, make_config: Callable[..., Config], kind: str

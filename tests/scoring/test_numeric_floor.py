@@ -21,6 +21,7 @@ def test_nothing_asked_again_is_nothing_known() -> None:
     assert math.isnan(numeric_change(np.array([np.nan]), np.array([1.0])).mean_square)
 
 
+@pytest.mark.slow
 def test_another_pass_stays_within_the_floor_in_95_of_100_cases() -> None:
     """Two passes over 400 questions of which a third gets an answer by chance of batching."""
     draw = np.random.default_rng(0)

@@ -56,6 +56,7 @@ def test_unscored_questions_are_left_out() -> None:
     assert confidence_sequence(np.array([0.5, np.nan, 0.0])).n == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shares", "mean"),
     [
