@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -26,6 +27,16 @@ leave(7)
 """
 
 
+def ended(code: str, *modules: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *modules],
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # what is written waits to be flushed
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("modules", "said"),
     [
@@ -34,23 +45,17 @@ leave(7)
     ],
 )
 def test_all_runs_and_is_written_before_the_end(modules: list[str], said: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, *modules], capture_output=True, text=True, check=False
-    )
+    done = ended(CODE, *modules)
     assert done.stdout.splitlines() == said and done.stderr == ""
     assert done.returncode == 7
 
 
 def test_a_command_that_returns_nothing_has_done_well() -> None:
-    code = CODE.replace("leave(7)", "leave(None)")
-    done = subprocess.run(
-        [sys.executable, "-c", code, "torch"], capture_output=True, text=True, check=False
-    )
+    done = ended(CODE.replace("leave(7)", "leave(None)"), "torch")
     assert done.returncode == 0 and "taken apart" not in done.stdout
 
 
 def test_a_defect_is_told_and_has_python_s_own_code() -> None:
-    code = "import sys; sys.modules['torch'] = sys\n" + CODE.replace("leave(7)", "1 / 0")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = ended(CODE.replace("leave(7)", "1 / 0"), "torch")
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
     assert "taken apart" in done.stdout

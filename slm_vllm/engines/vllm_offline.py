@@ -73,6 +73,8 @@ class VllmEngine(BaseEngine):
     config_class: ClassVar[type[EngineConfig]] = VllmConfig
     asides: ClassVar[frozenset[str]] = frozenset({"text", "margin"})
 
+    _uncollected: ClassVar[bool] = False  # what an engine left that was closed in this process
+
     def __init__(self, settings: EngineSettings, config: EngineConfig | None = None) -> None:
         super().__init__(settings, config)
         self._llm: Any = None
@@ -94,6 +96,7 @@ class VllmEngine(BaseEngine):
         """Imports vLLM and loads the model; takes seconds on a CPU, up to minutes on a GPU."""
         os.environ.update(engine_environment(self._settings))
         vllm = _import_vllm()
+        self._collect()
         less: list[str] = []
         while self._llm is None:
             arguments, left_out = vllm_arguments(self._settings, engine_argument_names())
@@ -155,13 +158,21 @@ class VllmEngine(BaseEngine):
             self._llm.reset_prefix_cache()
 
     def close(self) -> None:
-        """Shuts the engine down and gives its memory back."""
+        """Shuts the engine down; vLLM gives back what is large.
+
+        The rest waits for garbage to be looked for, by the next engine at the latest: most often
+        the process ends now, and a look takes half a second.
+        """
         if self._llm is None:
             return
         llm, self._llm, self._tokenizer = self._llm, None, None
+        VllmEngine._uncollected = True
         shut_down(llm)
-        del llm
-        free_device(self._settings.device.kind)
+
+    def _collect(self) -> None:
+        if VllmEngine._uncollected:
+            free_device(self._settings.device.kind)
+            VllmEngine._uncollected = False
 
     def _top_up(
         self, source: Prefetcher[GenerationRequest], in_flight: dict[str, Aside | None]

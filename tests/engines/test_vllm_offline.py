@@ -34,6 +34,7 @@ class Started:
         self, monkeypatch: pytest.MonkeyPatch, settings: EngineSettings, release: str = "0.32.0"
     ) -> None:
         self.loaded: list[tuple[Path, bool]] = []
+        self.freed: list[str] = []
         self.sampling: dict[str, Any] = {}
         vllm = SimpleNamespace(__version__=release, LLM=self._llm)
         monkeypatch.setattr(vllm_offline, "_import_vllm", lambda: vllm)
@@ -45,6 +46,7 @@ class Started:
         monkeypatch.setattr(vllm_offline, "kv_cache_tokens", lambda _: 1)
         monkeypatch.setattr(vllm_offline, "load_tokenizer", self._load_tokenizer)
         monkeypatch.setattr(vllm_offline, "_sampling_parameters", self._sampling)
+        monkeypatch.setattr(vllm_offline, "free_device", self.freed.append)
         self.engine = VllmEngine(settings)
         self.engine.start()
 
@@ -89,3 +91,12 @@ def test_vllm_keeps_its_tokenizer(
     started = Started(monkeypatch, settings, release)
     assert started.arguments == {} and started.sampling == {}
     assert started.engine._tokenizer == "vLLM's" and started.loaded == []
+
+
+def test_the_next_engine_collects_what_a_closed_one_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VllmEngine, "_uncollected", False)
+    first = Started(monkeypatch, SETTINGS)
+    first.engine.close()
+    assert first.freed == []
+    assert Started(monkeypatch, SETTINGS).freed == ["cpu"]
+    assert Started(monkeypatch, SETTINGS).freed == []
