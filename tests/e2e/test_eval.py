@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -68,6 +69,19 @@ def test_nothing_that_we_call_is_announced_to_end(undisturbed: Path) -> None:
     log = (undisturbed / "demo_demo_no_context" / "engine.log").read_text()
     announced = [line for line in log.splitlines() if "deprecated" in line.lower()]
     assert [line for line in announced if "FutureWarning" not in line] == []
+
+
+def test_an_end_that_only_the_tokenizer_knows(
+    undisturbed: Path, demo_model_path: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(demo_model_path, model)
+    for name in ("config.json", "generation_config.json"):
+        content = json.loads((model / name).read_text())
+        (model / name).write_text(json.dumps({**content, "eos_token_id": 0}))
+    words = ("--model", str(model), "--name", "run", "--mode", "no_context", "--samples", "24")
+    evaluate(tmp_path, *words)
+    assert_same_answers(tmp_path / "run", undisturbed / "demo_demo_no_context")
 
 
 def test_kill_9_in_mid_run_and_the_same_command_gives_the_same_answers(
