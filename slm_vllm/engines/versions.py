@@ -210,8 +210,7 @@ def shut_down(llm: Any) -> None:
     """
     core = getattr(llm.llm_engine, "engine_core", None)
     if core is not None and hasattr(core, "shutdown"):
-        with garbage.spared():  # it looks for garbage itself
-            core.shutdown()
+        core.shutdown()
 
 
 def free_device(kind: str) -> None:
