@@ -13,12 +13,11 @@ import polars as pl
 from slm_vllm.config.schema import Config
 from slm_vllm.judging.ballot import Ballot
 from slm_vllm.judging.baselines import JUDGE, Compared, baselines, grade_agreement
-from slm_vllm.judging.judge import Case, Judge
+from slm_vllm.judging.judge import Case
 from slm_vllm.judging.labelled import GROUPS
 from slm_vllm.judging.prompt import read_reply
-from slm_vllm.judging.session import JudgeOptions, check_votes, judge_services
+from slm_vllm.judging.session import JudgeOptions, check_votes, judge_services, open_judge
 from slm_vllm.judging.verdict import WITHOUT_GRADE, grade_counts
-from slm_vllm.rundir import names
 from slm_vllm.rundir.judgement import ANSWER_COLUMNS
 from slm_vllm.runs.asides import Asides
 from slm_vllm.types import Completion
@@ -81,16 +80,7 @@ def check_judge(rows: pl.DataFrame, config: Config, options: JudgeOptions) -> Ch
     with ExitStack() as stack, judge_services(options, stack) as services:
         cache = Path(config.cache_dir)
         cache.mkdir(parents=True, exist_ok=True)
-        services.log.write_to(cache / names.JUDGE_LOG)
-        services.log.capture(engine_log := cache / names.JUDGE_ENGINE_LOG)
-        judge = Judge(
-            config,
-            services,
-            stack,
-            options.make_engine,
-            engine_log=engine_log,
-            is_here=options.is_here,
-        )
+        judge = open_judge(config, options, cache, services, stack)
         ballot = Ballot(rows.select(ANSWER_COLUMNS), options.votes)
         judge.prepare(ballot.cases())
         replies: dict[int, tuple[str | None, bool]] = {}

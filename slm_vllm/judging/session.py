@@ -62,17 +62,7 @@ def judge_runs(
     check_votes(options.votes)
     with ExitStack() as stack, judge_services(options, stack) as services:
         runs = [JudgedRun(path, options.votes, stack) for path in paths]
-        first = runs[0].folder.path
-        services.log.write_to(first / names.JUDGE_LOG)
-        services.log.capture(engine_log := first / names.JUDGE_ENGINE_LOG)
-        judge = Judge(
-            config,
-            services,
-            stack,
-            options.make_engine,
-            engine_log=engine_log,
-            is_here=options.is_here,
-        )
+        judge = open_judge(config, options, runs[0].folder.path, services, stack)
         judge.prepare(chain.from_iterable(run.cases() for run in runs))
         found: list[NamedJudgement] = []
         for run in runs:
@@ -81,6 +71,22 @@ def judge_runs(
             _check_graded(run.name, judgement["counts"])
             found.append({**judgement, "name": run.name})
         return found
+
+
+def open_judge(
+    config: Config, options: JudgeOptions, folder: Path, services: Services, stack: ExitStack
+) -> Judge:
+    """A judge that is to be prepared yet; it and its engine write their logs into a folder."""
+    services.log.write_to(folder / names.JUDGE_LOG)
+    services.log.capture(engine_log := folder / names.JUDGE_ENGINE_LOG)
+    return Judge(
+        config,
+        services,
+        stack,
+        options.make_engine,
+        engine_log=engine_log,
+        is_here=options.is_here,
+    )
 
 
 @contextmanager
