@@ -165,7 +165,7 @@ def main(descriptor: int) -> None:
 
 def _fork(run: Callable[[int], None], environment: Mapping[str, str], driver: Connection) -> int:
     descriptor = recv_handle(driver)
-    if _holds_cuda():
+    if _is_told_to_spawn(environment) or _holds_cuda():
         return _start(run, descriptor, environment)
     with warnings.catch_warnings():
         # Of threads; those of numpy's library, the only ones here, can stand it.
@@ -181,6 +181,12 @@ def _fork(run: Callable[[int], None], environment: Mapping[str, str], driver: Co
         run(descriptor)
     finally:
         os._exit(1)
+
+
+def _is_told_to_spawn(environment: Mapping[str, str]) -> bool:
+    """Whether vLLM's own variable says that nothing is to be forked."""
+    name = "VLLM_WORKER_MULTIPROCESSING_METHOD"
+    return environment.get(name, os.environ.get(name)) == "spawn"
 
 
 def _holds_cuda() -> bool:

@@ -64,6 +64,16 @@ def test_one_that_is_killed_is_known_until_it_is_reaped() -> None:
         assert not psutil.pid_exists(pid)
 
 
+def test_nothing_is_forked_where_vllm_is_told_to_spawn(tmp_path: Path) -> None:
+    with Nursery(forked.answer, partial(forked.prepare, tmp_path)) as nursery:
+        connection, pid = start(nursery, VLLM_WORKER_MULTIPROCESSING_METHOD="spawn")
+        found = connection.recv()
+        (parent,) = {int(path.name) for path in tmp_path.iterdir()}
+        assert found == (pid, parent, pid, [])
+        connection.send(7)
+        assert ended(nursery, pid) == (os.CLD_EXITED, 7)
+
+
 def test_where_an_import_holds_cuda_nothing_is_forked() -> None:
     with Nursery(forked.answer, forked.hold_cuda) as nursery:
         started = [start(nursery, MINE=str(number)) for number in range(2)]
