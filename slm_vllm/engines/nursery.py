@@ -46,13 +46,19 @@ class Nursery(AbstractContextManager["Nursery"]):
 
     def __init__(self, run: Callable[[int], None], prepare: Callable[[], None] | None = None):
         self._run, self._prepare = run, prepare
+        self._environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._lock = threading.Lock()
 
-    def begin(self) -> None:
-        """Starts its process, if it does not run; does not wait for it."""
+    def begin(self, environment: Mapping[str, str] | None = None) -> None:
+        """Starts its process, if it does not run; does not wait for it.
+
+        Args:
+            environment: Variables that an import may read, beside those of this process.
+        """
         with self._lock:
+            self._environment = dict(environment or {})
             self._begin()
 
     def fork(self, descriptor: int, environment: Mapping[str, str]) -> int:
@@ -116,7 +122,7 @@ class Nursery(AbstractContextManager["Nursery"]):
                     [sys.executable, "-m", _MODULE, str(other.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[other.fileno()],
-                    env={**os.environ, **import_path()},
+                    env={**os.environ, **import_path(), **self._environment},
                     start_new_session=True,  # Ctrl-C in the terminal is for the run
                 )
             with suppress(OSError):  # one that is gone is met at the first request

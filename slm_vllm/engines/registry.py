@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 
 from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig, VllmConfig
+from slm_vllm.config.schema import HardwareConfig
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.nursery import Nursery
 from slm_vllm.engines.replica_plan import plan_replicas
-from slm_vllm.engines.settings import EngineSettings
+from slm_vllm.engines.settings import EngineSettings, hardware_environment
 from slm_vllm.monitoring.device import Device
 from slm_vllm.plugins import Registry
 
@@ -86,11 +88,14 @@ def engine_nursery(config: EngineConfig) -> Nursery:
     return Nursery(main, engine_class(config.name).import_ahead)
 
 
-def engine_import(config: EngineConfig, device: Device, nursery: Nursery) -> Callable[[], None]:
+def engine_import(
+    config: EngineConfig, hardware: HardwareConfig, device: Device, nursery: Nursery
+) -> Callable[[], None]:
     """What imports an engine's packages ahead, here or where engines are forked.
 
     Args:
         config: The `engine` section.
+        hardware: The profile; its variables are set before, as some are read by an import.
         device: What it will run on.
         nursery: Of `engine_nursery`.
 
@@ -98,8 +103,14 @@ def engine_import(config: EngineConfig, device: Device, nursery: Nursery) -> Cal
         ConfigError: There is no such engine.
     """
     found = engine_class(config.name)
-    if isinstance(config, VllmConfig) and (
-        device.kind == "cuda" or config.replicas_per_gpu not in ("auto", 1)
-    ):
-        return nursery.begin
-    return found.import_ahead
+    if not isinstance(config, VllmConfig):
+        return found.import_ahead
+    environment = hardware_environment(hardware, device)
+    if device.kind == "cuda" or config.replicas_per_gpu not in ("auto", 1):
+        return partial(nursery.begin, environment)
+
+    def import_here() -> None:
+        os.environ.update(environment)
+        found.import_ahead()
+
+    return import_here

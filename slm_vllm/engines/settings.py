@@ -380,11 +380,17 @@ def _gpu_share(settings: EngineSettings, kv_cache: int | None) -> float:
     return -(-100 * device_bytes(settings) // smallest) / 100
 
 
+def hardware_environment(hardware: HardwareConfig, device: Device) -> dict[str, str]:
+    """Those of `engine_environment` that are known before the run is: what an import may read."""
+    wanted = dict(hardware.env)
+    if hardware.deterministic:
+        wanted |= deterministic_environment(device)
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
 def engine_environment(settings: EngineSettings) -> dict[str, str]:
     """Variables to set before vLLM is imported; those the user has set are left alone."""
-    wanted = dict(settings.hardware.env)
-    if settings.hardware.deterministic:
-        wanted |= deterministic_environment(settings.device)
+    wanted = dict(hardware_environment(settings.hardware, settings.device))
     if settings.device.kind == "cpu":
         cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
         wanted.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)

@@ -219,8 +219,8 @@ class _Session:
                     self._fail([cell], error)
 
     def _import_ahead(self) -> None:
-        device = self._services.device
-        ahead = engine_import(self._config.engine, device, self._nursery)
+        config, device = self._config, self._services.device
+        ahead = engine_import(config.engine, config.hardware, device, self._nursery)
         (self._options.import_engine or ahead)()
         import_tokenizers()
 

@@ -50,6 +50,15 @@ def test_what_is_prepared_once_is_there_in_each(tmp_path: Path) -> None:
     assert not psutil.pid_exists(parent)
 
 
+def test_what_an_import_may_read_is_there_before_it() -> None:
+    with Nursery(forked.answer, forked.raise_error) as nursery:
+        nursery.begin({"MINE": "early"})
+        connection, _ = start(nursery)
+        connection.recv()
+        connection.send("MINE")
+        assert connection.recv() == "early"
+
+
 def test_one_that_is_killed_is_known_until_it_is_reaped() -> None:
     with Nursery(forked.answer) as nursery:
         connection, pid = start(nursery)

@@ -16,6 +16,7 @@ from slm_vllm.config.schema import GenerationConfig, HardwareConfig
 from slm_vllm.engines import registry
 from slm_vllm.engines import settings as settings_module
 from slm_vllm.engines.local_replicas import LocalReplicas
+from slm_vllm.engines.nursery import Nursery
 from slm_vllm.engines.replica_plan import ReplicaPlan, plan_replicas, share
 from slm_vllm.engines.settings import EngineSettings, kv_cache_bytes, vllm_arguments
 from slm_vllm.engines.vllm_offline import VllmEngine
@@ -228,10 +229,28 @@ def test_the_factory_makes_one_or_several() -> None:
     assert isinstance(several, LocalReplicas)
 
 
-def test_what_is_imported_ahead_is_imported_where_engines_are() -> None:
+def test_what_is_imported_ahead_is_imported_where_engines_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[tuple[str, Any]] = []
+    monkeypatch.setattr(
+        VllmEngine,
+        "import_ahead",
+        lambda: done.append(("here", os.environ.get("READ_BY_AN_IMPORT"))),
+    )
+    monkeypatch.setattr(Nursery, "begin", lambda _, words: done.append(("apart", words)))
+    monkeypatch.setenv("READ_BY_AN_IMPORT", "")
+    monkeypatch.delenv("READ_BY_AN_IMPORT")  # as it was, when this test has ended
+    hardware = HardwareConfig(name="h", env={"READ_BY_AN_IMPORT": "variable"})
     with registry.engine_nursery(VllmConfig()) as nursery:
         for here in (VllmConfig(), VllmConfig(replicas_per_gpu=1)):
-            assert registry.engine_import(here, CPU, nursery) == VllmEngine.import_ahead
+            registry.engine_import(here, hardware, CPU, nursery)()
+            assert done.pop() == ("here", "variable")
+        monkeypatch.delenv("READ_BY_AN_IMPORT")
         several = VllmConfig(replicas_per_gpu=2)
-        assert registry.engine_import(several, CPU, nursery) == nursery.begin
-        assert registry.engine_import(VllmConfig(), H200, nursery) == nursery.begin
+        registry.engine_import(several, hardware, CPU, nursery)()
+        assert done.pop() == ("apart", {"READ_BY_AN_IMPORT": "variable"})
+        hardware = hardware.model_copy(update={"deterministic": True})
+        registry.engine_import(VllmConfig(), hardware, H200, nursery)()
+        assert done.pop()[1]["VLLM_BATCH_INVARIANT"] == "1"
+    assert "VLLM_BATCH_INVARIANT" not in os.environ  # another run of this process may be without
