@@ -184,6 +184,9 @@ def _fork(run: Callable[[int], None], environment: Mapping[str, str], driver: Co
         driver.close()
         os.setsid()  # its group is what its engine starts
         os.environ.update(environment)
+        if _cannot_use_cuda():
+            os.set_inheritable(descriptor, True)
+            os.execve(sys.executable, _fresh(run, descriptor), dict(os.environ))
         run(descriptor)
     finally:
         os._exit(1)
@@ -201,10 +204,21 @@ def _holds_cuda() -> bool:
     return torch is not None and bool(torch.cuda.is_initialized())
 
 
+def _cannot_use_cuda() -> bool:
+    """Whether torch counted GPUs before this process was forked, after which it refuses them."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda._is_in_bad_fork())
+
+
+def _fresh(run: Callable[[int], None], descriptor: int) -> list[str]:
+    """The command that does in a new process what a forked one would do."""
+    return [sys.executable, "-m", _MODULE, str(descriptor), pickle.dumps(run).hex()]
+
+
 def _start(run: Callable[[int], None], descriptor: int, environment: Mapping[str, str]) -> int:
     """As `_fork`, in a process that imports everything itself."""
     process = subprocess.Popen(
-        [sys.executable, "-m", _MODULE, str(descriptor), pickle.dumps(run).hex()],
+        _fresh(run, descriptor),
         stdin=subprocess.DEVNULL,
         pass_fds=[descriptor],
         env={**os.environ, **environment},

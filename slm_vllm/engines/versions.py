@@ -183,14 +183,15 @@ def weighing_arguments(token_ids: Sequence[int]) -> dict[str, Any]:
     return told | {"logprob_token_ids" if known else "allowed_token_ids": list(token_ids)}
 
 
-def copy_lightly(sampling: Any) -> None:
-    """Lets vLLM copy the sampling of all requests in one level for each of them.
+def copy_lightly(sampling: Any) -> Any:
+    """The same `SamplingParams`, of which vLLM makes a shallow copy for each request.
 
     It makes a deep one by itself, which takes some hundredths of a millisecond. What it changes
     in its copy is either replaced there or the same for all: the model's stop tokens.
     """
     if hasattr(sampling, "skip_clone"):  # not in 0.9.2
         sampling.skip_clone = True
+    return sampling
 
 
 def kv_cache_tokens(llm: Any) -> int | None:

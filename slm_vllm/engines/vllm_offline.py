@@ -344,9 +344,7 @@ def _sampling_parameters(settings: EngineSettings, more: Mapping[str, Any] = _NO
     arguments = sampling_arguments(settings) | dict(more)
     if settings.only_answers:
         arguments |= choice_argument(settings.only_answers)
-    sampling = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
-    copy_lightly(sampling)
-    return sampling
+    return copy_lightly(SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY))
 
 
 def _margin(either: tuple[Sequence[int], Sequence[int]], logprobs: Sequence[Any]) -> float | None:

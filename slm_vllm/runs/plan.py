@@ -129,7 +129,7 @@ class CommandPlan:
     def __str__(self) -> str:
         header = ("run", "rows", "rejected", "prompt tokens", "new tokens", "resumed", "time")
         known = [f"{r.name} from {r.learned_from}" for r in self.runs if r.seconds is not None]
-        learned = ", ".join(known) + " earlier runs" if known else ""
+        learned = ", ".join(known) + " earlier run(s)" if known else ""
         if len(known) < len(self.runs):
             unknown = "unknown: no earlier run of this model on this device"
             learned = f"{learned}; otherwise {unknown}" if known else unknown

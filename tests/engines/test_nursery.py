@@ -97,6 +97,18 @@ def test_where_an_import_holds_cuda_nothing_is_forked() -> None:
             assert not psutil.pid_exists(pid)
 
 
+def test_what_is_forked_begins_anew_where_torch_refuses_it_a_gpu() -> None:
+    with Nursery(forked.answer, forked.count_gpus) as nursery:
+        for number in range(2):
+            connection, pid = start(nursery, MINE=str(number))
+            seen = connection.recv()
+            assert (seen[0], seen[2], seen[3]) == (pid, pid, [])
+            connection.send("MINE")
+            assert connection.recv() == str(number)
+            connection.send(7)
+            assert ended(nursery, pid) == (os.CLD_EXITED, 7)
+
+
 def test_what_cannot_be_imported_is_left_to_the_engine_to_say() -> None:
     with Nursery(forked.answer, forked.raise_error) as nursery:
         connection, _ = start(nursery)

@@ -30,6 +30,15 @@ def hold_cuda() -> None:
     sys.modules["torch"] = torch
 
 
+def count_gpus() -> None:
+    """Has torch refuse GPUs in what is forked from here."""
+    torch = ModuleType("torch")
+    torch.cuda = SimpleNamespace(  # type: ignore[attr-defined]
+        is_initialized=lambda: False, _is_in_bad_fork=lambda: True
+    )
+    sys.modules["torch"] = torch
+
+
 def raise_error() -> None:
     """Raises, as a package that is not there does."""
     raise ImportError("no such package")
