@@ -20,6 +20,7 @@ from slm_vllm.bench.runners import RUNNERS, Pass, Runner
 from slm_vllm.bench.statistics import percentiles, spread
 from slm_vllm.bench.workload import dataset_prompts, made_up_prompts
 from slm_vllm.config.compose import compose_config
+from slm_vllm.config.engine import EngineConfig, VllmConfig
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.settings import (
     EngineSettings,
@@ -28,7 +29,7 @@ from slm_vllm.engines.settings import (
     engine_settings,
     read_model_config,
 )
-from slm_vllm.errors import SlmVllmError
+from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.models.resolve import require_model_packages
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.monitoring.device import detect_device
@@ -45,10 +46,12 @@ class Prepared:
 
     Attributes:
         settings: The engine's settings.
+        engine: The `engine` section.
         prompts: Token ids of every prompt.
     """
 
     settings: EngineSettings
+    engine: EngineConfig
     prompts: list[list[int]]
 
 
@@ -59,6 +62,8 @@ def prepare(plan: Plan) -> Prepared:
         SlmVllmError: What the user has to mend.
     """
     config = compose_config([*plan.words, *_plan_words(plan)], plan.config_dir)
+    if not isinstance(config.engine, VllmConfig):
+        raise ConfigError(f"bench throughput measures engine=vllm, not {config.engine.name}")
     device = detect_device()
     section = config.model
     require_model_packages(config.engine.name, device.profile)
@@ -69,7 +74,7 @@ def prepare(plan: Plan) -> Prepared:
     settings = engine_settings(config, folder, device, max(map(len, prompts)))
     if plan.input_len is not None:
         settings = replace(settings, ignore_eos=True, stop=())
-    return Prepared(settings, prompts)
+    return Prepared(settings, config.engine, prompts)
 
 
 def _plan_words(plan: Plan) -> list[str]:
@@ -190,24 +195,14 @@ def main(plan_path: str, result_path: str) -> int:
         prepared = prepare(plan)
         clock.end("prepare")
         os.environ.update(engine_environment(prepared.settings))
-        _import(plan.engine)
+        runner = RUNNERS[plan.engine](prepared.settings, prepared.engine)
+        runner.import_ahead()
         clock.end("import")
-        row = measure(RUNNERS[plan.engine](prepared.settings), prepared, plan, clock)
+        row = measure(runner, prepared, plan, clock)
     except SlmVllmError as error:
         row = {"error": str(error)}
     Path(result_path).write_text(json.dumps(row))
     return 0
-
-
-def _import(engine: str) -> None:
-    if engine == "transformers":
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    else:
-        try:
-            import vllm  # noqa: F401
-        except ImportError:
-            return  # the engine says what to install
 
 
 if __name__ == "__main__":

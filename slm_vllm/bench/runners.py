@@ -7,12 +7,15 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from slm_vllm.engines.settings import EngineSettings
+from slm_vllm.config.engine import EngineConfig
+from slm_vllm.engines.registry import engine_factory, engine_import, engine_nursery
+from slm_vllm.engines.settings import EngineSettings, vllm_arguments
 from slm_vllm.engines.versions import kv_cache_tokens, shut_down
-from slm_vllm.engines.vllm_offline import VllmEngine, engine_argument_names
+from slm_vllm.engines.vllm_offline import engine_argument_names
 from slm_vllm.errors import EngineError
 from slm_vllm.types import GenerationRequest
 
@@ -37,10 +40,20 @@ class Pass:
 
 
 class Runner(ABC):
-    """One engine with one model."""
+    """One engine with one model.
 
-    def __init__(self, settings: EngineSettings) -> None:
+    Args:
+        settings: The engine's settings.
+        config: The `engine` section; of ours alone.
+    """
+
+    def __init__(self, settings: EngineSettings, config: EngineConfig) -> None:
         self.settings = settings
+        self.config = config
+
+    @abstractmethod
+    def import_ahead(self) -> None:
+        """Imports the packages; one that is missing is told of by `load`."""
 
     @abstractmethod
     def load(self) -> dict[str, Any]:
@@ -59,19 +72,18 @@ class Runner(ABC):
         """Frees everything."""
 
 
-class _Engine(VllmEngine):
-    """Can forget what it has seen."""
-
-    def forget(self) -> None:
-        self._llm.reset_prefix_cache()
-
-
 class OurRunner(Runner):
-    """The engine that runs use."""
+    """The engine that runs use, or several of them."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        super().__init__(settings)
-        self._engine = _Engine(settings)
+    def __init__(self, settings: EngineSettings, config: EngineConfig) -> None:
+        super().__init__(settings, config)
+        self._nursery = engine_nursery(config)
+        self._engine = engine_factory(config, self._nursery)(settings)
+
+    def import_ahead(self) -> None:
+        """See `Runner.import_ahead`."""
+        settings = self.settings
+        engine_import(self.config, settings.hardware, settings.device, self._nursery)()
 
     def load(self) -> dict[str, Any]:
         """See `Runner.load`."""
@@ -99,11 +111,12 @@ class OurRunner(Runner):
 
     def forget(self) -> None:
         """See `Runner.forget`."""
-        self._engine.forget()
+        self._engine.forget_prompts()
 
     def close(self) -> None:
         """See `Runner.close`."""
         self._engine.close()
+        self._nursery.close()
 
 
 class BareVllmRunner(Runner):
@@ -111,11 +124,14 @@ class BareVllmRunner(Runner):
 
     _llm: Any
 
+    def import_ahead(self) -> None:
+        """See `Runner.import_ahead`."""
+        with suppress(ImportError):
+            import vllm  # noqa: F401
+
     def load(self) -> dict[str, Any]:
         """See `Runner.load`."""
         import vllm
-
-        from slm_vllm.engines.settings import vllm_arguments
 
         arguments, _ = vllm_arguments(self.settings, engine_argument_names())
         self._llm = vllm.LLM(**arguments)
@@ -152,6 +168,12 @@ class TransformersRunner(Runner):
     """`model.generate` in left-padded batches, the loop that many scripts have."""
 
     _model: Any
+
+    def import_ahead(self) -> None:
+        """See `Runner.import_ahead`."""
+        with suppress(ImportError):
+            import torch  # noqa: F401
+            import transformers  # noqa: F401
 
     def load(self) -> dict[str, Any]:
         """See `Runner.load`."""

@@ -84,7 +84,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     first = row["first_answer_seconds"]
     return [
         str(row["model"]),
-        str(row["engine"]),
+        _engine(row),
         str(row["dtype"]),
         _workload(row),
         _number(rate["median"]),
@@ -100,6 +100,11 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         _whole(row["peak_gpu_mib"]),
         _whole(row["joules_per_1000_questions"]),
     ]
+
+
+def _engine(row: Mapping[str, Any]) -> str:
+    several = row.get("engine_details", {}).get("replicas", 1)
+    return f"{row['engine']} x {several}" if several > 1 else str(row["engine"])
 
 
 def _workload(row: Mapping[str, Any]) -> str:

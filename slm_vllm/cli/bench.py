@@ -29,6 +29,7 @@ _EPILOG = """\b
 Examples:
   slm-vllm bench throughput --models qwen_0.6b,qwen_1.7b --input-len 256 --output-len 32
   slm-vllm bench throughput --models demo --dataset demo --baseline vllm,transformers
+  slm-vllm bench throughput --models demo --baseline vllm engine.replicas_per_gpu=2
   slm-vllm bench throughput --models ./shapes/qwen3-4b --load-format dummy --json > h200.json
 
 Each model runs in a process of its own: a warm-up, then the repeats, of which medians, smallest and

@@ -148,9 +148,12 @@ def test_phases() -> None:
 
 
 class FakeRunner(Runner):
-    def __init__(self, settings: Any) -> None:
-        super().__init__(settings)
+    def __init__(self, ready: Prepared) -> None:
+        super().__init__(ready.settings, ready.engine)
         self.did: list[str] = []
+
+    def import_ahead(self) -> None:
+        self.did.append("import")
 
     def load(self) -> dict[str, Any]:
         self.did.append("load")
@@ -170,14 +173,15 @@ class FakeRunner(Runner):
 def prepared(n: int) -> Prepared:
     config = compose_config(["hardware=cpu"])
     folder = SHAPES / "smollm2-135m"
-    return Prepared(engine_settings(config, folder, Device("cpu", "EPYC"), 5), [[7] * 5] * n)
+    settings = engine_settings(config, folder, Device("cpu", "EPYC"), 5)
+    return Prepared(settings, config.engine, [[7] * 5] * n)
 
 
 def test_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = iter([100.0, 160.0])
     monkeypatch.setattr(measuring, "gpu_joules", lambda: next(counter))
     ready = prepared(40)
-    runner = FakeRunner(ready.settings)
+    runner = FakeRunner(ready)
     row = measure(runner, ready, PLAN, Phases(0.0))
     repeat = ["forget", "answer 40"]
     assert runner.did == ["load", "answer 1", "answer 32", *repeat, *repeat, "close"]
@@ -318,6 +322,18 @@ def results_file(path: Path, machine: str, rate: float, *models: str) -> Path:
     rows = [{"model": model, **row} for model in models]
     path.write_text(json.dumps({"machine": {"name": machine}, "versions": {}, "rows": rows}))
     return path
+
+
+def test_how_many_engines_is_said(tmp_path: Path) -> None:
+    content = read_results(results_file(tmp_path / "a.json", "H200", 50.0, "small"))
+    content["rows"][0]["engine_details"] = {"replicas": 4}
+    assert "  slm-vllm x 4  " in throughput_table(merge([content]))
+
+
+def test_only_engines_of_this_machine_are_measured() -> None:
+    words = ("model=demo", "engine.name=openai", "engine.base_url=[http://localhost:9/v1]")
+    with pytest.raises(ConfigError, match="engine=vllm, not openai"):
+        measuring.prepare(Plan("demo", words, input_len=5))
 
 
 def test_machines_side_by_side(tmp_path: Path) -> None:
