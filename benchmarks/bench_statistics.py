@@ -32,8 +32,8 @@ from slm_vllm.scoring.intervals import estimate_mean
 from slm_vllm.scoring.numeric_floor import numeric_change, numeric_floor
 from slm_vllm.scoring.paired import compare_pairs, paired_differences, sign_flip_p_value
 from slm_vllm.scoring.power import PairedSpread, questions_needed
+from slm_vllm.scoring.sample_statistics import variance_parts
 from slm_vllm.scoring.sequential import always_valid_p_value, confidence_sequence
-from slm_vllm.scoring.several import variance_parts
 
 Values = npt.NDArray[np.float64]
 Pair = tuple[Values, Values]

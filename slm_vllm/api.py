@@ -69,7 +69,7 @@ def evaluate(
     """
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.experiment import experiment_words, split_modes
-    from slm_vllm.judging.after import judge_after
+    from slm_vllm.judging.judge_at_end import judge_at_end
     from slm_vllm.runs.options import RunOptions
     from slm_vllm.runs.session import evaluate as run_cells
 
@@ -92,7 +92,7 @@ def evaluate(
         overwrite=overwrite,
         retry_errors=retry_errors,
         track=track,
-        then=judge_after(configs, config_dir),
+        then=judge_at_end(configs, config_dir),
     )
     if engine is not None:
         options = replace(options, make_engine=engine, import_engine=lambda: None)

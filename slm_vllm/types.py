@@ -83,8 +83,8 @@ class RenderedPrompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
-    """How a request is answered that is no question of the run: greedily, whatever the run samples.
+class AuxiliaryTask:
+    """How an auxiliary request (a judge, a reranker, a query expansion) is answered: greedily.
 
     Attributes:
         max_new_tokens: Longest answer.
@@ -104,13 +104,14 @@ class GenerationRequest:
         request_id: The name.
         prompt_token_ids: The whole prompt.
         turns: The same as a chat (role, content), for servers that put it together themselves.
-        aside: How it is answered; None: as the run's settings say.
+        auxiliary: How it is answered if it is not one of the run's questions; None: as the run's
+            settings say.
     """
 
     request_id: str
     prompt_token_ids: list[int]
     turns: Sequence[Mapping[str, str]] = ()
-    aside: Aside | None = None
+    auxiliary: AuxiliaryTask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +148,8 @@ class Completion:
             turns shows its answer apart from its thought, or shows both.
         samples: All answers, this one first, where `generation.keeps_samples`; then
             `n_completion_tokens` counts those of all.
-        margin: How much likelier the first word of `Aside.either` is than the second, as the
-            difference of log-probabilities; None where that was not asked.
+        margin: log P(first word) - log P(second word) of `AuxiliaryTask.either`; None where it was
+            not asked for.
     """
 
     request_id: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.config.compose import is_known, read_choice
-from slm_vllm.config.earlier import settings_today
+from slm_vllm.config.legacy import settings_today
 from slm_vllm.datasets.known_files import KINDS, WHOLE_DATASET
 from slm_vllm.datasets.places import found_file
 from slm_vllm.errors import ConfigError, DataError

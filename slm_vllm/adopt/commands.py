@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from slm_vllm.config.compose import is_known
-from slm_vllm.config.earlier import override_today
+from slm_vllm.config.legacy import override_today
 from slm_vllm.config.overrides import parse_override
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import nearest

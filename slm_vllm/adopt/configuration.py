@@ -11,7 +11,7 @@ import yaml
 
 from slm_vllm.adopt.checkout import OldCheckout
 from slm_vllm.config.compose import is_known, read_choice
-from slm_vllm.config.earlier import settings_today
+from slm_vllm.config.legacy import settings_today
 from slm_vllm.config.location import configs_dir
 from slm_vllm.config.overrides import GROUPS
 from slm_vllm.errors import ConfigError, StorageError, reason_of

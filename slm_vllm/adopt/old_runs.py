@@ -13,7 +13,7 @@ import yaml
 
 from slm_vllm.adopt.checkout import OldCheckout
 from slm_vllm.config.compose import group_choices, read_choice
-from slm_vllm.config.earlier import CONTEXT_OF
+from slm_vllm.config.legacy import CONTEXT_OF
 from slm_vllm.errors import ConfigError, DataError, StorageError, reason_of
 
 UNKNOWN = "unknown"

@@ -12,7 +12,7 @@ from slm_vllm.adopt.old_runs import OldRun, read_old_run
 from slm_vllm.adopt.taken_run import TakenRun, take_run
 from slm_vllm.config.compose import compose_config
 from slm_vllm.errors import ConfigError, SlmVllmError
-from slm_vllm.rundir.finding import is_run
+from slm_vllm.rundir.lookup import is_run
 
 
 @dataclass(frozen=True)

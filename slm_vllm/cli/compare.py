@@ -83,7 +83,7 @@ def command(
     from slm_vllm.reporting.comparison import check_metric, compare_runs
     from slm_vllm.reporting.comparison_tables import render
     from slm_vllm.reporting.power_plan import plan_power, render_plan
-    from slm_vllm.rundir.finding import find_finished, find_run
+    from slm_vllm.rundir.lookup import find_finished, find_run
     from slm_vllm.rundir.reading import load_run
 
     check_metric(metric)

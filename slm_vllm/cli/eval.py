@@ -100,7 +100,7 @@ def command(
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.experiment import experiment_words, split_modes
     from slm_vllm.config.location import own_configs
-    from slm_vllm.judging.after import judge_after
+    from slm_vllm.judging.judge_at_end import judge_at_end
 
     if queue is not None and (no_clearml or queued or config_dir is not None):
         raise ConfigError(
@@ -120,7 +120,7 @@ def command(
         sent = _queued_words()
         given = [[*sent, *words] for words in given]
     configs = [compose_config(words, config_dir) for words in given]
-    then = judge_after(configs, config_dir, own_process=True)
+    then = judge_at_end(configs, config_dir, own_process=True)
     if only_plan:
         _plan(configs, overwrite, retry_errors, as_json=as_json)
         return

@@ -98,7 +98,7 @@ def judge_runs_command(
     """
     from slm_vllm.judging.session import judge_runs
     from slm_vllm.judging.tables import judgements_table
-    from slm_vllm.rundir.finding import find_finished
+    from slm_vllm.rundir.lookup import find_finished
 
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     patterns = [word for word in words if word not in overrides]

@@ -9,7 +9,7 @@ import click
 
 from slm_vllm.cli.process import describe, give_up_output, prepare_process
 from slm_vllm.errors import EngineError, SlmVllmError, StorageError
-from slm_vllm.leaving import leave, leave_last
+from slm_vllm.process_exit import exit_process, prepare_exit
 from slm_vllm.version import __version__
 
 # Name, module:object and the line of --help; kept here so that --help imports no subcommand.
@@ -83,7 +83,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: turns errors into a message and an exit code."""
-    leave_last()
+    prepare_exit()
     prepare_process()
     try:
         # Without its standalone mode click returns the code of an Exit instead of raising it.
@@ -116,4 +116,4 @@ def main() -> None:
             raise
         click.echo(f"Error: {said}", err=True)
         code = PluginError.exit_code
-    leave(code)
+    exit_process(code)

@@ -53,7 +53,7 @@ def command(
     from slm_vllm.reporting.drawing import require_matplotlib
     from slm_vllm.reporting.figures import write_figures
     from slm_vllm.reporting.report import build_report, write_report
-    from slm_vllm.rundir.finding import find_finished
+    from slm_vllm.rundir.lookup import find_finished
     from slm_vllm.rundir.reading import load_run
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

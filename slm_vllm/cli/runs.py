@@ -129,7 +129,7 @@ def show(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run's process ends.")
 def tail(run: str, output_dir: Path, lines: int, follow: bool) -> None:
     """Print the end of RUN's log."""
-    from slm_vllm.rundir.finding import find_run
+    from slm_vllm.rundir.lookup import find_run
     from slm_vllm.runs.jobs import read_job
     from slm_vllm.runs.log_tail import LogFollower, follow_log, last_lines
 

@@ -253,7 +253,7 @@ def artifacts(run: str, output_dir: Path, prefix: str, as_json: bool, **given: A
     Example:
       slm-vllm s3 artifacts qwen_1.7b_nq_retriever
     """
-    from slm_vllm.rundir.finding import find_run
+    from slm_vllm.rundir.lookup import find_run
     from slm_vllm.tracking.clearml.artifacts import artifacts_bucket, find_artifacts
 
     folder = find_run(run, output_dir)

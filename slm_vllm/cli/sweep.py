@@ -56,7 +56,7 @@ def command(
     Each model is loaded once and each index is built once; a cell that fails is recorded and the
     others are run. Results are written to OUTPUT_DIR/NAME, one run folder for each cell.
     """
-    from slm_vllm.judging.after import judge_after
+    from slm_vllm.judging.judge_at_end import judge_at_end
     from slm_vllm.runs.signals import Interrupted
     from slm_vllm.runs.sweep import run_sweep
     from slm_vllm.runs.sweep_file import sweep_grid
@@ -65,7 +65,7 @@ def command(
 
     grid = sweep_grid(words)
     cells = plan_sweep(grid, overwrite=overwrite)
-    then = judge_after([cell.config for cell in cells], words["config_dir"], own_process=True)
+    then = judge_at_end([cell.config for cell in cells], words["config_dir"], own_process=True)
     if dry_run and as_json:
         plan = [{"name": c.name, "status": c.status, "rows": c.rows, "left": c.left} for c in cells]
         click.echo(json.dumps({"folder": str(grid.folder), "cells": plan}, ensure_ascii=False))

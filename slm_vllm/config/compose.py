@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from slm_vllm.config.earlier import override_today, settings_today
+from slm_vllm.config.legacy import override_today, settings_today
 from slm_vllm.config.location import configs_dir, own_configs
 from slm_vllm.config.notice import say_new, say_once
 from slm_vllm.config.overrides import (

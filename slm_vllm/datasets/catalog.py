@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from slm_vllm.config.compose import group_choices, is_known
-from slm_vllm.config.earlier import settings_today
+from slm_vllm.config.legacy import settings_today
 from slm_vllm.datasets.places import found_file
 from slm_vllm.datasets.registry import local_path
 from slm_vllm.errors import ConfigError, DataError, StorageError

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from slm_vllm.config.engine import EngineConfig
 from slm_vllm.config.schema import GenerationConfig
 from slm_vllm.engines.settings import EngineSettings
-from slm_vllm.types import Aside, Completion, EngineInfo, GenerationRequest
+from slm_vllm.types import AuxiliaryTask, Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
 
     config_class: ClassVar[type[EngineConfig]] = EngineConfig
     """The class of its `engine` section."""
-    asides: ClassVar[frozenset[str]] = frozenset()
-    """Which requests with an `aside` it answers: "text", "margin"; without one it is sent none."""
+    auxiliary: ClassVar[frozenset[str]] = frozenset()
+    """Which auxiliary requests it answers: "text", "margin"; an engine is sent no others."""
 
     say: Callable[[str], None] = staticmethod(log.info)
     """Tells the user something; a command puts its console here."""
@@ -84,7 +84,7 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
         self.close()
 
 
-def aside_settings(settings: EngineSettings, aside: Aside) -> EngineSettings:
-    """The settings by which a request beside the run's own questions is answered."""
-    generation = GenerationConfig(max_new_tokens=aside.max_new_tokens)
+def auxiliary_settings(settings: EngineSettings, task: AuxiliaryTask) -> EngineSettings:
+    """The settings for an auxiliary request: greedy, whatever the run samples."""
+    generation = GenerationConfig(max_new_tokens=task.max_new_tokens)
     return replace(settings, generation=generation, stop=(), only_answers=(), ignore_eos=False)

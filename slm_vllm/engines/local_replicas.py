@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from slm_vllm.config.engine import EngineConfig
-from slm_vllm.engines.nursery import Nursery
+from slm_vllm.engines.fork_server import ForkServer
 from slm_vllm.engines.replica_plan import ReplicaPlan, share
 from slm_vllm.engines.replica_process import ReplicaProcess, main, ready
 from slm_vllm.engines.replicated import Link, MakeEngine, ReplicatedEngine
@@ -28,7 +28,7 @@ class LocalReplicas(ReplicatedEngine):
         config: The `engine` section.
         make_engine: Builds the engine in its process; can be pickled.
         plan: How many, and where.
-        nursery: Forks their processes; ends with the engine.
+        fork_server: Forks their processes; ends with the engine.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class LocalReplicas(ReplicatedEngine):
         *,
         make_engine: MakeEngine,
         plan: ReplicaPlan,
-        nursery: Nursery | None = None,
+        fork_server: ForkServer | None = None,
     ) -> None:
         super().__init__(settings, config, make_engine=make_engine)
         self._plan = plan
-        self._nursery = nursery or Nursery(main)
+        self._fork_server = fork_server or ForkServer(main)
 
     def _connect(self) -> list[list[int]]:
         numbers = list(range(self._plan.count))
@@ -60,7 +60,7 @@ class LocalReplicas(ReplicatedEngine):
     def _open(self, number: int, times_replaced: int) -> Link:
         part = share(self._plan, self._settings, number)
         make_engine = partial(self._make_engine, part.settings)
-        return ReplicaProcess(self._nursery, make_engine, part.environment, part.cores)
+        return ReplicaProcess(self._fork_server, make_engine, part.environment, part.cores)
 
     def _ready(self, links: Sequence[Link], seconds: float) -> list[Link]:
         return ready(links, seconds)
@@ -81,4 +81,4 @@ class LocalReplicas(ReplicatedEngine):
 
     def _disconnect(self) -> None:
         """See `ReplicatedEngine._disconnect`."""
-        self._nursery.close()
+        self._fork_server.close()

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from slm_vllm.config.engine import EngineConfig, OpenAIConfig
 from slm_vllm.engines.adaptive_limit import AdaptiveLimit
-from slm_vllm.engines.base import BaseEngine, aside_settings
+from slm_vllm.engines.base import BaseEngine, auxiliary_settings
 from slm_vllm.engines.openai_answers import Failed
 from slm_vllm.engines.openai_models import Unusable
 from slm_vllm.engines.openai_proof import (
@@ -44,7 +44,7 @@ from slm_vllm.engines.prefetch import Prefetcher
 from slm_vllm.engines.server_pool import RetryPolicy, ServerPool
 from slm_vllm.engines.settings import EngineSettings, request_seed
 from slm_vllm.errors import ConfigError, EngineError
-from slm_vllm.types import Aside, Completion, EngineInfo, GenerationRequest
+from slm_vllm.types import AuxiliaryTask, Completion, EngineInfo, GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class OpenAIEngine(BaseEngine):
     """
 
     config_class: ClassVar[type[EngineConfig]] = OpenAIConfig
-    asides: ClassVar[frozenset[str]] = frozenset({"text"})
+    auxiliary: ClassVar[frozenset[str]] = frozenset({"text"})
 
     def __init__(
         self,
@@ -182,8 +182,8 @@ class OpenAIEngine(BaseEngine):
         assert server.served is not None
         is_text = self._config.endpoint == "completions" and not server.served.takes_token_ids
         prompt = self._text_of(request) if is_text else request.prompt_token_ids
-        body = self._body(server, request.aside)
-        if self._settings.generation.n > 1 and request.aside is None:
+        body = self._body(server, request.auxiliary)
+        if self._settings.generation.n > 1 and request.auxiliary is None:
             body["seed"] = request_seed(self._settings, request.request_id)
         try:
             return await server.ask(request, prompt, body)
@@ -192,11 +192,11 @@ class OpenAIEngine(BaseEngine):
                 raise
             return await self._ask(server, request)
 
-    def _body(self, server: Server, aside: Aside | None = None) -> dict[str, Any]:
+    def _body(self, server: Server, task: AuxiliaryTask | None = None) -> dict[str, Any]:
         served = server.served
         assert served is not None
         is_chat = server.endpoint == "chat"
-        settings = self._settings if aside is None else aside_settings(self._settings, aside)
+        settings = self._settings if task is None else auxiliary_settings(self._settings, task)
         body = request_body(settings, served, server.refused_fields, chat=is_chat)
         if self._config.endpoint == "chat" and served.make == "vllm":
             thinking = {"enable_thinking": self._settings.enable_thinking}

@@ -66,7 +66,7 @@ class RayEngine(ReplicatedEngine):
     """
 
     config_class: ClassVar[type[EngineConfig]] = RayConfig
-    asides: ClassVar[frozenset[str]] = VllmEngine.asides
+    auxiliary: ClassVar[frozenset[str]] = VllmEngine.auxiliary
 
     def __init__(
         self,

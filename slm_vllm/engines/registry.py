@@ -15,7 +15,7 @@ from functools import partial
 from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig, VllmConfig
 from slm_vllm.config.schema import HardwareConfig
 from slm_vllm.engines.base import BaseEngine
-from slm_vllm.engines.nursery import Nursery
+from slm_vllm.engines.fork_server import ForkServer
 from slm_vllm.engines.replica_plan import plan_replicas
 from slm_vllm.engines.settings import EngineSettings, hardware_environment
 from slm_vllm.monitoring.device import Device
@@ -42,24 +42,24 @@ engine_class = _ENGINES.find
 EngineFactory = Callable[[EngineSettings], BaseEngine]
 
 
-def engine_factory(config: EngineConfig, nursery: Nursery | None = None) -> EngineFactory:
+def engine_factory(config: EngineConfig, fork_server: ForkServer | None = None) -> EngineFactory:
     """What makes the engine of a run, once its settings are known.
 
     Args:
         config: The `engine` section.
-        nursery: Of `engine_nursery`, for engines in processes of their own.
+        fork_server: Of `engine_fork_server`, for engines in processes of their own.
 
     Raises:
         ConfigError: There is no such engine.
     """
     found = engine_class(config.name)
     if isinstance(config, VllmConfig):
-        return partial(_one_or_several, found, config, nursery or engine_nursery(config))
+        return partial(_one_or_several, found, config, fork_server or engine_fork_server(config))
     return lambda settings: found(settings, config)
 
 
 def _one_or_several(
-    found: type[BaseEngine], config: VllmConfig, nursery: Nursery, settings: EngineSettings
+    found: type[BaseEngine], config: VllmConfig, fork_server: ForkServer, settings: EngineSettings
 ) -> BaseEngine:
     """Engines in processes of their own, or one in this process on a CPU.
 
@@ -74,10 +74,12 @@ def _one_or_several(
     from slm_vllm.engines.local_replicas import LocalReplicas
 
     make_engine = partial(found, config=config)
-    return LocalReplicas(settings, config, make_engine=make_engine, plan=plan, nursery=nursery)
+    return LocalReplicas(
+        settings, config, make_engine=make_engine, plan=plan, fork_server=fork_server
+    )
 
 
-def engine_nursery(config: EngineConfig) -> Nursery:
+def engine_fork_server(config: EngineConfig) -> ForkServer:
     """What engines of this machine are forked from, not begun yet.
 
     Raises:
@@ -85,11 +87,11 @@ def engine_nursery(config: EngineConfig) -> Nursery:
     """
     from slm_vllm.engines.replica_process import main
 
-    return Nursery(main, engine_class(config.name).import_ahead)
+    return ForkServer(main, engine_class(config.name).import_ahead)
 
 
 def engine_import(
-    config: EngineConfig, hardware: HardwareConfig, device: Device, nursery: Nursery
+    config: EngineConfig, hardware: HardwareConfig, device: Device, fork_server: ForkServer
 ) -> Callable[[], None]:
     """What imports an engine's packages ahead, here or where engines are forked.
 
@@ -97,7 +99,7 @@ def engine_import(
         config: The `engine` section.
         hardware: The profile; its variables are set before, as some are read by an import.
         device: What it will run on.
-        nursery: Of `engine_nursery`.
+        fork_server: Of `engine_fork_server`.
 
     Raises:
         ConfigError: There is no such engine.
@@ -107,7 +109,7 @@ def engine_import(
         return found.import_ahead
     environment = hardware_environment(hardware, device)
     if device.kind == "cuda" or config.replicas_per_gpu not in ("auto", 1):
-        return partial(nursery.begin, environment)
+        return partial(fork_server.begin, environment)
 
     def import_here() -> None:
         os.environ.update(environment)

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 from slm_vllm.engines.base import BaseEngine
-from slm_vllm.engines.nursery import Nursery
+from slm_vllm.engines.fork_server import ForkServer
 from slm_vllm.engines.replica import Exchange, Replica, ReplicaInfo
 from slm_vllm.engines.replicated import Link, ReplicaLostError
 from slm_vllm.errors import EngineError
@@ -39,7 +39,7 @@ class ReplicaProcess(Link):
         connection: What its answers are read from.
 
     Args:
-        nursery: Forks the process; of `main`.
+        fork_server: Forks the process; of `main`.
         make_engine: Builds the engine, there; can be pickled.
         environment: Variables that the process gets beside those of this one.
         cores: Those it may use; empty: all.
@@ -47,17 +47,17 @@ class ReplicaProcess(Link):
 
     def __init__(
         self,
-        nursery: Nursery,
+        fork_server: ForkServer,
         make_engine: Callable[[], BaseEngine],
         environment: Mapping[str, str],
         cores: Sequence[int] = (),
     ) -> None:
-        self._nursery = nursery
+        self._fork_server = fork_server
         self.connection, other = Pipe()
         self._seconds_to_end = 0.0
         with other:
             try:
-                self._pid = nursery.fork(other.fileno(), environment)
+                self._pid = fork_server.fork(other.fileno(), environment)
             except BaseException:  # what was forked nevertheless ends with this
                 self.connection.close()
                 raise
@@ -94,7 +94,7 @@ class ReplicaProcess(Link):
         with suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)
         self.connection.close()
-        self._nursery.reap(self._pid)
+        self._fork_server.reap(self._pid)
 
     def _send(self, message: Any) -> None:
         # One that is gone is met when its answer is read.
@@ -105,7 +105,7 @@ class ReplicaProcess(Link):
         """How the process ended; it is left to `kill` to reap it."""
         until = time.monotonic() + _END_SECONDS
         try:
-            while (found := self._nursery.status(self._pid)) is None:
+            while (found := self._fork_server.status(self._pid)) is None:
                 if time.monotonic() > until:
                     return f"{self._pid} hung up"
                 time.sleep(_POLL_SECONDS)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from slm_vllm import garbage
+from slm_vllm import gc_control
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import close_names
 
@@ -220,7 +220,7 @@ def free_device(kind: str) -> None:
     Args:
         kind: "cpu" or "cuda".
     """
-    garbage.collect()
+    gc_control.collect()
     if kind == "cuda":
         import torch
 

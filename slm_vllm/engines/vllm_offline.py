@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from slm_vllm.amounts import format_memory
 from slm_vllm.config.engine import EngineConfig, VllmConfig
-from slm_vllm.engines.base import BaseEngine, aside_settings
+from slm_vllm.engines.base import BaseEngine, auxiliary_settings
 from slm_vllm.engines.determinism import how as deterministic_by
 from slm_vllm.engines.memory_shortage import (
     MAX_RETRIES,
@@ -56,10 +56,10 @@ from slm_vllm.engines.versions import (
 )
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
-from slm_vllm.garbage import imported_for_good
+from slm_vllm.gc_control import frozen_imports
 from slm_vllm.models.tokenizer import load_tokenizer, without_sklearn
 from slm_vllm.monitoring.device import detect_device
-from slm_vllm.types import Aside, Completion, EngineInfo, GenerationRequest, Sample
+from slm_vllm.types import AuxiliaryTask, Completion, EngineInfo, GenerationRequest, Sample
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class VllmEngine(BaseEngine):
     """One vLLM engine on one device of this machine."""
 
     config_class: ClassVar[type[EngineConfig]] = VllmConfig
-    asides: ClassVar[frozenset[str]] = frozenset({"text", "margin"})
+    auxiliary: ClassVar[frozenset[str]] = frozenset({"text", "margin"})
 
     _uncollected: ClassVar[bool] = False  # what an engine left that was closed in this process
 
@@ -80,7 +80,7 @@ class VllmEngine(BaseEngine):
         self._llm: Any = None
         self._tokenizer: Any = None
         self._sampling: Any = None
-        self._asides: dict[Aside, Any] = {}
+        self._auxiliary: dict[AuxiliaryTask, Any] = {}
         self._ends: dict[str, Any] = {}
         self._prompt_of: PromptMaker
 
@@ -138,7 +138,7 @@ class VllmEngine(BaseEngine):
         if self._llm is None:
             raise EngineError("The engine is not started")
         source = Prefetcher(requests, self._settings.window)
-        in_flight: dict[str, Aside | None] = {}
+        in_flight: dict[str, AuxiliaryTask | None] = {}
         try:
             while not source.exhausted or in_flight:
                 yield from self._top_up(source, in_flight)
@@ -160,7 +160,7 @@ class VllmEngine(BaseEngine):
     def close(self) -> None:
         """Shuts the engine down; vLLM gives back what is large.
 
-        The rest waits for garbage to be looked for, by the next engine at the latest: most often
+        The rest waits for a garbage collection, by the next engine at the latest: most often
         the process ends now, and a look takes half a second.
         """
         if self._llm is None:
@@ -175,7 +175,7 @@ class VllmEngine(BaseEngine):
             VllmEngine._uncollected = False
 
     def _top_up(
-        self, source: Prefetcher[GenerationRequest], in_flight: dict[str, Aside | None]
+        self, source: Prefetcher[GenerationRequest], in_flight: dict[str, AuxiliaryTask | None]
     ) -> Iterator[Completion]:
         """Hands requests over up to the window; yields those that the engine refuses."""
         while len(in_flight) < self._settings.window:
@@ -192,9 +192,9 @@ class VllmEngine(BaseEngine):
             except Exception as error:
                 raise _death(error) from error
             else:
-                in_flight[request.request_id] = request.aside
+                in_flight[request.request_id] = request.auxiliary
 
-    def _step(self, in_flight: dict[str, Aside | None]) -> Iterator[Completion]:
+    def _step(self, in_flight: dict[str, AuxiliaryTask | None]) -> Iterator[Completion]:
         """One step of the engine; yields what finished in it."""
         try:
             outputs = [output for output in self._llm.llm_engine.step() if output.finished]
@@ -202,7 +202,7 @@ class VllmEngine(BaseEngine):
             raise _death(error) from error
         texts = iter(self._texts([answer for output in outputs for answer in output.outputs]))
         for output in outputs:
-            aside = in_flight.pop(output.request_id)
+            task = in_flight.pop(output.request_id)
             first = output.outputs[0]
             own = [next(texts) for _ in output.outputs]
             yield Completion(
@@ -211,8 +211,8 @@ class VllmEngine(BaseEngine):
                 finish_reason=first.finish_reason or "stop",
                 n_prompt_tokens=len(output.prompt_token_ids),
                 n_completion_tokens=sum(len(answer.token_ids) for answer in output.outputs),
-                samples=() if aside else self._samples(output, own),
-                margin=_margin(aside.either, first.logprobs) if aside and aside.either else None,
+                samples=() if task else self._samples(output, own),
+                margin=_margin(task.either, first.logprobs) if task and task.either else None,
             )
 
     def _texts(self, answers: list[Any]) -> list[str]:
@@ -239,23 +239,23 @@ class VllmEngine(BaseEngine):
         )
 
     def _sampling_of(self, request: GenerationRequest) -> Any:
-        if request.aside is not None:
-            return self._sampling_aside(request.aside)
+        if request.auxiliary is not None:
+            return self._auxiliary_sampling(request.auxiliary)
         if self._settings.generation.n == 1:
             return self._sampling
         sampling = copy(self._sampling)
         sampling.seed = request_seed(self._settings, request.request_id)  # vLLM counts on from it
         return sampling
 
-    def _sampling_aside(self, aside: Aside) -> Any:
-        if aside not in self._asides:
+    def _auxiliary_sampling(self, task: AuxiliaryTask) -> Any:
+        if task not in self._auxiliary:
             # Texts of one stream are made from its tokens in one way.
             more = self._ends | {"detokenize": bool(self._settings.stop)}
-            if aside.either is not None:
-                more |= weighing_arguments([*aside.either[0], *aside.either[1]])
-            settings = aside_settings(self._settings, aside)
-            self._asides[aside] = _sampling_parameters(settings, more)
-        return self._asides[aside]
+            if task.either is not None:
+                more |= weighing_arguments([*task.either[0], *task.either[1]])
+            settings = auxiliary_settings(self._settings, task)
+            self._auxiliary[task] = _sampling_parameters(settings, more)
+        return self._auxiliary[task]
 
     def _makes_text(self, arguments: dict[str, Any]) -> bool:
         """Whether answers become text here, and vLLM is told to load no tokenizer.
@@ -313,7 +313,7 @@ class _TooLittleMemory(EngineError):
 def _import_vllm() -> Any:
     """The package, with all modules that `start` needs: most of them are imported at their use."""
     try:
-        with imported_for_good(), without_sklearn():
+        with frozen_imports(), without_sklearn():
             import vllm
             from vllm import LLM, EngineArgs, SamplingParams  # noqa: F401
     except ImportError as error:

@@ -19,7 +19,7 @@ from slm_vllm.judging.prompt import read_reply
 from slm_vllm.judging.session import JudgeOptions, check_votes, judge_services, open_judge
 from slm_vllm.judging.verdict import WITHOUT_GRADE, grade_counts
 from slm_vllm.rundir.judgement import ANSWER_COLUMNS
-from slm_vllm.runs.asides import Asides
+from slm_vllm.runs.auxiliary import AuxiliaryRequests
 from slm_vllm.types import Completion
 
 
@@ -90,7 +90,7 @@ def check_judge(rows: pl.DataFrame, config: Config, options: JudgeOptions) -> Ch
             replies[key] = (grade, reply.error is not None)
 
         cases = {judge.key(case): case for case in ballot.cases()}
-        Asides(judge, services, "labelled answers", record, Counter()).ask(cases)
+        AuxiliaryRequests(judge, services, "labelled answers", record, Counter()).ask(cases)
         grades = ballot.grades(judge, replies)
         identity = judge.identity | {"votes": options.votes}
     graded = rows.with_columns(grades["grade"], grades["undecided"])

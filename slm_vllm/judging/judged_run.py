@@ -16,7 +16,6 @@ from slm_vllm.judging.judge import Case, Judge
 from slm_vllm.judging.prompt import read_reply
 from slm_vllm.judging.verdict import grade_counts
 from slm_vllm.rundir import names
-from slm_vllm.rundir.finding import why_unfinished
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import Journal
 from slm_vllm.rundir.judgement import (
@@ -25,9 +24,10 @@ from slm_vllm.rundir.judgement import (
     Judgement,
     answers_digest,
 )
+from slm_vllm.rundir.lookup import why_unfinished
 from slm_vllm.rundir.predictions import read_predictions
 from slm_vllm.rundir.state import now
-from slm_vllm.runs.asides import Asides
+from slm_vllm.runs.auxiliary import AuxiliaryRequests
 from slm_vllm.runs.services import Services
 from slm_vllm.scoring.grades import grade_estimates
 from slm_vllm.types import Completion
@@ -86,7 +86,7 @@ class JudgedRun:
         known = set(self._journal.keys(with_failed=False).tolist())
         pending = {key: case for key, case in cases.items() if key not in known}
         counts["resumed"] = len(cases) - len(pending)
-        Asides(judge, services, self.name, self._record, counts).ask(pending)
+        AuxiliaryRequests(judge, services, self.name, self._record, counts).ask(pending)
         self._journal.sync()
         return self._write(judge, counts, seed)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.errors import EngineError
-from slm_vllm.garbage import imported_for_good
+from slm_vllm.gc_control import frozen_imports
 
 
 def import_ahead() -> None:
     """Imports what `load_tokenizer` needs, which takes seconds; it reports what goes wrong."""
-    with contextlib.suppress(Exception), imported_for_good(), without_sklearn():
+    with contextlib.suppress(Exception), frozen_imports(), without_sklearn():
         from transformers import AutoTokenizer  # noqa: F401
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from slm_vllm.figures.breakdowns import answer_rank, retrieval_hit
 from slm_vllm.reporting.pairing import DatasetPairs
 from slm_vllm.rundir.reading import RunData
-from slm_vllm.scoring.location import holds_answer
+from slm_vllm.scoring.answer_spans import holds_answer
 from slm_vllm.scoring.metrics import MAIN
 
 CAUSES = {

@@ -17,7 +17,7 @@ import polars as pl
 from slm_vllm.figures.breakdowns import answer_rank, retrieval_hit
 from slm_vllm.reporting.harm import CAUSES, Harm
 from slm_vllm.reporting.run_view import RunView
-from slm_vllm.scoring.location import Span, answer_spans
+from slm_vllm.scoring.answer_spans import Span, answer_spans
 from slm_vllm.scoring.metrics import JUDGED, Described, in_tables
 
 _COLUMNS = {

@@ -20,7 +20,6 @@ from slm_vllm.rundir.files import (
     read_results,
     read_settings,
 )
-from slm_vllm.rundir.finding import why_unfinished
 from slm_vllm.rundir.judgement import (
     Judgement,
     current_judgement,
@@ -28,6 +27,7 @@ from slm_vllm.rundir.judgement import (
     read_grades,
     read_judgement,
 )
+from slm_vllm.rundir.lookup import why_unfinished
 from slm_vllm.rundir.predictions import (
     predictions_columns,
     predictions_schema,

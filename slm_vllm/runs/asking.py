@@ -6,7 +6,7 @@ import time
 from contextlib import closing
 
 from slm_vllm.errors import EngineDiedError
-from slm_vllm.garbage import spared
+from slm_vllm.gc_control import frozen_heap
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.engine_host import EngineHost
@@ -77,7 +77,7 @@ class Asking:
         answering = self._run.answers(
             self._host.engine, plan, self._renderer, progress, one_at_a_time=one_at_a_time
         )
-        with closing(answering) as answers, spared():
+        with closing(answering) as answers, frozen_heap():
             for _ in answers:
                 services.start.setdefault("first answer", time.monotonic() - begun)
                 if time.monotonic() >= look_at:

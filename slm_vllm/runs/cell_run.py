@@ -23,13 +23,13 @@ from slm_vllm.runs.asking import Asking
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
+from slm_vllm.runs.log_summary import log_results
 from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.mode_run import ModeRun, Plan
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.repeat_check import compare_passes, drawn_rows
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
 from slm_vllm.runs.services import Services
-from slm_vllm.runs.story import log_results
 from slm_vllm.runs.until_decided import UntilDecided
 
 if TYPE_CHECKING:

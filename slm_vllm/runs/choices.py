@@ -35,7 +35,7 @@ def _check_stages(config: Config) -> None:
     reranker, expansion = config.retriever.reranker, config.retriever.expansion
     if not context_of(config).searches:
         return
-    answered = engine_class(config.engine.name).asides
+    answered = engine_class(config.engine.name).auxiliary
     if reranker is not None and reranker.is_evaluated and "margin" not in answered:
         raise ConfigError(
             "retriever.reranker.model=evaluated needs an engine that tells how probable a word is: "
@@ -45,7 +45,7 @@ def _check_stages(config: Config) -> None:
     if expansion is not None and "text" not in answered:
         raise ConfigError(
             "retriever.expansion needs an engine that is asked for more than answers: "
-            f"engine.name={config.engine.name} is not (`BaseEngine.asides`)"
+            f"engine.name={config.engine.name} is not (`BaseEngine.auxiliary`)"
         )
     if expansion is not None and config.retriever.kind == TrecRunRetriever.kind:
         raise ConfigError(

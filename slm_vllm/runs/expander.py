@@ -10,9 +10,9 @@ from slm_vllm.config.retriever_stages import ExpansionConfig
 from slm_vllm.config.schema import PromptConfig
 from slm_vllm.prompting.answer import extract_answer
 from slm_vllm.prompting.renderer import PromptInput
-from slm_vllm.runs.asides import Asked
+from slm_vllm.runs.auxiliary import Asked
 from slm_vllm.runs.stage import Stage, StagePrompt, stage_template
-from slm_vllm.types import Aside, Completion
+from slm_vllm.types import AuxiliaryTask, Completion
 
 
 def expansion_prompt(config: ExpansionConfig, prompt: PromptConfig, tokenizer: Any) -> StagePrompt:
@@ -25,7 +25,7 @@ def expansion_prompt(config: ExpansionConfig, prompt: PromptConfig, tokenizer: A
     """
     words = PromptConfig(name="expansion", question_template=config.prompt)
     template = stage_template(prompt, words, tokenizer)
-    return StagePrompt(template, Aside(config.max_new_tokens), tokenizer)
+    return StagePrompt(template, AuxiliaryTask(config.max_new_tokens), tokenizer)
 
 
 class Expander(Stage[str]):

@@ -25,7 +25,7 @@ from slm_vllm.rundir.files import (
     read_results,
     read_state,
 )
-from slm_vllm.rundir.finding import find_runs, runs_in
+from slm_vllm.rundir.lookup import find_runs, runs_in
 
 _ENDED = ("finished", "interrupted", "failed")
 # psutil derives the start time from clock ticks (10 ms) and the time of boot.
@@ -115,7 +115,7 @@ def by_sign_of_life(jobs: Iterable[Job]) -> list[Job]:
 
 
 def find_jobs(patterns: Sequence[str], output_dir: Path) -> list[Job]:
-    """The runs that are meant; see `rundir.finding`. One of several may be "damaged".
+    """The runs that are meant; see `rundir.lookup`. One of several may be "damaged".
 
     Raises:
         ConfigError: There is none.

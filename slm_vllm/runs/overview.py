@@ -11,7 +11,7 @@ from slm_vllm.monitoring.machine import Host, Machine
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import SweepState
 from slm_vllm.rundir.files import if_readable, read_sweep
-from slm_vllm.rundir.finding import runs_in
+from slm_vllm.rundir.lookup import runs_in
 from slm_vllm.runs.jobs import Job, by_sign_of_life, find_jobs, list_jobs, process_of
 
 _ENDED_BADLY = ("failed", "interrupted", "died", "damaged")
@@ -69,7 +69,7 @@ def take_overview(patterns: Sequence[str], output_dir: Path, machine: Machine) -
     """Looks at runs now.
 
     Args:
-        patterns: Which, see `rundir.finding`; none for all of `output_dir`.
+        patterns: Which, see `rundir.lookup`; none for all of `output_dir`.
         output_dir: Where run folders are kept.
         machine: Looks at the machine.
 

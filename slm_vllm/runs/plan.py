@@ -18,9 +18,9 @@ from slm_vllm.monitoring.device import Device, detect_device
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.contents import Throughput
 from slm_vllm.rundir.files import read_manifest, read_results, read_settings, unreadable
-from slm_vllm.rundir.finding import runs_in, why_unfinished
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import count_answers
+from slm_vllm.rundir.lookup import runs_in, why_unfinished
 from slm_vllm.rundir.settings import flat
 from slm_vllm.runs.choices import check_choices
 from slm_vllm.runs.contexts import context_of, found_tokens, passage_tokens, search_depth
@@ -30,7 +30,7 @@ from slm_vllm.types import Passage
 
 _BYTES_PER_TOKEN = 4  # in English; no tokenizer in use makes two tokens of one byte
 _MARGIN = 1.25
-_ASIDE_TOKENS = 80  # the words around a question, and itself, in English
+_AUXILIARY_TOKENS = 80  # the words around a question, and itself, in English
 # Settings that make the speed of one run that of another.
 _DECISIVE = ("model.path", "engine.name", "engine.base_url")
 
@@ -60,8 +60,8 @@ class RunPlan:
         resumed: Answers in its folder that need not be given again, while model and data are as
             they were.
         refused: Why it would not start, "" if it would.
-        aside_prompts: What the model is asked before passages are known (reranking, expansion), at
-            most, with `aside_tokens`, estimated.
+        auxiliary_prompts: At most, what the model is asked before passages are known (reranking,
+            expansion), with `auxiliary_tokens`, estimated.
         judge_prompts: What its judge is asked about the answers, at most.
         seconds: Shortest and longest time of answering, None where no run tells.
         joules: Least and most energy of the GPUs meanwhile, None where no run tells.
@@ -78,8 +78,8 @@ class RunPlan:
     new_tokens: int
     resumed: int
     refused: str
-    aside_prompts: int
-    aside_tokens: int
+    auxiliary_prompts: int
+    auxiliary_tokens: int
     judge_prompts: int
     seconds: tuple[float, float] | None
     joules: tuple[float, float] | None
@@ -144,10 +144,10 @@ class CommandPlan:
             "for a word that a search finds; without the chat template's own",
             "New tokens: at most. Resumed: while model and data are as they were",
             *(
-                f"Before the searches of {r.name}: {r.aside_prompts:,} prompts more, about "
-                f"{r.aside_tokens:,} tokens, which the time leaves out"
+                f"Before the searches of {r.name}: {r.auxiliary_prompts:,} prompts more, about "
+                f"{r.auxiliary_tokens:,} tokens, which the time leaves out"
                 for r in self.runs
-                if r.aside_prompts
+                if r.auxiliary_prompts
             ),
             *(
                 f"After {r.name}: {r.judge_prompts:,} prompts for the judge, which the time leaves "
@@ -239,7 +239,9 @@ def _plan_run(
     earlier = _earlier_rates(config, device)
     rates = [rate for rate, _ in earlier]
     energies = [joules for _, joules in earlier if joules is not None]
-    aside_prompts, aside_tokens = _asides(config, pending) if context.searches else (0, 0)
+    auxiliary_prompts, auxiliary_tokens = (
+        _auxiliary(config, pending) if context.searches else (0, 0)
+    )
     return RunPlan(
         name=config.experiment.name,
         folder=f"{config.experiment.output_dir}/{config.experiment.name}",
@@ -252,8 +254,8 @@ def _plan_run(
         new_tokens=pending * config.generation.n * config.generation.max_new_tokens,
         resumed=resumed,
         refused=refused,
-        aside_prompts=aside_prompts,
-        aside_tokens=aside_tokens,
+        auxiliary_prompts=auxiliary_prompts,
+        auxiliary_tokens=auxiliary_tokens,
         judge_prompts=asked.rows * config.judge.votes if config.judge is not None else 0,
         seconds=(pending / max(rates), pending / min(rates)) if rates else None,
         joules=(pending * min(energies), pending * max(energies)) if energies else None,
@@ -268,17 +270,17 @@ def _energy(joules: tuple[float, float] | None) -> str:
     return f"{least} to {most} Wh of the GPUs while they answer, by earlier runs"
 
 
-def _asides(config: Config, rows: int) -> tuple[int, int]:
+def _auxiliary(config: Config, rows: int) -> tuple[int, int]:
     """Prompts before the searches for so many rows, and about how many tokens they come to."""
     reranker, expansion = config.retriever.reranker, config.retriever.expansion
     prompts = tokens = 0
     if expansion is not None:
         prompts += rows
-        tokens += rows * (_ASIDE_TOKENS + expansion.max_new_tokens)
+        tokens += rows * (_AUXILIARY_TOKENS + expansion.max_new_tokens)
     if reranker is not None and reranker.is_evaluated:
         pairs = rows * max(reranker.candidates, search_depth(config))
         prompts += pairs
-        tokens += pairs * (_ASIDE_TOKENS + passage_tokens(config.retriever) // 2)
+        tokens += pairs * (_AUXILIARY_TOKENS + passage_tokens(config.retriever) // 2)
     return prompts, tokens
 
 

@@ -19,7 +19,7 @@ from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.retrieval.corpus import Corpus, find_corpus
 from slm_vllm.retrieval.judgements import Judgements, find_judgements
 from slm_vllm.rundir.fingerprint import digest
-from slm_vllm.runs.kept_rows import KeptRows
+from slm_vllm.runs.row_cache import RowCache
 from slm_vllm.runs.survey import Survey, survey
 
 
@@ -43,7 +43,7 @@ class QuestionSet:
         self._file: str | None = None
         self._identity: dict[str, Any] | None = None
         self._found: Survey | None = None
-        self._kept: KeptRows | None = None
+        self._kept: RowCache | None = None
         self.rejected = 0
         self.notices: list[str] = []
 
@@ -145,9 +145,9 @@ class QuestionSet:
 
     def _keeping(self, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """Keeps what is read, so that it is not parsed again; without room it is."""
-        kept: KeptRows | None = None
+        kept: RowCache | None = None
         with suppress(OSError):
-            kept = KeptRows(Path(self._cache_dir))
+            kept = RowCache(Path(self._cache_dir))
         for frame in frames:
             if kept is not None:
                 try:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from slm_vllm.config.schema import Config
 from slm_vllm.rundir.files import if_readable, read_results
-from slm_vllm.rundir.finding import why_unfinished
 from slm_vllm.rundir.fingerprint import digest
+from slm_vllm.rundir.lookup import why_unfinished
 from slm_vllm.rundir.remarks import was_stopped
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.question_set import QuestionSet

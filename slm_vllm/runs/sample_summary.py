@@ -15,7 +15,7 @@ from slm_vllm.scoring.calibration import Calibration, calibration
 from slm_vllm.scoring.intervals import ValueTally
 from slm_vllm.scoring.metrics import METRICS
 from slm_vllm.scoring.paired import Values
-from slm_vllm.scoring.several import majority_votes, pass_at_k, variance_parts
+from slm_vllm.scoring.sample_statistics import majority_votes, pass_at_k, variance_parts
 
 _MOST_K = 10
 AGREEMENT, ANSWER, TOKEN = "agreement", "answer probability", "token probability"

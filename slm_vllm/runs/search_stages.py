@@ -22,7 +22,7 @@ from slm_vllm.prompting.renderer import PromptInput
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.expansion import ExpandedRetriever
 from slm_vllm.retrieval.reranker import CrossEncoderScorer, RerankingRetriever
-from slm_vllm.runs.asides import Asides
+from slm_vllm.runs.auxiliary import AuxiliaryRequests
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.contexts import passage_tokens, search_depth, with_margin
 from slm_vllm.runs.engine_host import EngineHost
@@ -155,7 +155,9 @@ class SearchStages:
         counts = self._counts.setdefault(name, Counter())
         before = counts["failed"]
         label = f"{cell.name}: {name}"
-        Asides(stage, self._services, f"{label}{place}", record, counts).ask(stage.keyed(items))
+        AuxiliaryRequests(stage, self._services, f"{label}{place}", record, counts).ask(
+            stage.keyed(items)
+        )
         if counts["asked"] and counts["failed"] >= counts["asked"] + counts["from_cache"]:
             raise EngineError(
                 f"{label}: not one of {counts['asked']:,} prompts was answered. The last one said: "
@@ -184,7 +186,7 @@ def _place(n_rows: int, done: int, plan: Plan) -> str:
     return f" up to question {done:,} of {plan.pending:,}"
 
 
-def longest_aside(config: Config, tokenizer: Any, found: Survey, limit: int) -> int:
+def longest_auxiliary_prompt(config: Config, tokenizer: Any, found: Survey, limit: int) -> int:
     """An upper bound of the prompts of all stages in tokens, with what their replies take more.
 
     Args:

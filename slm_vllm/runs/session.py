@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.config.schema import Config
-from slm_vllm.engines.registry import engine_factory, engine_import, engine_nursery
+from slm_vllm.engines.registry import engine_factory, engine_fork_server, engine_import
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
 from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError, StorageError
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
@@ -30,6 +30,7 @@ from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.dataset_checks import check_datasets, survey_datasets
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
+from slm_vllm.runs.log_summary import log_start
 from slm_vllm.runs.log_tail import last_lines
 from slm_vllm.runs.mode_run import ModeRun
 from slm_vllm.runs.notify import notifying
@@ -38,7 +39,6 @@ from slm_vllm.runs.prompt_day import prompt_day
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.runs.services import open_services
 from slm_vllm.runs.signals import Interrupted
-from slm_vllm.runs.story import log_start
 from slm_vllm.runs.until_decided import paired_rows
 from slm_vllm.tracking.launch import open_tracking
 
@@ -107,8 +107,8 @@ class _Session:
             check_choices(config)
         self._config = configs[0]
         engine = self._config.engine
-        self._nursery = stack.enter_context(engine_nursery(engine))
-        self._make_engine = options.make_engine or engine_factory(engine, self._nursery)
+        self._fork_server = stack.enter_context(engine_fork_server(engine))
+        self._make_engine = options.make_engine or engine_factory(engine, self._fork_server)
         questions: dict[str, QuestionSet] = {}
         # All before any: what --overwrite removes is gone, whatever is said of a later one.
         folders = [self._lock(config) for config in configs]
@@ -220,7 +220,7 @@ class _Session:
 
     def _import_ahead(self) -> None:
         config, device = self._config, self._services.device
-        ahead = engine_import(config.engine, config.hardware, device, self._nursery)
+        ahead = engine_import(config.engine, config.hardware, device, self._fork_server)
         (self._options.import_engine or ahead)()
         import_tokenizers()
 
@@ -264,10 +264,10 @@ class _Session:
             found = cell.questions.found
             longest = max(longest, cell.context.longest_prompt(cell.config, found, renderer))
             if cell.asks_before_search:
-                from slm_vllm.runs.search_stages import longest_aside
+                from slm_vllm.runs.search_stages import longest_auxiliary_prompt
 
-                aside = longest_aside(cell.config, tokenizer, found, limit)
-                longest = max(longest, aside)
+                asked_before = longest_auxiliary_prompt(cell.config, tokenizer, found, limit)
+                longest = max(longest, asked_before)
             questions += max(0, found.rows - len(cell.journal))
         device = self._services.device
         settings = engine_settings(self._config, model.path, device, longest, questions)

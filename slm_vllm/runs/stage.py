@@ -18,9 +18,9 @@ from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.answer_cache import AnswerCache
-from slm_vllm.runs.asides import Asked, batches
+from slm_vllm.runs.auxiliary import Asked, batches
 from slm_vllm.runs.engine_host import EngineHost
-from slm_vllm.types import Aside, Completion, GenerationRequest, Passage
+from slm_vllm.types import AuxiliaryTask, Completion, GenerationRequest, Passage
 
 # Chat templates may write the day; what passages are found must not depend on it.
 _DAY = date(2025, 1, 1)
@@ -36,17 +36,17 @@ class StagePrompt:
 
     Attributes:
         template: The text around a question, and around a passage where it shows one.
-        aside: How it is answered.
+        task: How it is answered.
         tokenizer: A fast transformers tokenizer.
     """
 
     template: PromptTemplate
-    aside: Aside
+    task: AuxiliaryTask
     tokenizer: Any
 
     def renderer(self, max_model_len: int) -> PromptRenderer:
         """Renders prompts that leave room for the reply."""
-        budget = max_model_len - self.aside.max_new_tokens
+        budget = max_model_len - self.task.max_new_tokens
         return PromptRenderer(self.template, self.tokenizer, budget)
 
 
@@ -91,7 +91,7 @@ class Stage(Generic[Item]):
         self._prompt, self.host = prompt, host
         template = prompt.template
         words = template.render("", []), template.render("", [NO_PASSAGE])
-        self.identity = digest([*words, prompt.aside.max_new_tokens])
+        self.identity = digest([*words, prompt.task.max_new_tokens])
         scope: list[Any] = [revision, self.identity, config.engine.changes_answers()]
         if config.hardware.deterministic:
             scope.append("deterministic")
@@ -100,7 +100,7 @@ class Stage(Generic[Item]):
             scope += [config.engine.place, host.details.get("served_model")]
         asked = config.model_copy(
             update={
-                "generation": GenerationConfig(max_new_tokens=prompt.aside.max_new_tokens),
+                "generation": GenerationConfig(max_new_tokens=prompt.task.max_new_tokens),
                 "prompt": PromptConfig(name="stage"),
             }
         )
@@ -137,7 +137,7 @@ class Stage(Generic[Item]):
             prompts = renderer.stream(shown)
             for (key, _), one, prompt in zip(batch, shown, prompts, strict=True):
                 request = GenerationRequest(
-                    f"{key:016x}", prompt.token_ids, renderer.turns(prompt), self._prompt.aside
+                    f"{key:016x}", prompt.token_ids, renderer.turns(prompt), self._prompt.task
                 )
                 error = prompt.error
                 if one.passages and not prompt.n_passages_used:

@@ -13,7 +13,7 @@ from datetime import date
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import SlmVllmError
-from slm_vllm.leaving import leave, leave_last
+from slm_vllm.process_exit import exit_process, prepare_exit
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
@@ -54,5 +54,5 @@ def _day(words: Sequence[str]) -> date:
 
 
 if __name__ == "__main__":
-    leave_last()
-    leave(main())
+    prepare_exit()
+    exit_process(main())

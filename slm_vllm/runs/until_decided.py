@@ -22,7 +22,7 @@ from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Look, Until
 from slm_vllm.rundir.files import if_readable, read_results
-from slm_vllm.rundir.finding import find_run, why_unfinished
+from slm_vllm.rundir.lookup import find_run, why_unfinished
 from slm_vllm.rundir.reading import load_run
 from slm_vllm.rundir.remarks import was_stopped
 from slm_vllm.runs.cell import Cell

@@ -20,9 +20,9 @@ from slm_vllm.config.schema import PromptConfig
 from slm_vllm.errors import ConfigError
 from slm_vllm.prompting.renderer import PromptInput
 from slm_vllm.retrieval.reranker import Pair, PairScorer
-from slm_vllm.runs.asides import Asked
+from slm_vllm.runs.auxiliary import Asked
 from slm_vllm.runs.stage import Stage, StagePrompt, stage_template
-from slm_vllm.types import Aside, Completion
+from slm_vllm.types import AuxiliaryTask, Completion
 
 _TURN = """Does the passage answer the question? Reply with one word: Yes or No.
 
@@ -60,7 +60,7 @@ def yes_no_prompt(prompt: PromptConfig, tokenizer: Any) -> StagePrompt:
             "retriever.reranker.model=evaluated: the model's tokenizer has no tokens for Yes and "
             "No. Choose a cross-encoder"
         )
-    return StagePrompt(template, Aside(either=either), tokenizer)
+    return StagePrompt(template, AuxiliaryTask(either=either), tokenizer)
 
 
 class YesNoScorer(Stage[Pair], PairScorer):

@@ -49,7 +49,7 @@ def test_help_lists_the_commands_and_imports_none() -> None:
         "finally:\n"
         "    heavy = {'torch', 'vllm', 'transformers', 'polars', 'numpy', 'hydra', 'pydantic'}\n"
         "    own = {n for n in sys.modules if n.startswith('slm_vllm.')}\n"
-        "    light = 'cli cli.main cli.process errors leaving paths proxies version'.split()\n"
+        "    light = 'cli cli.main cli.process errors paths process_exit proxies version'.split()\n"
         "    own -= {f'slm_vllm.{name}' for name in light}\n"
         "    print(sorted(own | heavy & set(sys.modules)), file=sys.stderr)\n"
     )

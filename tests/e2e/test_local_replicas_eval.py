@@ -26,8 +26,8 @@ def test_two_engines_of_which_one_is_killed_answer_as_one(
     try:
         while not journal.exists() or not journal.read_bytes().count(b"\n"):
             assert job.poll() is None
-        (nursery,) = filter(_is_nursery, psutil.Process(job.pid).children())
-        engines = nursery.children()
+        (fork_server,) = filter(_is_fork_server, psutil.Process(job.pid).children())
+        engines = fork_server.children()
         engines[0].kill()
         assert job.wait() == 0
     finally:
@@ -41,8 +41,8 @@ def test_two_engines_of_which_one_is_killed_answer_as_one(
     assert not psutil.wait_procs(engines, timeout=30)[1]
 
 
-def _is_nursery(process: psutil.Process) -> bool:
+def _is_fork_server(process: psutil.Process) -> bool:
     try:
-        return "slm_vllm.engines.nursery" in process.cmdline()
+        return "slm_vllm.engines.fork_server" in process.cmdline()
     except psutil.NoSuchProcess:
         return False

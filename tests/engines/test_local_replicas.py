@@ -17,8 +17,8 @@ import pytest
 
 from slm_vllm.config.schema import GenerationConfig, HardwareConfig
 from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.fork_server import ForkServer
 from slm_vllm.engines.local_replicas import LocalReplicas
-from slm_vllm.engines.nursery import Nursery
 from slm_vllm.engines.replica_plan import ReplicaPlan
 from slm_vllm.engines.replica_process import main
 from slm_vllm.engines.settings import EngineSettings
@@ -43,7 +43,7 @@ def engine_for(tmp_path: Path) -> Callable[..., LocalReplicas]:
     def make(
         n: int = 2,
         engine_class: type[BaseEngine] = CountingEngine,
-        nursery: Nursery | None = None,
+        fork_server: ForkServer | None = None,
         **fake: Any,
     ) -> LocalReplicas:
         settings = EngineSettings(
@@ -56,7 +56,7 @@ def engine_for(tmp_path: Path) -> Callable[..., LocalReplicas]:
         )
         make_engine = partial(engine_class, folder=tmp_path, **fake)
         plan = ReplicaPlan((), n, "as configured")
-        return LocalReplicas(settings, make_engine=make_engine, plan=plan, nursery=nursery)
+        return LocalReplicas(settings, make_engine=make_engine, plan=plan, fork_server=fork_server)
 
     return make
 
@@ -149,8 +149,8 @@ def test_each_computes_with_a_thread_for_each_of_its_cores(engine_for: Any) -> N
     cores = len(os.sched_getaffinity(0))
     if cores < 2:
         pytest.skip("one core")
-    with Nursery(main, import_torch) as nursery:
-        with engine_for(cores, ThreadedEngine, nursery=nursery) as engine:
+    with ForkServer(main, import_torch) as fork_server:
+        with engine_for(cores, ThreadedEngine, fork_server=fork_server) as engine:
             assert engine.start().details["threads"] == 1
 
 

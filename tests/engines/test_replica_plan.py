@@ -15,8 +15,8 @@ from slm_vllm.config.engine import VllmConfig
 from slm_vllm.config.schema import GenerationConfig, HardwareConfig
 from slm_vllm.engines import registry
 from slm_vllm.engines import settings as settings_module
+from slm_vllm.engines.fork_server import ForkServer
 from slm_vllm.engines.local_replicas import LocalReplicas
-from slm_vllm.engines.nursery import Nursery
 from slm_vllm.engines.replica_plan import ReplicaPlan, plan_replicas, share
 from slm_vllm.engines.settings import EngineSettings, kv_cache_bytes, vllm_arguments
 from slm_vllm.engines.vllm_offline import VllmEngine
@@ -238,19 +238,19 @@ def test_what_is_imported_ahead_is_imported_where_engines_are(
         "import_ahead",
         lambda: done.append(("here", os.environ.get("READ_BY_AN_IMPORT"))),
     )
-    monkeypatch.setattr(Nursery, "begin", lambda _, words: done.append(("apart", words)))
+    monkeypatch.setattr(ForkServer, "begin", lambda _, words: done.append(("apart", words)))
     monkeypatch.setenv("READ_BY_AN_IMPORT", "")
     monkeypatch.delenv("READ_BY_AN_IMPORT")  # as it was, when this test has ended
     hardware = HardwareConfig(name="h", env={"READ_BY_AN_IMPORT": "variable"})
-    with registry.engine_nursery(VllmConfig()) as nursery:
+    with registry.engine_fork_server(VllmConfig()) as fork_server:
         for here in (VllmConfig(), VllmConfig(replicas_per_gpu=1)):
-            registry.engine_import(here, hardware, CPU, nursery)()
+            registry.engine_import(here, hardware, CPU, fork_server)()
             assert done.pop() == ("here", "variable")
         monkeypatch.delenv("READ_BY_AN_IMPORT")
         several = VllmConfig(replicas_per_gpu=2)
-        registry.engine_import(several, hardware, CPU, nursery)()
+        registry.engine_import(several, hardware, CPU, fork_server)()
         assert done.pop() == ("apart", {"READ_BY_AN_IMPORT": "variable"})
         hardware = hardware.model_copy(update={"deterministic": True})
-        registry.engine_import(VllmConfig(), hardware, H200, nursery)()
+        registry.engine_import(VllmConfig(), hardware, H200, fork_server)()
         assert done.pop()[1]["VLLM_BATCH_INVARIANT"] == "1"
     assert "VLLM_BATCH_INVARIANT" not in os.environ  # another run of this process may be without

@@ -14,7 +14,7 @@ from slm_vllm.engines import vllm_offline
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.engines.vllm_offline import VllmEngine
 from slm_vllm.monitoring.device import Device
-from slm_vllm.types import Aside
+from slm_vllm.types import AuxiliaryTask
 
 SETTINGS = EngineSettings(
     model_path=Path("/m"),
@@ -69,7 +69,7 @@ def test_text_is_made_here_and_the_tokenizer_s_end_ends_an_answer(
     assert started.arguments == {"skip_tokenizer_init": True}
     assert started.loaded == [(Path("/m"), True)]
     assert started.sampling == {"stop_token_ids": [17]}
-    started.engine._sampling_aside(Aside(4))
+    started.engine._auxiliary_sampling(AuxiliaryTask(4))
     assert started.sampling == {"stop_token_ids": [17], "detokenize": False}
 
 

@@ -9,8 +9,8 @@ import yaml
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.errors import ConfigError
-from slm_vllm.judging.after import judge_after
 from slm_vllm.judging.choice import judge_config
+from slm_vllm.judging.judge_at_end import judge_at_end
 
 
 def test_a_configuration_made_for_answers_does_not_sample_the_judge(tmp_path: Path) -> None:
@@ -35,5 +35,5 @@ def test_a_judge_has_to_be_named() -> None:
 
 def test_a_run_gives_its_judge_settings_of_its_own() -> None:
     words = ["hardware=cpu", "judge.model=demo", "judge.settings=['engine.name=ray']"]
-    found = judge_after([compose_config(words)])
+    found = judge_at_end([compose_config(words)])
     assert found is not None and found.config.engine.name == "ray"

@@ -91,11 +91,11 @@ def test_what_is_asked_before_a_search_is_counted(make_config: MakeConfig) -> No
     reranked = make_config(*words, "retriever=reranked", "experiment.max_samples=3")
     plain, hyde = make_config(), make_config("experiment_mode=retriever", "retriever=hyde")
     found = plan_command([plain, reranked, hyde])
-    assert [run.aside_prompts for run in found.runs] == [0, 60, 10]
-    assert found.runs[1].aside_tokens > 60 * 145 and found.runs[2].aside_tokens > 960
+    assert [run.auxiliary_prompts for run in found.runs] == [0, 60, 10]
+    assert found.runs[1].auxiliary_tokens > 60 * 145 and found.runs[2].auxiliary_tokens > 960
     assert str(found).count("Before the searches of") == 2
     closed = make_config("retriever=reranked")
-    assert plan_command([closed]).runs[0].aside_prompts == 0
+    assert plan_command([closed]).runs[0].auxiliary_prompts == 0
 
 
 def test_what_the_judge_is_asked_is_counted(make_config: MakeConfig) -> None:

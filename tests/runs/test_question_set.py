@@ -15,8 +15,8 @@ from slm_vllm.datasets import base
 from slm_vllm.datasets.base import limited_scan
 from slm_vllm.datasets.qa_pairs import QaPairsDataset
 from slm_vllm.datasets.registry import open_dataset
-from slm_vllm.runs.kept_rows import KeptRows
 from slm_vllm.runs.question_set import QuestionSet
+from slm_vllm.runs.row_cache import RowCache
 
 MakeConfig = Callable[..., Config]
 
@@ -65,14 +65,14 @@ def test_without_room_they_are_parsed_again(
 def test_a_disk_that_fills_up_costs_what_was_kept(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slm_vllm.runs.kept_rows._MOST_BYTES", 10)
+    monkeypatch.setattr("slm_vllm.runs.row_cache._MOST_BYTES", 10)
     questions = surveyed(make_config(), tmp_path)
     assert not questions.keeps(with_documents=False)
     assert pl.concat(questions.scan()).height == 10
 
 
 def test_several_read_what_was_kept_at_once(tmp_path: Path) -> None:
-    kept = KeptRows(tmp_path / "cache")
+    kept = RowCache(tmp_path / "cache")
     frames = [pl.DataFrame({"n": [n], "texts": [["a", "b"]]}) for n in range(3)]
     for frame in frames:
         kept.add(frame)

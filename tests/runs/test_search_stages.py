@@ -22,7 +22,7 @@ from slm_vllm.retrieval.index_store import open_index
 from slm_vllm.retrieval.reranker import Pair, PairScorer
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA, journal_schema
-from slm_vllm.runs import asides, index_pool, search_stages
+from slm_vllm.runs import auxiliary, index_pool, search_stages
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.plan import plan_command
 from slm_vllm.runs.session import evaluate
@@ -228,7 +228,7 @@ def test_how_far_a_stage_is_is_told_by_questions(
     make_config: MakeConfig, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_stages, "_RERANKED_ROWS", 5)
-    monkeypatch.setattr(asides, "_SAY_SECONDS", 0.0)
+    monkeypatch.setattr(auxiliary, "_SAY_SECONDS", 0.0)
     engine = StagedEngine(likes)
     run(make_config(*RERANKED), engine)
     said = capfd.readouterr().err
@@ -435,12 +435,12 @@ def test_the_form_of_both_words_is_the_tokenizers(make_config: MakeConfig) -> No
     complete = engine._completion
 
     def look(request: Any) -> Any:
-        seen.append(request.aside)
+        seen.append(request.auxiliary)
         return complete(request)
 
     engine._completion = look  # type: ignore[method-assign]
     run(make_config(*RERANKED, "experiment.max_samples=1"), engine)
-    assert {aside.either for aside in seen if aside} == {((1, 2), (3,))}
+    assert {auxiliary.either for auxiliary in seen if auxiliary} == {((1, 2), (3,))}
 
 
 def test_rows_of_an_unchanged_dataset_can_be_added(

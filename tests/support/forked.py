@@ -1,4 +1,4 @@
-"""What a nursery does in tests: prepares by leaving a mark, and answers with what it sees."""
+"""What a fork server does in tests: prepares by leaving a mark, and answers with what it sees."""
 
 from __future__ import annotations
 

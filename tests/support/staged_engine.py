@@ -55,10 +55,10 @@ class StagedEngine(BaseEngine):
 
     def _completion(self, request: GenerationRequest) -> Completion:
         n, turn = len(request.prompt_token_ids), request.turns[-1]["content"]
-        if request.aside is None:
+        if request.auxiliary is None:
             self.asked.append(request)
             return Completion(request.request_id, "answer", "stop", n, 1)
-        if request.aside.either is None:
+        if request.auxiliary.either is None:
             self.written.append(turn)
             text = self._writes(turn)
             if text is None:

@@ -8,7 +8,7 @@ from typing import Any
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.extras import install_advice
 from slm_vllm.finding import Finding, Status
-from slm_vllm.tracking.clearml.bounded import ask
+from slm_vllm.tracking.clearml.sdk_process import ask
 from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 
 BOUND_SECONDS = 60.0

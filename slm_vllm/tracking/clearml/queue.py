@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slm_vllm.checkout import checkout, git_output
 from slm_vllm.errors import ConfigError, MissingExtraError, SlmVllmError
 from slm_vllm.tracking.base import TrackerError
-from slm_vllm.tracking.clearml.bounded import ask
+from slm_vllm.tracking.clearml.sdk_process import ask
 from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from slm_vllm.garbage import collect, imported_for_good, spared
+from slm_vllm.gc_control import collect, frozen_heap, frozen_imports
 
 
 class Node:
@@ -25,7 +25,7 @@ def _as_before() -> Iterator[None]:
 
 
 def test_what_was_imported_is_spared_until_all_is_collected() -> None:
-    with imported_for_good():
+    with frozen_imports():
         assert not gc.isenabled()
         gone = weakref.ref(Node())
     assert gc.isenabled()
@@ -37,14 +37,14 @@ def test_what_was_imported_is_spared_until_all_is_collected() -> None:
 
 def test_a_process_without_collections_stays_so() -> None:
     gc.disable()
-    with pytest.raises(ZeroDivisionError), imported_for_good():
+    with pytest.raises(ZeroDivisionError), frozen_imports():
         raise ZeroDivisionError
     assert not gc.isenabled()
 
 
 def test_what_is_there_is_spared_for_a_while_and_what_comes_is_not() -> None:
     gone = weakref.ref(Node())
-    with spared():
+    with frozen_heap():
         new = weakref.ref(Node())
         gc.collect()
         assert gone() is not None and new() is None

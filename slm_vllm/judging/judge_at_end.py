@@ -1,4 +1,4 @@
-"""`judge=` in the configuration of a run: its answers are graded once they are all there."""
+"""`judge.model` in a run's configuration: its answers are graded when the run has ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slm_vllm.models.resolve import check_local
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeAfter:
+class JudgeAtEnd:
     """The judge of a command, known to be valid before anything is asked.
 
     Attributes:
@@ -52,9 +52,9 @@ class JudgeAfter:
         ]
 
 
-def judge_after(
+def judge_at_end(
     configs: Sequence[Config], config_dir: str | Path | None = None, *, own_process: bool = False
-) -> JudgeAfter | None:
+) -> JudgeAtEnd | None:
     """What grades the answers of a command's runs, None where their configuration has no judge.
 
     Args:
@@ -83,4 +83,4 @@ def judge_after(
         check_local(found.model.path)
     options = JudgeOptions(votes=section.votes, is_here=is_here, own_process=own_process)
     folders = [Path(c.experiment.output_dir) / c.experiment.name for c in configs]
-    return JudgeAfter(found, options, folders)
+    return JudgeAtEnd(found, options, folders)

@@ -1,4 +1,4 @@
-"""Rows that were read once, in a nameless file: reading them again costs a hundredth of parsing."""
+"""Parsed rows in an unnamed temporary file: reading them back costs a hundredth of parsing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import polars as pl
 _MOST_BYTES = 4 << 30
 
 
-class KeptRows:
+class RowCache:
     """Frames on disk, gone with this object or its process.
 
     Args:

@@ -13,8 +13,8 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 
 from slm_vllm.scoring.answers import score_answers
 from slm_vllm.scoring.metrics import METRICS
+from slm_vllm.scoring.sample_statistics import majority_votes, pass_at_k, variance_parts
 from slm_vllm.scoring.samples import score_rows
-from slm_vllm.scoring.several import majority_votes, pass_at_k, variance_parts
 
 
 def parts(values: np.ndarray) -> tuple[float, float]:

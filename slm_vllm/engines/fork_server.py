@@ -1,13 +1,13 @@
-"""The process that engines' processes are forked from.
+"""A fork server: the process that engine processes are forked from.
 
-python -m slm_vllm.engines.nursery FILE_DESCRIPTOR [FUNCTION]
+python -m slm_vllm.engines.fork_server FILE_DESCRIPTOR [FUNCTION]
 
-To import vLLM takes seconds of a core. Here it is imported once for all engines, and before their
-settings are known: while the driver reads the data and loads the tokenizer. One that takes the
-place of a lost engine has nothing to import.
+Importing vLLM takes seconds of a core. The server imports it once for all engines, before their
+settings are known: while the driver reads the data and loads the tokenizer. A process that replaces
+a lost engine has nothing left to import.
 
-It talks with the driver over one socket and ends when that closes. What it forked it reaps only
-when it is told to, so that until then the number of a process is nobody else's.
+The server talks to the driver over one socket and ends when that closes. It reaps a process it
+forked only when told to, so that the pid cannot be reused before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 from slm_vllm.errors import EngineError
 from slm_vllm.parallel import import_path
 
-_MODULE = "slm_vllm.engines.nursery"
+_MODULE = "slm_vllm.engines.fork_server"
 _UNKNOWN = "unknown"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -36,12 +36,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _started: list[subprocess.Popen[bytes]] = []  # kept: one that is forgotten is reaped by itself
 
 
-class Nursery(AbstractContextManager["Nursery"]):
-    """The driver's end; its process is started by `begin`, or when it is first needed.
+class ForkServer(AbstractContextManager["ForkServer"]):
+    """The driver's end of a fork server, which `begin` or the first `fork` starts.
 
     Args:
-        run: What a forked process does; gets the descriptor of its socket. A function of a module.
-        prepare: Imports what it needs; likewise. What it raises is left to `run` to meet again.
+        run: What a forked process does with the descriptor of its socket; a module-level function.
+        prepare: Imports what `run` needs; likewise. Its errors are ignored: `run` will meet them.
     """
 
     def __init__(self, run: Callable[[int], None], prepare: Callable[[], None] | None = None):
@@ -52,7 +52,7 @@ class Nursery(AbstractContextManager["Nursery"]):
         self._lock = threading.Lock()
 
     def begin(self, environment: Mapping[str, str] | None = None) -> None:
-        """Starts its process, if it does not run; does not wait for it.
+        """Starts the server unless it runs; does not wait for it.
 
         Args:
             environment: Variables that an import may read, beside those of this process.
@@ -62,14 +62,14 @@ class Nursery(AbstractContextManager["Nursery"]):
             self._begin()
 
     def fork(self, descriptor: int, environment: Mapping[str, str]) -> int:
-        """Starts a process and returns its number; waits until all is imported.
+        """Forks a process and returns its pid; waits until the imports are done.
 
         Args:
             descriptor: Its end of a socket.
             environment: Variables that it gets beside those of this process.
 
         Raises:
-            EngineError: There is no process to fork it from.
+            EngineError: The server died while it imported.
         """
         with self._lock:
             for _ in range(2):  # one that was killed since is started anew
@@ -102,12 +102,12 @@ class Nursery(AbstractContextManager["Nursery"]):
         return found
 
     def reap(self, pid: int) -> None:
-        """Waits for a process that was killed; its number may be another's from now on."""
+        """Reaps a process that was killed; its pid may be reused from now on."""
         with suppress(EngineError):
             self._ask("reap", pid)
 
     def close(self) -> None:
-        """Ends its process, not those that it forked."""
+        """Ends the server, not the processes it forked."""
         with self._lock:
             self._close()
 
@@ -230,7 +230,7 @@ def _start(run: Callable[[int], None], descriptor: int, environment: Mapping[str
 
 
 def _look(request: str, pid: int) -> tuple[int, int] | str | None:
-    """Does what is asked about a process, which may be one of another nursery."""
+    """Does what is asked about a process, which may be one of another fork server."""
     try:
         if request == "reap":
             os.waitpid(pid, 0)

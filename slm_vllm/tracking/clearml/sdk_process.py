@@ -1,6 +1,6 @@
-"""Work that needs the SDK, done by a process that is killed when it hangs.
+"""Runs a function that needs the ClearML SDK in a process that is killed when it hangs.
 
-    python -m slm_vllm.tracking.clearml.bounded WORK < request.json
+    python -m slm_vllm.tracking.clearml.sdk_process WORK < request.json
 
 Each answer is one line of JSON on the standard output.
 """
@@ -49,7 +49,7 @@ def ask(work: str, request: Any, environment: Mapping[str, str], bound: float) -
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "slm_vllm.tracking.clearml.bounded", work],
+            [sys.executable, "-m", "slm_vllm.tracking.clearml.sdk_process", work],
             input=json.dumps(request).encode(),
             env=dict(environment),
             capture_output=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slm_vllm.errors import ConfigError, DataError
-from slm_vllm.rundir.finding import find_finished, find_run, find_runs
+from slm_vllm.rundir.lookup import find_finished, find_run, find_runs
 from support.run_folders import make_run
 
 ROWS = [{"token_recall": 1.0}, {"token_recall": 0.5}]

@@ -1,6 +1,6 @@
-"""Prompts that are no questions of a run, through an engine: each asked once, its reply kept.
+"""Auxiliary requests: prompts other than the run's questions, each answered once and cached.
 
-What a judge is asked about answers, and what the model is asked before a search.
+A judge's prompts about answers, and what the model is asked before a search (reranking, expansion).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Asker(Protocol[Item_contra]):
         """What of a completion is kept."""
 
 
-class Asides(Generic[Item]):
+class AuxiliaryRequests(Generic[Item]):
     """Asks items until each has a reply or an error.
 
     Args:

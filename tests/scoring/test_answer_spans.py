@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm_vllm.scoring.location import answer_spans, holds_answer
+from slm_vllm.scoring.answer_spans import answer_spans, holds_answer
 from support import text_reference as reference
 
 

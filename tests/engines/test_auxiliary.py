@@ -15,7 +15,7 @@ from slm_vllm.config.schema import GenerationConfig
 from slm_vllm.engines.openai_engine import OpenAIEngine
 from slm_vllm.engines.versions import weighing_arguments
 from slm_vllm.engines.vllm_offline import VllmEngine
-from slm_vllm.types import Aside, Completion, GenerationRequest
+from slm_vllm.types import AuxiliaryTask, Completion, GenerationRequest
 from support.engine_requests import SETTINGS
 from support.fake_server import FakeServer
 
@@ -25,8 +25,8 @@ SAMPLED = replace(
     stop=("\n",),
 )
 TURN = [{"role": "user", "content": "1"}]
-WRITE = GenerationRequest("w", [1, 7], TURN, Aside(max_new_tokens=5))
-WEIGH = GenerationRequest("y", [1, 8], TURN, Aside(either=((4, 5), (6,))))
+WRITE = GenerationRequest("w", [1, 7], TURN, AuxiliaryTask(max_new_tokens=5))
+WEIGH = GenerationRequest("y", [1, 8], TURN, AuxiliaryTask(either=((4, 5), (6,))))
 
 
 class Core:
@@ -100,8 +100,8 @@ def test_each_request_of_a_stream_is_sampled_in_its_own_way(vllm: ModuleType) ->
     own = core.taken["q"]
     assert (own.n, own.temperature, own.max_tokens, own.stop) == (3, 0.7, 9, ["\n"])
     for name, longest in (("w", 5), ("y", 1)):
-        aside = core.taken[name]
-        assert (aside.n, aside.temperature, aside.max_tokens, aside.stop) == (1, 0.0, longest, None)
+        taken = core.taken[name]
+        assert (taken.n, taken.temperature, taken.max_tokens, taken.stop) == (1, 0.0, longest, None)
         assert found[name].samples == ()
         assert found[name].text == "detokenized"  # as of all in a run with stop strings
     assert core.taken["w"].logprobs is None

@@ -1,4 +1,4 @@
-"""What a run's own log says at its start and at its end."""
+"""The lines of `experiment.log` at the start and at the end of a run."""
 
 from __future__ import annotations
 

@@ -14,33 +14,33 @@ from pathlib import Path
 import psutil
 import pytest
 
-from slm_vllm.engines.nursery import Nursery
+from slm_vllm.engines.fork_server import ForkServer
 from slm_vllm.errors import EngineError
 from support import forked
 
 
-def start(nursery: Nursery, **environment: str) -> tuple[Connection, int]:
+def start(fork_server: ForkServer, **environment: str) -> tuple[Connection, int]:
     connection, other = Pipe()
     with other:
-        return connection, nursery.fork(other.fileno(), environment)
+        return connection, fork_server.fork(other.fileno(), environment)
 
 
-def ended(nursery: Nursery, pid: int) -> tuple[int, int]:
-    while (found := nursery.status(pid)) is None:
+def ended(fork_server: ForkServer, pid: int) -> tuple[int, int]:
+    while (found := fork_server.status(pid)) is None:
         time.sleep(0.01)
     return found
 
 
 def test_what_is_prepared_once_is_there_in_each(tmp_path: Path) -> None:
-    with Nursery(forked.answer, partial(forked.prepare, tmp_path)) as nursery:
-        nursery.begin()
-        started = [start(nursery, MINE=str(number)) for number in range(3)]
+    with ForkServer(forked.answer, partial(forked.prepare, tmp_path)) as fork_server:
+        fork_server.begin()
+        started = [start(fork_server, MINE=str(number)) for number in range(3)]
         seen = [connection.recv() for connection, _ in started]
         for number, (connection, pid) in enumerate(started):
             connection.send("MINE")
             assert connection.recv() == str(number)
             connection.send(number)
-            assert ended(nursery, pid) == (os.CLD_EXITED, number)
+            assert ended(fork_server, pid) == (os.CLD_EXITED, number)
         (parent,) = {int(path.name) for path in tmp_path.iterdir()}
     assert [one[0] for one in seen] == [pid for _, pid in started]
     assert all(
@@ -51,90 +51,90 @@ def test_what_is_prepared_once_is_there_in_each(tmp_path: Path) -> None:
 
 
 def test_what_an_import_may_read_is_there_before_it() -> None:
-    with Nursery(forked.answer, forked.raise_error) as nursery:
-        nursery.begin({"MINE": "early"})
-        connection, _ = start(nursery)
+    with ForkServer(forked.answer, forked.raise_error) as fork_server:
+        fork_server.begin({"MINE": "early"})
+        connection, _ = start(fork_server)
         connection.recv()
         connection.send("MINE")
         assert connection.recv() == "early"
 
 
 def test_one_that_is_killed_is_known_until_it_is_reaped() -> None:
-    with Nursery(forked.answer) as nursery:
-        connection, pid = start(nursery)
+    with ForkServer(forked.answer) as fork_server:
+        connection, pid = start(fork_server)
         connection.recv()
         os.killpg(pid, signal.SIGKILL)
         for _ in range(2):
-            assert ended(nursery, pid) == (os.CLD_KILLED, signal.SIGKILL)
+            assert ended(fork_server, pid) == (os.CLD_KILLED, signal.SIGKILL)
         assert psutil.pid_exists(pid)
         with pytest.raises(EOFError):
             connection.recv()
-        nursery.reap(pid)
+        fork_server.reap(pid)
         assert not psutil.pid_exists(pid)
 
 
 def test_nothing_is_forked_where_vllm_is_told_to_spawn(tmp_path: Path) -> None:
-    with Nursery(forked.answer, partial(forked.prepare, tmp_path)) as nursery:
-        connection, pid = start(nursery, VLLM_WORKER_MULTIPROCESSING_METHOD="spawn")
+    with ForkServer(forked.answer, partial(forked.prepare, tmp_path)) as fork_server:
+        connection, pid = start(fork_server, VLLM_WORKER_MULTIPROCESSING_METHOD="spawn")
         found = connection.recv()
         (parent,) = {int(path.name) for path in tmp_path.iterdir()}
         assert found == (pid, parent, pid, [])
         connection.send(7)
-        assert ended(nursery, pid) == (os.CLD_EXITED, 7)
+        assert ended(fork_server, pid) == (os.CLD_EXITED, 7)
 
 
 def test_where_an_import_holds_cuda_nothing_is_forked() -> None:
-    with Nursery(forked.answer, forked.hold_cuda) as nursery:
-        started = [start(nursery, MINE=str(number)) for number in range(2)]
+    with ForkServer(forked.answer, forked.hold_cuda) as fork_server:
+        started = [start(fork_server, MINE=str(number)) for number in range(2)]
         for number, (connection, pid) in enumerate(started):
             seen = connection.recv()
             assert (seen[0], seen[2], seen[3]) == (pid, pid, [])
             connection.send("MINE")
             assert connection.recv() == str(number)
             connection.send(7)
-            assert ended(nursery, pid) == (os.CLD_EXITED, 7)
-            nursery.reap(pid)
+            assert ended(fork_server, pid) == (os.CLD_EXITED, 7)
+            fork_server.reap(pid)
             assert not psutil.pid_exists(pid)
 
 
 def test_what_is_forked_begins_anew_where_torch_refuses_it_a_gpu() -> None:
-    with Nursery(forked.answer, forked.count_gpus) as nursery:
+    with ForkServer(forked.answer, forked.count_gpus) as fork_server:
         for number in range(2):
-            connection, pid = start(nursery, MINE=str(number))
+            connection, pid = start(fork_server, MINE=str(number))
             seen = connection.recv()
             assert (seen[0], seen[2], seen[3]) == (pid, pid, [])
             connection.send("MINE")
             assert connection.recv() == str(number)
             connection.send(7)
-            assert ended(nursery, pid) == (os.CLD_EXITED, 7)
+            assert ended(fork_server, pid) == (os.CLD_EXITED, 7)
 
 
 def test_what_cannot_be_imported_is_left_to_the_engine_to_say() -> None:
-    with Nursery(forked.answer, forked.raise_error) as nursery:
-        connection, _ = start(nursery)
+    with ForkServer(forked.answer, forked.raise_error) as fork_server:
+        connection, _ = start(fork_server)
         assert connection.recv()[3] == []
 
 
 def test_a_crash_while_importing_is_an_error() -> None:
-    with Nursery(forked.answer, forked.fail) as nursery:
+    with ForkServer(forked.answer, forked.fail) as fork_server:
         with pytest.raises(EngineError, match="ended while it imported"):
-            start(nursery)
+            start(fork_server)
 
 
-def test_a_nursery_that_was_killed_is_replaced() -> None:
-    with Nursery(forked.answer) as nursery:
-        first, pid = start(nursery)
+def test_a_fork_server_that_was_killed_is_replaced() -> None:
+    with ForkServer(forked.answer) as fork_server:
+        first, pid = start(fork_server)
         parent = first.recv()[1]
         os.kill(parent, signal.SIGKILL)
-        second, _ = start(nursery)
+        second, _ = start(fork_server)
         other = second.recv()[1]
         assert other != parent
         with pytest.raises(EngineError, match="is not known"):
-            nursery.status(pid)
-        nursery.reap(pid)
+            fork_server.status(pid)
+        fork_server.reap(pid)
         first.send("HOME")  # what it forked goes on
         assert first.recv() == os.environ["HOME"]
-        third, _ = start(nursery)
+        third, _ = start(fork_server)
         assert third.recv()[1] == other
         for connection in (first, second, third):
             connection.send(0)
@@ -146,16 +146,16 @@ def test_a_signal_while_it_is_waited_for_leaves_nothing_behind(
     def interrupted(connection: Connection) -> None:
         raise KeyboardInterrupt
 
-    with Nursery(forked.answer) as nursery:
-        earlier, _ = start(nursery)
+    with ForkServer(forked.answer) as fork_server:
+        earlier, _ = start(fork_server)
         parent = earlier.recv()[1]
-        for waiting in (lambda: start(nursery), lambda: nursery.reap(1)):
+        for waiting in (lambda: start(fork_server), lambda: fork_server.reap(1)):
             with monkeypatch.context() as patch:
                 patch.setattr(Connection, "recv", interrupted)
                 with pytest.raises(KeyboardInterrupt):
                     waiting()
             assert not psutil.pid_exists(parent)
-            connection, pid = start(nursery)
+            connection, pid = start(fork_server)
             seen = connection.recv()
             assert seen[0] == pid
             parent = seen[1]
@@ -166,8 +166,8 @@ def test_a_signal_while_it_is_waited_for_leaves_nothing_behind(
 def test_it_ends_with_the_driver(tmp_path: Path) -> None:
     text = (
         "import os; from functools import partial; from pathlib import Path; "
-        "from slm_vllm.engines.nursery import Nursery; from support import forked; "
-        f"Nursery(forked.answer, partial(forked.prepare, Path({str(tmp_path)!r}))).begin(); "
+        "from slm_vllm.engines.fork_server import ForkServer; from support import forked; "
+        f"ForkServer(forked.answer, partial(forked.prepare, Path({str(tmp_path)!r}))).begin(); "
         "os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", text], check=False)

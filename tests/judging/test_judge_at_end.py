@@ -14,7 +14,7 @@ from slm_vllm.cli.main import cli
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, EngineError
-from slm_vllm.judging.after import JudgeAfter, judge_after
+from slm_vllm.judging.judge_at_end import JudgeAtEnd, judge_at_end
 from slm_vllm.judging.session import JudgeOptions
 from slm_vllm.reporting.table import results_table
 from slm_vllm.rundir.fingerprint import config_hash
@@ -25,8 +25,8 @@ from support.qa_files import write_rows
 from support.scripted_judge import ScriptedJudge, case_of
 
 
-def the_judge(config: Config) -> JudgeAfter:
-    found = judge_after([config])
+def the_judge(config: Config) -> JudgeAtEnd:
+    found = judge_at_end([config])
     assert found is not None
     return found
 
@@ -34,7 +34,7 @@ def the_judge(config: Config) -> JudgeAfter:
 def test_it_is_off_by_default() -> None:
     config = compose_config(["hardware=cpu"])
     assert config.judge is None
-    assert judge_after([config]) is None
+    assert judge_at_end([config]) is None
 
 
 def test_a_key_is_enough_and_changes_no_answer() -> None:
@@ -61,7 +61,7 @@ def test_the_shipped_judge_is_a_judge() -> None:
 )
 def test_what_is_wrong_is_said_before_anything_is_asked(word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as said:
-        judge_after([compose_config(["hardware=cpu", word])])
+        judge_at_end([compose_config(["hardware=cpu", word])])
     assert "secret@" not in str(said.value)
 
 
@@ -75,7 +75,7 @@ def test_what_is_wrong_is_said_before_anything_is_asked(word: str, message: str)
 def test_settings_that_no_judge_may_have(who: str, setting: str, message: str) -> None:
     config = compose_config(["hardware=cpu", who, f"judge.settings=['{setting}']"])
     with pytest.raises(ConfigError, match=message):
-        judge_after([config])
+        judge_at_end([config])
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_plan_refuses_what_the_command_would(words: list[str], tmp_path: Path)
 
 def test_more_votes_than_there_are_orders_are_refused() -> None:
     with pytest.raises(ConfigError, match="1 to 6"):
-        judge_after([compose_config(["hardware=cpu", "judge.model=demo", "judge.votes=7"])])
+        judge_at_end([compose_config(["hardware=cpu", "judge.model=demo", "judge.votes=7"])])
 
 
 def test_runs_that_failed_have_nothing_to_judge(
@@ -102,7 +102,7 @@ def test_runs_that_failed_have_nothing_to_judge(
     path = run_of("one", "x", "y")
     judge = ScriptedJudge(lambda _, answer: "correct" if answer == "x" else "incorrect")
     folders = [path, path.with_name("two")]
-    after = JudgeAfter(config, JudgeOptions(make_engine=judge.factory), folders)
+    after = JudgeAtEnd(config, JudgeOptions(make_engine=judge.factory), folders)
     failed = {"name": "two", "error": "no", "exit_code": 4}
     one, two = after([load_run(path).results, failed])
     assert one["metrics"]["judge_correct"]["mean"] == 0.5

@@ -1,7 +1,8 @@
-"""The end of a process that has loaded a model.
+"""Ends a process that has loaded a model without Python's teardown.
 
-Taking a million objects of torch and vLLM apart one by one takes seconds; the kernel frees their
-memory at once. So such a process ends when all that runs at exit has run and all is written.
+Deallocating a million objects of torch and vLLM one by one takes seconds; the kernel frees their
+memory at once. So the process calls `os._exit` after all other exit handlers have run and all
+output is flushed.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import NoReturn
 _code: int | None = None
 
 
-def leave_last() -> None:
-    """Call first in a process: what is registered with `atexit` first runs last."""
+def prepare_exit() -> None:
+    """Call before anything else in a process: the first `atexit` handler registered runs last."""
     atexit.register(_leave)
 
 
-def leave(code: int | None) -> NoReturn:
+def exit_process(code: int | None) -> NoReturn:
     """Ends the process.
 
     Args:

@@ -8,13 +8,13 @@ import pytest
 
 CODE = """
 import atexit, sys, threading, types
-from slm_vllm.leaving import leave, leave_last
+from slm_vllm.process_exit import exit_process, prepare_exit
 
 class Large:
     def __del__(self):
         print("taken apart")
 
-leave_last()
+prepare_exit()
 atexit.register(print, "at exit")
 kept = types.ModuleType("kept")
 kept.large, kept.itself = Large(), kept
@@ -23,7 +23,7 @@ for name in sys.argv[1:]:
 thread = threading.Timer(0.1, print, ["thread"])
 thread.start()
 sys.stdout.write("written ")
-leave(7)
+exit_process(7)
 """
 
 
@@ -51,11 +51,11 @@ def test_all_runs_and_is_written_before_the_end(modules: list[str], said: list[s
 
 
 def test_a_command_that_returns_nothing_has_done_well() -> None:
-    done = ended(CODE.replace("leave(7)", "leave(None)"), "torch")
+    done = ended(CODE.replace("exit_process(7)", "exit_process(None)"), "torch")
     assert done.returncode == 0 and "taken apart" not in done.stdout
 
 
 def test_a_defect_is_told_and_has_python_s_own_code() -> None:
-    done = ended(CODE.replace("leave(7)", "1 / 0"), "torch")
+    done = ended(CODE.replace("exit_process(7)", "1 / 0"), "torch")
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
     assert "taken apart" in done.stdout
