@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slm_vllm.config.engine import EngineConfig
-from slm_vllm.engines.registry import engine_factory, engine_import, engine_nursery
+from slm_vllm.engines.registry import engine_factory, engine_fork_server, engine_import
 from slm_vllm.engines.settings import EngineSettings, vllm_arguments
 from slm_vllm.engines.versions import kv_cache_tokens, shut_down
 from slm_vllm.engines.vllm_offline import engine_argument_names
@@ -77,13 +77,13 @@ class OurRunner(Runner):
 
     def __init__(self, settings: EngineSettings, config: EngineConfig) -> None:
         super().__init__(settings, config)
-        self._nursery = engine_nursery(config)
-        self._engine = engine_factory(config, self._nursery)(settings)
+        self._fork_server = engine_fork_server(config)
+        self._engine = engine_factory(config, self._fork_server)(settings)
 
     def import_ahead(self) -> None:
         """See `Runner.import_ahead`."""
         settings = self.settings
-        engine_import(self.config, settings.hardware, settings.device, self._nursery)()
+        engine_import(self.config, settings.hardware, settings.device, self._fork_server)()
 
     def load(self) -> dict[str, Any]:
         """See `Runner.load`."""
@@ -116,7 +116,7 @@ class OurRunner(Runner):
     def close(self) -> None:
         """See `Runner.close`."""
         self._engine.close()
-        self._nursery.close()
+        self._fork_server.close()
 
 
 class BareVllmRunner(Runner):
