@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from slm_vllm.cli.options import CONFIG_DIR, JSON, OVERRIDES, echo_json
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.errors import ConfigError, EngineError
 
@@ -61,9 +61,9 @@ busy."""
     show_default=True,
     help="dummy: random weights, made from config.json alone.",
 )
-@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@CONFIG_DIR
+@JSON
+@OVERRIDES
 def throughput(models: str, as_json: bool, **given: Any) -> None:
     """Questions, prompt tokens and new tokens per second of each model."""
     from slm_vllm.bench.rounds import verdicts
@@ -77,7 +77,7 @@ def throughput(models: str, as_json: bool, **given: Any) -> None:
     rounds = given["rounds"] or (2 if given["baseline"] else 1)
     results = measure_all(plans, lambda text: click.echo(text, err=True), rounds=rounds)
     if as_json:
-        click.echo(json.dumps(results))
+        echo_json(results)
     else:
         click.echo(throughput_table(merge([results])))
         for line in verdicts(results["rows"], results["machine"]["cores"]):
@@ -89,7 +89,7 @@ def throughput(models: str, as_json: bool, **given: Any) -> None:
 
 @command.command("show")
 @click.argument("files", nargs=-1, required=True, type=UserPath(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@JSON
 def show(files: tuple[Path, ...], as_json: bool) -> None:
     """Put results of several machines into one table.
 
@@ -100,7 +100,10 @@ def show(files: tuple[Path, ...], as_json: bool) -> None:
     from slm_vllm.bench.table import merge, read_results, throughput_table
 
     rows = merge([read_results(path) for path in files])
-    click.echo(json.dumps({"rows": rows}) if as_json else throughput_table(rows))
+    if as_json:
+        echo_json({"rows": rows})
+    else:
+        click.echo(throughput_table(rows))
 
 
 def _plans(model: str, given: dict[str, Any]) -> list[Plan]:

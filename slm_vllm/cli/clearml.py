@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from slm_vllm.cli.findings import show_finding
-from slm_vllm.cli.paths import UserPath
-from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
+from slm_vllm.cli.findings import show_findings
+from slm_vllm.cli.options import CONFIG_DIR, JSON, OUTPUT_DIR, OVERRIDES, RUNS
 
 
 @click.group("clearml")
@@ -18,9 +16,9 @@ def command() -> None:
 
 
 @command.command(epilog="Example: slm-vllm clearml check")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@OVERRIDES
+@CONFIG_DIR
+@JSON
 def check(overrides: tuple[str, ...], config_dir: str | None, as_json: bool) -> None:
     """Log in, make and delete a task, store and delete an artifact, and say where it was stored.
 
@@ -32,14 +30,7 @@ def check(overrides: tuple[str, ...], config_dir: str | None, as_json: bool) -> 
 
     settings = compose_config(overrides, config_dir).tracking
     findings = check_clearml(settings.project, settings.output_uri)
-    failed = any(finding.status == "fail" for finding in findings)
-    if as_json:
-        content = {"ok": not failed, "checks": [finding.to_json() for finding in findings]}
-        click.echo(json.dumps(content, ensure_ascii=False))
-    else:
-        for finding in findings:
-            show_finding(finding, width=max(len(finding.name) for finding in findings))
-    if failed:
+    if not show_findings(findings, as_json=as_json):
         raise click.exceptions.Exit(5)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from slm_vllm.cli.options import OUTPUT_DIR, RUNS
 from slm_vllm.cli.paths import UserPath, make_folder
-from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
 
 _EPILOG = """\b
 Examples:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from slm_vllm.cli.paths import UserPath
+from slm_vllm.cli.options import CONFIG_DIR, JSON, OVERRIDES, echo_json
 
 
 @click.group("config")
@@ -16,8 +14,8 @@ def command() -> None:
 
 @command.command("list", epilog="Example: slm-vllm config list model")
 @click.argument("group", required=False)
-@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@CONFIG_DIR
+@JSON
 def list_choices(group: str | None, config_dir: str | None, as_json: bool) -> None:
     """List the choices of every group, or of GROUP."""
     from slm_vllm.config.compose import group_choices
@@ -31,15 +29,15 @@ def list_choices(group: str | None, config_dir: str | None, as_json: bool) -> No
         name: list(group_choices(name, config_dir)) for name in GROUPS if group in (None, name)
     }
     if as_json:
-        click.echo(json.dumps(found))
+        echo_json(found)
         return
     for name, choices in found.items():
         click.echo(f"{name}: {', '.join(choices)}")
 
 
 @command.command("show", epilog="Example: slm-vllm config show model=qwen_1.7b dataset=nq")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
+@OVERRIDES
+@CONFIG_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 def show(overrides: tuple[str, ...], config_dir: str | None, as_json: bool) -> None:
     """Print the whole configuration that a set of overrides makes."""
@@ -49,14 +47,14 @@ def show(overrides: tuple[str, ...], config_dir: str | None, as_json: bool) -> N
 
     content = compose_config(overrides, config_dir).model_dump(mode="json")
     if as_json:
-        click.echo(json.dumps(content, ensure_ascii=False))
+        echo_json(content)
     else:
         click.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), nl=False)
 
 
 @command.command("validate", epilog="Example: slm-vllm config validate --config-dir my_configs")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
+@OVERRIDES
+@CONFIG_DIR
 def validate(overrides: tuple[str, ...], config_dir: str | None) -> None:
     """Check a configuration, and every file of every group on its own."""
     from slm_vllm.config.compose import compose_config, group_choices, has_blanks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,12 @@ from typing import Any
 import click
 
 from slm_vllm.amounts import format_size
+from slm_vllm.cli.options import CONFIG_DIR, JSON, echo_json
 from slm_vllm.cli.paths import UserPath
 
-JSON_FLAG = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 COLUMNS_ARGUMENT = click.argument("columns", nargs=-1, metavar="[FIELD=COLUMN]...")
 KIND_OPTION = click.option(
     "--kind", help="nq, simple_qa, qa_pairs, beir or hf; found from the file when left out."
-)
-
-CONFIG_DIR = click.option(
-    "--config-dir", type=UserPath(), help="Folder with configuration groups of yours."
 )
 
 
@@ -44,7 +39,7 @@ def data() -> None:
     help="Where the converted files go.",
 )
 @click.option("--strict", is_flag=True, help="Fail at the first row that cannot be used.")
-@JSON_FLAG
+@JSON
 def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool) -> None:
     """Convert a raw file to JSON (full, train, eval) and Parquet.
 
@@ -59,7 +54,7 @@ def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool
 
     done = convert(kind, source, output_dir, strict=strict)
     if as_json:
-        click.echo(json.dumps(done.to_json()))
+        echo_json(done.to_json())
         return
     click.echo(f"{done.rows:,} rows: {done.train:,} train, {done.eval:,} eval")
     if done.rejected:
@@ -73,7 +68,7 @@ def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool
 @COLUMNS_ARGUMENT
 @KIND_OPTION
 @CONFIG_DIR
-@JSON_FLAG
+@JSON
 def check(
     path_or_name: str,
     columns: tuple[str, ...],
@@ -100,10 +95,10 @@ def check(
         report = check_dataset(path, kind, options)
     except DataError as error:
         if as_json:
-            click.echo(json.dumps({"usable": False, "path": path_or_name, "error": str(error)}))
+            echo_json({"usable": False, "path": path_or_name, "error": str(error)})
         raise
     if as_json:
-        click.echo(json.dumps(report.to_json(), ensure_ascii=False))
+        echo_json(report.to_json())
         return
     click.echo(f"{report.path}: usable, read as {report.kind}")
     if report.layout:
@@ -123,7 +118,7 @@ def check(
 
 @data.command("list")
 @CONFIG_DIR
-@JSON_FLAG
+@JSON
 def list_datasets(config_dir: str | None, as_json: bool) -> None:
     """List the configured datasets and whether their file is there.
 
@@ -135,7 +130,7 @@ def list_datasets(config_dir: str | None, as_json: bool) -> None:
 
     entries = read_catalog(config_dir)
     if as_json:
-        click.echo(json.dumps({"datasets": [entry.to_json() for entry in entries]}))
+        echo_json({"datasets": [entry.to_json() for entry in entries]})
         return
     for entry in entries:
         click.echo(f"{entry.name:<16} {entry.kind or '-':<10} {_presence(entry)}")
@@ -146,7 +141,7 @@ def list_datasets(config_dir: str | None, as_json: bool) -> None:
 @COLUMNS_ARGUMENT
 @KIND_OPTION
 @CONFIG_DIR
-@JSON_FLAG
+@JSON
 def stats(
     path_or_name: str,
     columns: tuple[str, ...],
@@ -165,7 +160,7 @@ def stats(
     path, kind, options = _locate(path_or_name, kind, columns, config_dir)
     found = dataset_stats(path, kind, options)
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        echo_json(found)
         return
     click.echo(f"{found['path']} ({found['kind']}): {found['rows']:,} rows")
     if found["rejected"]:
@@ -191,7 +186,7 @@ def stats(
     help="As cache_dir in runs.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@JSON_FLAG
+@JSON
 def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
     """Empty the cache of downloaded and converted datasets.
 
@@ -209,7 +204,7 @@ def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
         click.confirm("Remove them?", abort=True, err=as_json)
     empty_folder(folder)
     if as_json:
-        click.echo(json.dumps({"path": str(folder), "files": count, "bytes": size}))
+        echo_json({"path": str(folder), "files": count, "bytes": size})
     elif count:
         click.echo("removed")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from slm_vllm.cli.findings import show_finding
+from slm_vllm.cli.findings import show_findings
+from slm_vllm.cli.options import JSON
 from slm_vllm.cli.paths import UserPath
 
 _EPILOG = """\b
@@ -35,18 +35,11 @@ connected to."""
     show_default=True,
     help="Where models are prepared.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@JSON
 def command(deep: bool, output_dir: str, cache_dir: str, as_json: bool) -> None:
     """Check GPU, vLLM and torch builds, memory, disk, CPU, models, data, S3 and ClearML."""
     from slm_vllm.doctor.checks import run_checks
 
     findings = run_checks(deep=deep, output_dir=Path(output_dir), cache_dir=Path(cache_dir))
-    failed = any(finding.status == "fail" for finding in findings)
-    if as_json:
-        click.echo(json.dumps({"ok": not failed, "checks": [f.to_json() for f in findings]}))
-    else:
-        width = max(len(finding.name) for finding in findings)
-        for finding in findings:
-            show_finding(finding, width)
-    if failed:
+    if not show_findings(findings, as_json=as_json):
         raise click.exceptions.Exit(1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from slm_vllm.cli.options import CONFIG_DIR, OVERRIDES, echo_json
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.errors import ConfigError
 
@@ -66,7 +66,7 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--margin", type=float, help="Differences within it count as none (0.01).")
 @click.option("--name", help="Name of the run and of its folder.")
 @click.option("--output-dir", type=UserPath(), help="Where run folders are kept.")
-@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
+@CONFIG_DIR
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run of the same name.")
 @click.option("--retry-errors", is_flag=True, help="Ask again what failed in the earlier run.")
 @click.option("--strict", is_flag=True, help="End at the first bad row or failed request.")
@@ -77,7 +77,7 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--queued", is_flag=True, hidden=True, help="Set by --queue, for the agent.")
 @click.option("--no-clearml", is_flag=True, help="Keep the run out of ClearML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@OVERRIDES
 def command(
     mode: str | None,
     name: str | None,
@@ -138,7 +138,10 @@ def _plan(configs: list[Config], overwrite: bool, retry_errors: bool, *, as_json
     from slm_vllm.runs.plan import plan_command
 
     plan = plan_command(configs, overwrite=overwrite, retry_errors=retry_errors)
-    click.echo(json.dumps(plan.to_json(), ensure_ascii=False) if as_json else str(plan))
+    if as_json:
+        echo_json(plan.to_json())
+    else:
+        click.echo(str(plan))
     if any(run.refused for run in plan.runs):
         raise click.exceptions.Exit(ConfigError.exit_code)
 
@@ -160,7 +163,7 @@ def _enqueue(runs: list[QueuedRun], queue: str, flags: list[str], *, as_json: bo
 
     tasks = enqueue_runs(runs, queue, flags)
     if as_json:
-        click.echo(json.dumps({"queue": queue, "tasks": tasks}, ensure_ascii=False))
+        echo_json({"queue": queue, "tasks": tasks})
         return
     for task in tasks:
         click.echo(f"{task['name']} is task {task['task']} in queue {queue}: {task['url']}")
@@ -193,7 +196,7 @@ def _run(
         click.echo(stop.told(overwrite=overwrite), err=True)
         raise click.exceptions.Exit(stop.exit_code) from None
     if as_json:
-        click.echo(json.dumps({"runs": results}, ensure_ascii=False))
+        echo_json({"runs": results})
         return
     click.echo(results_table(results))
     for config in configs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from slm_vllm.amounts import format_size
+from slm_vllm.cli.options import CONFIG_DIR, JSON, OVERRIDES, echo_json
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.s3_options import (
     DRY_RUN_OPTION,
@@ -33,11 +33,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _shared(command: F) -> F:
     """The options that all commands which open an index take."""
     for option in (
-        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
-        click.option(
-            "--config-dir", type=UserPath(), help="A folder with configuration groups of your own."
-        ),
+        OVERRIDES,
+        JSON,
+        CONFIG_DIR,
         click.option("--cache-dir", type=UserPath(), help="Where indexes are kept."),
         click.option("--top-k", type=click.IntRange(min=1), help="Passages for each question."),
         click.option("--corpus", help="What is searched in place of the dataset's documents."),
@@ -84,7 +82,7 @@ def build(as_json: bool, **given: Any) -> None:
     show_default=True,
     help="Where indexes are kept.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@JSON
 def info(cache_dir: str, as_json: bool) -> None:
     """List the stored indexes: kind, passages, size, whether they are whole.
 
@@ -96,7 +94,7 @@ def info(cache_dir: str, as_json: bool) -> None:
 
     found = stored_indexes(Path(cache_dir))
     if as_json:
-        click.echo(json.dumps({"indexes": found}))
+        echo_json({"indexes": found})
         return
     if not found:
         click.echo(f"No index in {cache_dir}. Build one with: slm-vllm index build --dataset NAME")
@@ -125,7 +123,7 @@ def search(question: str, as_json: bool, **given: Any) -> None:
     retriever.close()
     if as_json:
         passages = [passage.to_json() for passage in found]
-        click.echo(json.dumps({"question": question, "passages": passages}, ensure_ascii=False))
+        echo_json({"question": question, "passages": passages})
         return
     if not found:
         click.echo("No passage was found: no word of the question is in the documents.")
@@ -168,7 +166,7 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     result = {**retriever.describe(), "dataset": config.dataset.name, **figures}
     retriever.close()
     if as_json:
-        click.echo(json.dumps(result))
+        echo_json(result)
         return
     timing = f"{result['search_seconds']:.2f} s, {result['questions_per_second']:,.0f}/s"
     click.echo(f"{result['questions']:,} questions, {result['n_passages']:,} passages, {timing}")
@@ -312,7 +310,7 @@ def _progress() -> BuildProgress:
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(facts))
+        echo_json(facts)
         return
     for name, value in facts.items():
         click.echo(f"{name:<12} {value}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from slm_vllm.cli.options import CONFIG_DIR, JSON, OUTPUT_DIR, OVERRIDES, echo_json
 from slm_vllm.cli.paths import UserPath
-from slm_vllm.cli.run_options import OUTPUT_DIR
 from slm_vllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,10 +63,8 @@ def _judge_options(function: Any) -> Any:
                 show_default=True,
                 help="Ask up to 6 times about each answer, the grades in another order each time.",
             ),
-            click.option(
-                "--config-dir", type=UserPath(), help="Folder with configuration groups of yours."
-            ),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+            CONFIG_DIR,
+            JSON,
         )
     ):
         function = option(function)
@@ -108,7 +105,7 @@ def judge_runs_command(
     paths = find_finished(patterns, output_dir)
     found = _until_stopped(lambda: judge_runs(paths, config, options))
     if as_json:
-        click.echo(json.dumps({"runs": found}, ensure_ascii=False))
+        echo_json({"runs": found})
         return
     click.echo(judgements_table(found))
 
@@ -123,7 +120,7 @@ Examples:
 )
 @click.argument("file", type=UserPath())
 @_judge_options
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@OVERRIDES
 def check(file: str, overrides: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Set a judge, and graders that need none, against labels of people.
 
@@ -142,7 +139,7 @@ def check(file: str, overrides: tuple[str, ...], as_json: bool, **given: Any) ->
         config, options = _judge(given, overrides)
         found = _until_stopped(lambda: check_judge(rows, config, options))
     if as_json:
-        click.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        echo_json(found.to_json())
         return
     click.echo(check_table(found))
 

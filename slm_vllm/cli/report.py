@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import click
 
 from slm_vllm.amounts import format_size
+from slm_vllm.cli.options import JSON, OUTPUT_DIR, RUNS, echo_json
 from slm_vllm.cli.paths import UserPath, make_folder
-from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
 from slm_vllm.rundir.names import REPORT
 
 
@@ -37,7 +36,7 @@ Examples:
     help="Also write the plots there, as SVG and PNG.",
 )
 @OUTPUT_DIR
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def command(
     runs: tuple[str, ...],
     output: Path | None,
@@ -75,7 +74,7 @@ def command(
             "runs": [str(path) for path in paths],
             "plots": [str(path) for path in drawn],
         }
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        echo_json(facts)
         return
     click.echo(f"{target}: {len(paths)} run{'s' * (len(paths) > 1)}, {format_size(size)}")
     if plots is not None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from slm_vllm.cli.options import JSON, OUTPUT_DIR, RUNS, echo_json
 from slm_vllm.cli.paths import UserPath
-from slm_vllm.cli.run_options import OUTPUT_DIR, RUNS
 from slm_vllm.rundir import names
 from slm_vllm.text_table import text_table
 
 if TYPE_CHECKING:
     from slm_vllm.runs.jobs import Job
     from slm_vllm.runs.overview import Overview
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group("runs")
@@ -38,7 +35,7 @@ Examples:
 )
 @click.argument("runs", type=UserPath(), nargs=-1, metavar="[RUN]...")
 @OUTPUT_DIR
-@_json
+@JSON
 def list_runs(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
     """List every RUN (all by default), those with the latest sign of life first."""
     from slm_vllm.runs.job_table import called, job_cells
@@ -46,7 +43,7 @@ def list_runs(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
 
     jobs = by_sign_of_life(find_jobs(runs, output_dir)) if runs else list_jobs(output_dir)
     if as_json:
-        click.echo(json.dumps({"runs": [job.to_json() for job in jobs]}, ensure_ascii=False))
+        echo_json({"runs": [job.to_json() for job in jobs]})
         return
     if not jobs:
         click.echo(f"There is no run in {output_dir}.")
@@ -108,7 +105,7 @@ def watch(runs: tuple[str, ...], output_dir: Path, once: bool, keep: bool) -> No
 @command.command("show", epilog="Example: slm-vllm runs show demo_demo_no_context")
 @RUNS
 @OUTPUT_DIR
-@_json
+@JSON
 def show(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
     """Show state, results and files of RUN, and how to go on if it is not finished."""
     from slm_vllm.runs.jobs import find_jobs
@@ -117,7 +114,7 @@ def show(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
     if as_json:
         content = [_content(job) for job in jobs]
         found = content[0] if len(content) == 1 else {"runs": content}
-        click.echo(json.dumps(found, ensure_ascii=False))
+        echo_json(found)
         return
     click.echo("\n\n".join(_shown(job) for job in jobs))
 
@@ -162,7 +159,7 @@ def tail(run: str, output_dir: Path, lines: int, follow: bool) -> None:
     show_default=True,
     help="Longest wait for its end, in seconds.",
 )
-@_json
+@JSON
 def stop(runs: tuple[str, ...], output_dir: Path, timeout: float, as_json: bool) -> None:
     """Stop RUN: it finishes what is in flight and keeps all answers.
 
@@ -174,7 +171,7 @@ def stop(runs: tuple[str, ...], output_dir: Path, timeout: float, as_json: bool)
     ended = [(read_job(job.path), seconds) for job, seconds in stopped]
     if as_json:
         content = [{"run": job.to_json(), "seconds": round(s, 2)} for job, s in ended]
-        click.echo(json.dumps(content[0] if len(content) == 1 else {"runs": content}))
+        echo_json(content[0] if len(content) == 1 else {"runs": content})
         return
     for job, seconds in ended:
         click.echo(f"{job.name}: process {job.pid} has ended after {seconds:.1f} s ({job.phase}).")

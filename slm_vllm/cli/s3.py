@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,8 @@ import click
 
 from slm_vllm.amounts import format_size
 from slm_vllm.cli.findings import show_finding
+from slm_vllm.cli.options import OUTPUT_DIR, echo_json
 from slm_vllm.cli.paths import UserPath
-from slm_vllm.cli.run_options import OUTPUT_DIR
 from slm_vllm.cli.s3_options import (
     DRY_RUN_OPTION,
     FORCE_OPTION,
@@ -92,7 +91,7 @@ def check(
     if as_json:
         files = [state.to_json() for state in states]
         found = [finding.to_json() for finding in findings]
-        click.echo(json.dumps({"ok": not failed, "checks": found, "datasets": files}))
+        echo_json({"ok": not failed, "checks": found, "datasets": files})
     else:
         for state in states:
             click.echo(_dataset_line(state))
@@ -122,7 +121,7 @@ def list_objects(prefix: str, as_json: bool, **given: Any) -> None:
             click.echo(f"{format_size(item.size):>10}  {date}  {_printable(item.key)}")
     if as_json:
         about = {"bucket": bucket.name, "prefix": prefix, "count": count, "bytes": total}
-        click.echo(json.dumps({**about, "objects": listed}))
+        echo_json({**about, "objects": listed})
     else:
         click.echo(f"{count:,} objects, {format_size(total)}")
 
@@ -263,7 +262,7 @@ def artifacts(run: str, output_dir: Path, prefix: str, as_json: bool, **given: A
     if as_json:
         items = [item.to_json() for item in found.artifacts]
         about = {"task": found.task, "earlier_tasks": list(found.earlier)}
-        click.echo(json.dumps({**about, "artifacts": items}))
+        echo_json({**about, "artifacts": items})
     else:
         click.echo(f"task {found.task}")
         for item in found.artifacts:

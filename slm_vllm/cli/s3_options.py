@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from slm_vllm.amounts import format_size
+from slm_vllm.cli.options import JSON, echo_json
 from slm_vllm.cli.paths import UserPath
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 FORCE_OPTION = click.option("--force", is_flag=True, help="Overwrite what is newer or different.")
 DRY_RUN_OPTION = click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
 PREFIX_OPTION = click.option("--prefix", default="", help="Before each key, such as 'datasets/'.")
@@ -29,7 +28,7 @@ PREFIX_OPTION = click.option("--prefix", default="", help="Before each key, such
 def connection_options(command: F) -> F:
     """The options that say where the bucket is."""
     for option in (
-        JSON_OPTION,
+        JSON,
         click.option(
             "--env-file", type=UserPath(path_type=Path), help="Instead of .env in this folder."
         ),
@@ -69,7 +68,7 @@ class TransferReport:
             whole: dict[str, Any] = {"transfers": self._transfers}
             if self._conversions:
                 whole["conversions"] = self._conversions
-            click.echo(json.dumps(whole, ensure_ascii=False))
+            echo_json(whole)
 
 
 def open_bucket(given: dict[str, Any], **client: Any) -> Bucket:

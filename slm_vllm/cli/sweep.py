@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
+from slm_vllm.cli.options import CONFIG_DIR, OVERRIDES, echo_json
 from slm_vllm.cli.paths import UserPath
 
 _EPILOG = """\b
@@ -32,7 +32,7 @@ not done. Exit codes are those of eval; that of the first failed cell when one f
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows of each.")
 @click.option("--name", help="Folder of the sweep (default: sweep).")
 @click.option("--output-dir", type=UserPath(), default="outputs", show_default=True)
-@click.option("--config-dir", type=UserPath(), help="Folder with configuration groups of yours.")
+@CONFIG_DIR
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
 @click.option(
     "--race", is_flag=True, help="End models that are certainly not the best before the last row."
@@ -41,7 +41,7 @@ not done. Exit codes are those of eval; that of the first failed cell when one f
 @click.option("--retry-errors", is_flag=True, help="Ask again what failed in earlier runs.")
 @click.option("--no-clearml", is_flag=True, help="Keep the runs out of ClearML.")
 @click.option("--json", "as_json", is_flag=True, help="Print plan or results as one JSON object.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@OVERRIDES
 def command(
     dry_run: bool,
     race: bool,
@@ -68,7 +68,7 @@ def command(
     then = judge_at_end([cell.config for cell in cells], words["config_dir"], own_process=True)
     if dry_run and as_json:
         plan = [{"name": c.name, "status": c.status, "rows": c.rows, "left": c.left} for c in cells]
-        click.echo(json.dumps({"folder": str(grid.folder), "cells": plan}, ensure_ascii=False))
+        echo_json({"folder": str(grid.folder), "cells": plan})
         return
     click.echo(plan_table(grid, cells), err=as_json)
     if dry_run:
@@ -97,7 +97,7 @@ def _report(results: list[dict[str, Any]], folder: str, as_json: bool) -> None:
 
     failed = [result for result in results if "error" in result]
     if as_json:
-        click.echo(json.dumps({"folder": folder, "runs": results}, ensure_ascii=False))
+        echo_json({"folder": folder, "runs": results})
     else:
         finished = [result for result in results if "error" not in result]
         if finished:
