@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from slm_vllm.config.section import Section
@@ -18,15 +18,15 @@ from slm_vllm.plugins import added_classes, load_named, used_folder
 ENTRY_POINTS = "slm_vllm.engines"
 
 
-def one_or_several(value: Any) -> Any:
+def _one_or_several(value: Any) -> Any:
     """Addresses as a list, where they are one text."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
-def without_secrets(urls: tuple[str, ...], section: str) -> tuple[str, ...]:
-    """Checks the addresses of servers in a section, which is stored with a run.
+def _without_secrets(urls: tuple[str, ...]) -> tuple[str, ...]:
+    """Checks the addresses of servers, which are stored with a run.
 
     Raises:
         ValueError: One is no address, or has a password in it.
@@ -34,10 +34,16 @@ def without_secrets(urls: tuple[str, ...], section: str) -> tuple[str, ...]:
     for url in urls:
         parts = urlsplit(url)
         if "@" in parts.netloc:
-            raise ValueError(f"has a user or password in it; use {section}.api_key_env instead")
+            raise ValueError("has a user or password in it; use api_key_env beside it instead")
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError(f"'{url}' is not an address such as http://localhost:8000/v1")
     return urls
+
+
+ServerUrls = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_several), AfterValidator(_without_secrets)
+]
+"""Addresses of servers: a list, or one text with commas between them."""
 
 
 class EngineConfig(Section):
@@ -104,7 +110,7 @@ class OpenAIConfig(EngineConfig):
     weights_are_known: ClassVar[bool] = False
 
     name: str = "openai"
-    base_url: tuple[str, ...] = ()
+    base_url: ServerUrls = ()
     """Addresses of the servers, such as `http://localhost:8000/v1`."""
     endpoint: Literal["completions", "chat"] = "completions"
     """`completions` gets whole prompts; `chat` gets turns, which the server puts together with its
@@ -136,16 +142,6 @@ class OpenAIConfig(EngineConfig):
         if self.endpoint == "chat":
             content["endpoint"] = "chat"
         return content
-
-    @field_validator("base_url", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return one_or_several(value)
-
-    @field_validator("base_url")
-    @classmethod
-    def _without_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        return without_secrets(urls, "engine")
 
     @model_validator(mode="after")
     def _has_an_address(self) -> OpenAIConfig:

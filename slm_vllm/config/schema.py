@@ -11,13 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from slm_vllm.config.engine import (
-    EngineConfig,
-    VllmConfig,
-    engine_section,
-    one_or_several,
-    without_secrets,
-)
+from slm_vllm.config.engine import EngineConfig, ServerUrls, VllmConfig, engine_section
 from slm_vllm.config.retriever_stages import ExpansionConfig, RerankerConfig
 from slm_vllm.config.section import FolderName, Section, UserPath
 
@@ -73,7 +67,7 @@ class JudgeConfig(Section):
     name: str
     model: str | None = None
     """Model configuration, folder or repository; null: whatever the servers serve."""
-    base_url: tuple[str, ...] = ()
+    base_url: ServerUrls = ()
     """Servers to ask instead of loading the model."""
     api_key_env: str | None = None
     """The environment variable that holds their key; null: OPENAI_API_KEY, if it is set."""
@@ -81,16 +75,6 @@ class JudgeConfig(Section):
     """How often each answer is asked about, each time with the grades in another order."""
     settings: tuple[str, ...] = ()
     """Further settings of the judge, as `key=value`."""
-
-    @field_validator("base_url", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return one_or_several(value)
-
-    @field_validator("base_url")
-    @classmethod
-    def _without_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        return without_secrets(urls, "judge")
 
 
 class PassageConfig(Section):

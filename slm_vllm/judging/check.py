@@ -17,7 +17,7 @@ from slm_vllm.judging.judge import Case
 from slm_vllm.judging.labelled import GROUPS
 from slm_vllm.judging.prompt import read_reply
 from slm_vllm.judging.session import JudgeOptions, check_votes, judge_services, open_judge
-from slm_vllm.judging.verdict import WITHOUT_GRADE, grade_counts
+from slm_vllm.judging.verdict import grade_counts
 from slm_vllm.rundir.judgement import ANSWER_COLUMNS
 from slm_vllm.runs.auxiliary import AuxiliaryRequests
 from slm_vllm.types import Completion
@@ -114,9 +114,3 @@ def _groups(known: pl.DataFrame) -> list[tuple[str, str, int, float]]:
             table = known.group_by(column, maintain_order=True).agg(pl.len(), equal.mean())
             found += [(column, *row) for row in table.iter_rows()]
     return found
-
-
-def without_grade(counts: dict[str, int]) -> str:
-    """The rows of a check that got no grade, in words; "" for none."""
-    said = [f"{counts[name]} {text}" for name, text in WITHOUT_GRADE.items() if counts[name]]
-    return ", ".join(said)

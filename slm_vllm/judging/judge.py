@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,11 @@ from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.answer_cache import AnswerCache
-from slm_vllm.runs.auxiliary import Asked, batches
+from slm_vllm.runs.auxiliary import FIXED_DAY, Asked, batches
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.services import Services
 from slm_vllm.types import Completion, GenerationRequest
 
-# Chat templates may write the day; the judge's grades must not depend on it.
-_DAY = date(2025, 1, 1)
 # What of an identity says where the weights are, and not which.
 _NAMES = ("model", "engine", "served_at")
 
@@ -100,7 +97,7 @@ class Judge:
         if is_here:
             with services.phase("load"):
                 self._resolve()
-        self._template = PromptTemplate(self._prompt, self._tokenizer, _DAY)
+        self._template = PromptTemplate(self._prompt, self._tokenizer, FIXED_DAY)
         thinks = config.prompt.enable_thinking or self._template.opened_block("") is not None
         # A constrained reply leaves no room for thoughts.
         self._choices: tuple[str, ...] = () if thinks else LETTERS

@@ -96,11 +96,8 @@ def judge_services(options: JudgeOptions, stack: ExitStack) -> Iterator[Services
     try:
         yield services
     except Exception as error:
-        signals = services.signals
-        if signals.raised and signals.received is not None:
-            from slm_vllm.runs.signals import Interrupted
-
-            raise Interrupted(signals.received) from error
+        if (stop := services.signals.interruption()) is not None:
+            raise stop from error
         problem = mendable(error)
         raise problem from problem.__cause__
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from slm_vllm.judging.check import Check, without_grade
+from slm_vllm.judging.check import Check
 from slm_vllm.judging.verdict import WITHOUT_GRADE
 from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.rundir.judgement import NamedJudgement, judge_text
@@ -36,10 +36,15 @@ def judgements_table(judgements: Sequence[NamedJudgement]) -> str:
 
 def _note(judgement: NamedJudgement) -> str:
     counts = judgement["counts"]
-    said = [f"{counts[name]} {text}" for name, text in WITHOUT_GRADE.items() if counts[name]]
+    said = _without_grade(counts)
     if counts["empty"]:
         said.append(f"{counts['empty']} empty answers, not attempted without asking")
     return f"{judgement['name']}: {', '.join(said)}" if said else ""
+
+
+def _without_grade(counts: Mapping[str, int]) -> list[str]:
+    """How many rows got no grade, by reason."""
+    return [f"{counts[name]} {text}" for name, text in WITHOUT_GRADE.items() if counts[name]]
 
 
 def check_table(check: Check) -> str:
@@ -67,7 +72,7 @@ def check_table(check: Check) -> str:
         if check.groups:
             groups = [[value, str(n), f"{share:.3f}"] for _, value, n, share in check.groups]
             parts.append(text_table(["of the judge", "n", "accuracy"], groups))
-        note = without_grade(check.counts)
+        note = ", ".join(_without_grade(check.counts))
         parts.append(
             f"Judge: {check.judge['model']}, prompt {check.judge['prompt_version']}, "
             f"votes {check.judge['votes']}; {own.n} of {check.rows} rows have a grade"

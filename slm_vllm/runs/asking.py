@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from contextlib import closing
 
-from slm_vllm.errors import EngineDiedError
 from slm_vllm.gc_control import frozen_heap
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.runs.cell import Cell
+from slm_vllm.runs.draining import Drain, ask_through_death
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.mode_run import ModeRun, Plan
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.services import Services
 
-DRAIN_SECONDS = 20.0
 _LOG_SECONDS = 1.0
 
 
@@ -47,21 +46,17 @@ class Asking:
             EngineError: The engine died for the second time, or left rows out.
             Interrupted: A signal stopped the run.
         """
+
+        def ask(again: bool) -> None:
+            left = self._run.plan().within(plan.open) if again else plan
+            self._ask(left, progress, one_at_a_time)
+
         started = time.monotonic()
-        signals = self._services.signals
-        signals.drain(True, self._stop)
-        try:
-            self._ask(plan, progress, one_at_a_time)
-        except EngineDiedError as error:
-            signals.drain(False)
-            died = time.monotonic()
-            self._host.restart(error)
-            started += time.monotonic() - died  # that is counted as loading
-            signals.drain(True, self._stop)
-            self._ask(self._run.plan().within(plan.open), progress, one_at_a_time)
+        # A restart is counted as loading.
+        started += ask_through_death(ask, self._host, self._services, self._stop)
         progress.show()
         self._services.console.end_line()
-        signals.drain(False)
+        self._services.signals.drain(False)
         self._run.check_answered(plan)
         return time.monotonic() - started
 
@@ -72,7 +67,7 @@ class Asking:
     def _ask(self, plan: Plan, progress: Progress, one_at_a_time: bool) -> None:
         cell, services = self._cell, self._services
         begun = time.monotonic()
-        stop_at: float | None = None
+        drain = Drain(services)
         look_at = 0.0
         answering = self._run.answers(
             self._host.engine, plan, self._renderer, progress, one_at_a_time=one_at_a_time
@@ -88,10 +83,5 @@ class Asking:
                     cell.recorder.progress(progress, services.memory.sample)
                 else:  # rows that are counted already
                     cell.state.beat(dict)
-                if services.signals.received is None:
-                    continue
-                if stop_at is None:
-                    stop_at = time.monotonic() + DRAIN_SECONDS
-                    services.console.say("Stopping: finishing what is in flight ...")
-                if time.monotonic() > stop_at:
+                if drain.is_over:
                     break

@@ -10,15 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import date
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
-from slm_vllm.errors import EngineDiedError, EngineError
+from slm_vllm.errors import EngineError
 from slm_vllm.runs.answer_cache import AnswerCache
-from slm_vllm.runs.asking import DRAIN_SECONDS
+from slm_vllm.runs.draining import Drain, ask_through_death
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.services import Services
 from slm_vllm.types import Completion, GenerationRequest, ThinkingBlock
+
+FIXED_DAY = date(2025, 1, 1)
+"""Chat templates may write the day, which replies to auxiliary requests must not depend on."""
 
 _SAY_SECONDS = 10.0
 _BATCH = 256
@@ -101,16 +105,10 @@ class AuxiliaryRequests(Generic[Item]):
         self._take_from_cache()
         if not self._open:
             return
-        engine, signals = self._asker.host.engine, self._services.signals
-        signals.drain(True, self._stop)
-        try:
-            self._stream()
-        except EngineDiedError as error:
-            signals.drain(False)
-            self._asker.host.restart(error)
-            signals.drain(True, self._stop)
-            self._stream()
-        signals.drain(False)
+        host = self._asker.host
+        engine = host.engine
+        ask_through_death(lambda _: self._stream(), host, self._services, self._stop)
+        self._services.signals.drain(False)
         if self._open:
             raise EngineError(
                 f"{self._label}: the engine {type(engine).__name__} ended without a reply to "
@@ -135,7 +133,7 @@ class AuxiliaryRequests(Generic[Item]):
         self._waiting.clear()  # what was in flight in an engine that died
         self._refused.clear()
         total, begun, said = len(self._open), time.monotonic(), time.monotonic()
-        stop_at: float | None = None
+        drain = Drain(self._services)
         with closing(self._asker.host.engine.stream(self._requests())) as completions:
             for completion in completions:
                 self._take(completion)
@@ -144,12 +142,7 @@ class AuxiliaryRequests(Generic[Item]):
                     said, done = now, total - len(self._open)
                     rate = f"{done / (now - begun):.1f}"
                     self._services.console.say(f"{self._label}: {done}/{total}  {rate} replies/s")
-                if self._services.signals.received is None:
-                    continue
-                if stop_at is None:
-                    stop_at = now + DRAIN_SECONDS
-                    self._services.console.say("Stopping: finishing what is in flight ...")
-                if now > stop_at:
+                if drain.is_over:
                     break
         self._take_refused()
 

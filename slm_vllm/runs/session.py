@@ -150,10 +150,8 @@ class _Session:
         self.mark_unfinished("interrupted")
 
     def interruption(self) -> Interrupted | None:
-        """The signal behind an error: compiled code may make one of its own of `Interrupted`."""
-        signals = self._services.signals
-        number = signals.received
-        return Interrupted(number) if signals.raised and number is not None else None
+        """See `StopSignals.interruption`."""
+        return self._services.signals.interruption()
 
     def repeat_engine_errors(self, error: SlmVllmError) -> None:
         """Tells the run's own log what the engine's log has of an engine's end."""

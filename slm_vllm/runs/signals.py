@@ -49,8 +49,7 @@ class StopSignals:
 
     Attributes:
         received: The first signal, None before it.
-        raised: Whether `Interrupted` was raised where the run was. Compiled code may make an error
-            of its own of it (Ray: a SystemError).
+        raised: Whether `Interrupted` was raised where the run was.
     """
 
     def __init__(self, *, install: bool = True) -> None:
@@ -70,6 +69,15 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+
+    def interruption(self) -> Interrupted | None:
+        """The signal behind an error, if one was.
+
+        Compiled code may turn `Interrupted` into an error of its own (Ray: a SystemError).
+        """
+        if self.raised and self.received is not None:
+            return Interrupted(self.received)
+        return None
 
     def drain(self, draining: bool, ask_to_stop: Callable[[], object] | None = None) -> None:
         """Says whether a signal should be waited out (True) or raised at once (False).

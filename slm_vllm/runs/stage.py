@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,12 +17,9 @@ from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.answer_cache import AnswerCache
-from slm_vllm.runs.auxiliary import Asked, batches
+from slm_vllm.runs.auxiliary import FIXED_DAY, Asked, batches
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.types import AuxiliaryTask, Completion, GenerationRequest, Passage
-
-# Chat templates may write the day; what passages are found must not depend on it.
-_DAY = date(2025, 1, 1)
 
 NO_PASSAGE = Passage("", "", "", "")
 
@@ -59,7 +55,7 @@ def stage_template(config: PromptConfig, words: PromptConfig, tokenizer: Any) ->
         tokenizer: A transformers tokenizer.
     """
     chosen = {"chat": config.chat, "chat_template": config.chat_template}
-    return PromptTemplate(words.model_copy(update=chosen), tokenizer, _DAY)
+    return PromptTemplate(words.model_copy(update=chosen), tokenizer, FIXED_DAY)
 
 
 class Stage(Generic[Item]):

@@ -231,14 +231,16 @@ def record_additions(folder: Path) -> None:
     Raises:
         OSError: The spool cannot be written.
     """
+    events: list[Event] = []
     if (folder / names.REPORT).exists():
-        spool = Spool(folder / SPOOL)
-        spool.append(Artifact("report", names.REPORT))
+        events.append(Artifact("report", names.REPORT))
     judgement = current_judgement(folder)
     if judgement is not None:
+        events.append(SingleValues(single_values({"metrics": judgement["metrics"]}, {})))
+        events += [Artifact("judgement", names.JUDGEMENT), Artifact("grades", names.GRADES)]
+    if events:
         spool = Spool(folder / SPOOL)
-        spool.append(SingleValues(single_values({"metrics": judgement["metrics"]}, {})))
-        spool.append(Artifact("judgement", names.JUDGEMENT), Artifact("grades", names.GRADES))
+        spool.append(*events)
         spool.close()
 
 
