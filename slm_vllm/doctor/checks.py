@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from slm_vllm.doctor.services import (
     hub_cache,
     reach_s3,
 )
+from slm_vllm.engines.start_choice import vllm_cache
 from slm_vllm.finding import Finding
 from slm_vllm.monitoring.device import cpu_device, detect_device
 
@@ -38,12 +38,11 @@ def run_checks(*, deep: bool, output_dir: Path, cache_dir: Path) -> list[Finding
         cache_dir: This project's own cache.
     """
     device, driver = detect_device(), read_driver()
-    compile_cache = os.path.expanduser(os.environ.get("VLLM_CACHE_ROOT", "~/.cache/vllm"))
     folders = {
         "runs": output_dir.resolve(),
         "prepared models and indexes": cache_dir.resolve(),
         "downloaded models": hub_cache(),
-        "vLLM's compile cache": Path(compile_cache),
+        "vLLM's compile cache": vllm_cache(),
     }
     checks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
         ("python", _check_python),

@@ -71,10 +71,15 @@ def choose_start(
 
 def compile_cache_is_warm() -> bool:
     """Whether vLLM has compiled anything on this machine; for which model is not looked at."""
-    root = os.environ.get("VLLM_CACHE_ROOT")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = (Path(root) if root else Path(home) / "vllm") / "torch_compile_cache"
     try:
-        return any(folder.iterdir())
+        return any((vllm_cache() / "torch_compile_cache").iterdir())
     except OSError:
         return False
+
+
+def vllm_cache() -> Path:
+    """Where vLLM keeps what it compiled and downloaded."""
+    if root := os.environ.get("VLLM_CACHE_ROOT"):
+        return Path(root).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "vllm"

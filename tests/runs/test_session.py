@@ -24,7 +24,7 @@ from slm_vllm.errors import (
 )
 from slm_vllm.monitoring import energy
 from slm_vllm.rundir.folder import RunFolder
-from slm_vllm.runs import asking, cell_run, services
+from slm_vllm.runs import asking, cell_run, draining, services
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
@@ -171,6 +171,7 @@ def test_seconds_of_a_restart_are_counted_once(
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(cell_run, "time", clock)
     monkeypatch.setattr(asking, "time", clock)
+    monkeypatch.setattr(draining, "time", clock)
     monkeypatch.setattr(services, "time", clock)
 
     class Slow(FakeEngine):
