@@ -1,8 +1,9 @@
-"""JSON of one line at a time, at the speed of the encoder alone."""
+"""Values as JSON: whole lines at the speed of the encoder alone, and rounded figures."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from json import encoder as _json
 from typing import Any
@@ -24,3 +25,8 @@ def _made_once() -> Callable[[Any], str]:
 
 encode: Callable[[Any], str] = _made_once()
 """One value as JSON with everything but quotes and control characters left as it is."""
+
+
+def json_number(value: float) -> float | None:
+    """A figure with six decimals; None for NaN, which JSON lacks."""
+    return None if math.isnan(value) else round(value, 6)

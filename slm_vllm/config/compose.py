@@ -71,16 +71,30 @@ def read_choice(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, is not YAML, or holds no keys.
     """
+    return read_keys(path, str(path), f"name: {path.stem}")
+
+
+def read_keys(path: Path, called: str, example: str) -> dict[str, Any]:
+    """The content of a YAML file that holds keys with values.
+
+    Args:
+        path: The file.
+        called: What messages call it.
+        example: A line that it could hold.
+
+    Raises:
+        ConfigError: It cannot be read, is not YAML, or holds no keys.
+    """
     import yaml
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({reason_of(error)})") from None
+        raise ConfigError(f"{called} cannot be read ({reason_of(error)})") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        raise ConfigError(f"{called} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold keys with values, such as 'name: {path.stem}'")
+        raise ConfigError(f"{called} must hold keys with values, such as '{example}'")
     return content
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from slm_vllm.config.compose import group_choices, is_known
+from slm_vllm.config.compose import group_choices, is_known, read_choice
 from slm_vllm.config.legacy import settings_today
 from slm_vllm.datasets.places import found_file
 from slm_vllm.datasets.registry import local_path
@@ -38,11 +37,16 @@ class DatasetEntry:
 
     @property
     def size(self) -> int | None:
-        """Bytes of the file; None where it is missing or not a local one."""
+        """Bytes of the file, or of the files of a folder or pattern; None where there is none."""
         if self.path is None or "://" in self.path:
             return None
-        file = Path(self.path)
-        return file.stat().st_size if file.is_file() else None
+        found = glob.glob(self.path) if "*" in self.path else [self.path]
+        sizes = [
+            folder_size(path)[1] if path.is_dir() else path.stat().st_size
+            for path in map(Path, found)
+            if path.exists()
+        ]
+        return sum(sizes) if sizes else None
 
     def to_json(self) -> dict[str, Any]:
         """Gives the entry as plain values; `bytes` is null where the file is missing."""
@@ -112,13 +116,7 @@ def empty_folder(folder: Path) -> None:
 
 
 def _read_entry(file: Path) -> DatasetEntry:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} is not a YAML mapping")
-    values = settings_today({"dataset": values}, is_known)[0]["dataset"]
+    values = settings_today({"dataset": read_choice(file)}, is_known)[0]["dataset"]
     path = values.get("path")
     try:
         path = None if path in (None, "???") else local_path(expanded(str(path)))

@@ -47,15 +47,14 @@ def check_data(folder: Path | None = None) -> Finding:
     Args:
         folder: Instead of the shipped `configs/dataset`.
     """
-    import yaml
-
+    from slm_vllm.config.compose import read_choice
     from slm_vllm.config.location import configs_dir
     from slm_vllm.datasets.places import found_file
 
     here: list[str] = []
     missing: list[str] = []
     for file in sorted((folder or configs_dir() / "dataset").glob("*.yaml")):
-        path = str((yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("path", ""))
+        path = str(read_choice(file).get("path", ""))
         if path in ("", "???") or "://" in path:  # given with each run, or far away
             continue
         found_at = path if path == "demo" else found_file(path)  # the package ships the demo

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -17,7 +16,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from slm_vllm.config.schema import Config
-from slm_vllm.json_text import encode
+from slm_vllm.json_text import encode, json_number
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Results, Throughput
 from slm_vllm.rundir.folder import RunFolder
@@ -182,7 +181,7 @@ class _JsonPredictions(AbstractContextManager["_JsonPredictions"]):
         statistics = {
             "num_examples": summary.counts["total"],
             "num_scored": summary.n_scored,
-            **{name: _number(tally.mean) for name, tally in summary.scores.items()},
+            **{name: json_number(tally.mean) for name, tally in summary.scores.items()},
         }
         self._file.write(f'\n], "statistics": {json.dumps(statistics)}}}\n')
         self._file.close()
@@ -242,7 +241,7 @@ def build_results(
         "retriever": config.retriever.name if context_of(config).searches else None,
         "uses_gold": context_of(config).uses_gold,
         "scoring_version": SCORING_VERSION,
-        "token_recall": _number(estimates["token_recall"].mean),
+        "token_recall": json_number(estimates["token_recall"].mean),
         "num_examples": summary.counts["total"],
         "duration_seconds": round(sum(timing.phases.values()), 3),
         "metrics": {name: estimate.to_json() for name, estimate in estimates.items()},
@@ -281,7 +280,3 @@ def _of_samples(samples: SampleSummary | None, seed: int) -> Results:
         if figures := samples.calibration():
             found["calibration"] = figures
     return found
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)

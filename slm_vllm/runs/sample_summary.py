@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from slm_vllm.config.schema import GenerationConfig
+from slm_vllm.json_text import json_number
 from slm_vllm.rundir.contents import CalibrationFigures, Sampling
 from slm_vllm.scoring.calibration import Calibration, calibration
 from slm_vllm.scoring.intervals import ValueTally
@@ -67,11 +68,11 @@ class SampleSummary:
             values = np.concatenate(parts)
             found = variance_parts(values.mean(axis=1), values.var(axis=1, ddof=1), self._n)
             variance[name] = {
-                "between": _rounded(found.between),
-                "within": _rounded(found.within),
-                "stderr": _rounded(found.stderr()),
-                "stderr_of_one_answer": _rounded(found.stderr(1)),
-                "stderr_of_endless_answers": _rounded(found.stderr(math.inf)),
+                "between": json_number(found.between),
+                "within": json_number(found.within),
+                "stderr": json_number(found.stderr()),
+                "stderr_of_one_answer": json_number(found.stderr(1)),
+                "stderr_of_endless_answers": json_number(found.stderr(math.inf)),
             }
             if METRICS[name].is_binary:
                 right = values.sum(axis=1).astype(np.int64)
@@ -114,7 +115,7 @@ def _figures(found: Calibration) -> CalibrationFigures:
         ece=round(found.ece, 6),
         brier=round(found.brier, 6),
         aurc=round(found.aurc, 6),
-        bins=[{key: _rounded(value) for key, value in asdict(one).items()} for one in found.bins],
+        bins=[{name: json_number(x) for name, x in asdict(one).items()} for one in found.bins],
         abstaining=[
             {
                 # Digits that count: probabilities of whole answers are small.
@@ -131,7 +132,3 @@ def _mean(values: pl.Series, seed: int) -> Any:
     tally = ValueTally()
     tally.add(values)
     return tally.estimate(seed=seed).to_json()
-
-
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)

@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from slm_vllm.errors import ConfigError, reason_of
+from slm_vllm.config.compose import read_keys
+from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import nearest
 from slm_vllm.paths import expanded, folder_name
 from slm_vllm.runs.sweep_plan import SweepGrid
@@ -71,16 +72,7 @@ def _split(value: str) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--file {path}: cannot be read ({reason_of(error)})") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--file {path}: is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"--file {path}: must hold keys such as 'models: [demo]'")
+    content = read_keys(path, f"--file {path}:", "models: [demo]")
     for key, value in content.items():
         if key not in _KEYS:
             raise ConfigError(

@@ -19,6 +19,7 @@ import polars as pl
 
 from slm_vllm.config.schema import ExperimentConfig
 from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.json_text import json_number
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Look, Until
 from slm_vllm.rundir.files import if_readable, read_results
@@ -188,7 +189,7 @@ class UntilDecided:
         self._looks.append(
             {
                 "questions": m,
-                "difference": None if math.isnan(found.mean) else round(found.mean, 6),
+                "difference": json_number(found.mean),
                 "low": round(found.low, 6),
                 "high": round(found.high, 6),
                 "decision": decision if ends else None,

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slm_vllm.json_text import json_number
+
 _DECIMALS = 12
 _Z = 1.959963984540054  # of a 95 % interval
 
@@ -38,9 +40,8 @@ class Agreement:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; NaN becomes null."""
-        accuracy, kappa, low, high = (
-            None if math.isnan(number) else round(number, 6)
-            for number in (self.accuracy, self.kappa, self.low, self.high)
+        accuracy, kappa, low, high = map(
+            json_number, (self.accuracy, self.kappa, self.low, self.high)
         )
         return {
             "labels": list(self.labels),

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from slm_vllm.json_text import json_number
+
 CONFIDENCE = 0.95
 _Z = 1.959964  # 97.5 % quantile of the normal distribution
 # Draws held at a time: as many as fit a core's cache.
@@ -46,10 +48,7 @@ class MeanEstimate:
 
     def to_json(self) -> Mean:
         """The form of `results.json`."""
-        mean, stderr, low, high = (
-            None if math.isnan(number) else round(number, 6)
-            for number in (self.mean, self.stderr, self.low, self.high)
-        )
+        mean, stderr, low, high = map(json_number, (self.mean, self.stderr, self.low, self.high))
         return {"mean": mean, "stderr": stderr, "ci95": [low, high], "n": self.n}
 
 

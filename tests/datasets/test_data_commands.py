@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,25 @@ def test_catalog_of_an_own_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is neither a file nor"):
         find_dataset("nothing", tmp_path)
     assert find_dataset("a.jsonl", tmp_path).path == "a.jsonl"
+
+
+def test_files_of_a_folder_and_of_a_pattern_are_there(tmp_path: Path) -> None:
+    for folder in ("files/deep", "dataset"):
+        (tmp_path / folder).mkdir(parents=True)
+    write(tmp_path / "files" / "deep" / "a.jsonl", b"12345")
+    write(tmp_path / "files" / "b.jsonl", b"123")
+    paths = {"folder": "files", "pattern": "files/*.jsonl", "gone": "no", "nothing": "no/*.jsonl"}
+    for name, path in paths.items():
+        write(tmp_path / "dataset" / f"{name}.yaml", f"path: {tmp_path / path}\n".encode())
+    sizes = {entry.name: entry.size for entry in read_catalog(tmp_path) if entry.name in paths}
+    assert sizes == {"folder": 8, "pattern": 3, "gone": None, "nothing": None}
+
+
+def test_a_configuration_that_is_no_text_is_an_error_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    path = write(tmp_path / "dataset" / "mine.yaml", b"path: \xff\xfe\n")
+    with pytest.raises(ConfigError, match=re.escape(str(path))):
+        read_catalog(tmp_path)
 
 
 def test_clean_cache(tmp_path: Path) -> None:
