@@ -9,6 +9,7 @@ the true mean. `power`: how often the questions that `compare --plan` asks for f
 `floor`: how often another pass over the same questions stays within the numeric floor.
 `stopping`: when runs end under `--until decided`, and how often wrongly.
 `race`: which models `sweep --race` drops. `several`: variance parts of several answers.
+`kappa`: judges of known quality, against the shipped labels.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from slm_vllm.judging.labelled import SHIPPED, read_labelled
 from slm_vllm.runs.until_decided import looks_at
+from slm_vllm.scoring.agreement import agreement
+from slm_vllm.scoring.grades import GRADES
 from slm_vllm.scoring.intervals import estimate_mean
 from slm_vllm.scoring.numeric_floor import numeric_change, numeric_floor
 from slm_vllm.scoring.paired import compare_pairs, paired_differences, sign_flip_p_value
@@ -81,6 +85,12 @@ def rare_right(draw: np.random.Generator, n: int) -> Pair:
     return (draw.random(n) < chance) * 1.0, (draw.random(n) < chance) * 1.0
 
 
+def hardly_ever_right(draw: np.random.Generator, n: int) -> Pair:
+    """A 0/1 metric, one answer in a hundred is right: of 50 often none."""
+    _, chance = _questions(draw, n, 0.01)
+    return (draw.random(n) < chance) * 1.0, (draw.random(n) < chance) * 1.0
+
+
 def half_right(draw: np.random.Generator, n: int) -> Pair:
     """A 0/1 metric, one answer in two is right."""
     _, chance = _questions(draw, n, 0.5)
@@ -124,6 +134,7 @@ CASES = (
     Case("equal means, unequal shapes", unequal_shapes, null=True),
     Case("0/1 metric, half right", half_right, null=True),
     Case("0/1 metric, a tenth right", rare_right, null=True),
+    Case("0/1 metric, a hundredth right", hardly_ever_right, null=True),
     Case("token recall, context helps", with_context, null=False),
 )
 
@@ -157,7 +168,7 @@ def simulate(case: Case, n: int, simulations: int, resamples: int, seed: int = 0
     rejected, exact, covered, mean_covered = 0, [], 0, 0
     for trial in range(simulations):
         values, baseline = case.draw(np.random.default_rng((seed, n, trial)), n)
-        is_binary = case.draw in (rare_right, half_right)
+        is_binary = case.draw in (hardly_ever_right, rare_right, half_right)
         found = compare_pairs(
             values, baseline, is_binary=is_binary, seed=trial, resamples=resamples
         )
@@ -399,7 +410,35 @@ def several_table(simulations: int, resamples: int) -> str:
     return "\n".join([*lines, "", f"{simulations:,} simulations each."])
 
 
-PARTS = ("intervals", "power", "floor", "stopping", "race", "several")
+def kappa_table(simulations: int) -> str:
+    """Kappa of judges that know a share of the labels and guess the others, with its interval."""
+    labels = read_labelled(SHIPPED)["label"].to_numpy()
+    shares = np.array([(labels == grade).mean() for grade in GRADES])
+    lines = [
+        "| knows | rows | true kappa | mean | range | covered |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for knows in (1.0, 0.9, 0.6, 0.0):
+        by_chance = float(shares @ (knows * shares + (1 - knows) / 3))
+        true = (knows + (1 - knows) / 3 - by_chance) / (1 - by_chance)
+        for n in (50, len(labels)):
+            kappas, covered = [], 0
+            for trial in range(simulations):
+                draw = np.random.default_rng((int(100 * knows), n, trial))
+                # Of any size: labels in the shares of the shipped ones.
+                truth = labels if n == len(labels) else draw.choice(GRADES, n, p=shares)
+                given = np.where(draw.random(n) < knows, truth, draw.choice(GRADES, n))
+                found = agreement(truth.tolist(), given.tolist(), GRADES)
+                kappas.append(found.kappa)
+                covered += found.low <= true + 1e-12 and true - 1e-12 <= found.high
+            lines.append(
+                f"| {knows:.0%} | {n} | {true:.3f} | {np.mean(kappas):.3f} | "
+                f"{min(kappas):.3f} to {max(kappas):.3f} | {_percent(covered / simulations)} |"
+            )
+    return "\n".join([*lines, "", f"{simulations:,} simulations each."])
+
+
+PARTS = ("intervals", "power", "floor", "stopping", "race", "several", "kappa")
 
 
 def intervals_part(arguments: argparse.Namespace) -> str:
@@ -439,6 +478,8 @@ def main() -> None:
             texts.append(race_table(arguments.simulations))
         elif part == "several":
             texts.append(several_table(arguments.simulations, arguments.resamples))
+        elif part == "kappa":
+            texts.append(kappa_table(arguments.simulations))
         else:
             parser.error(f"there is no part {part}")
         print(f"{texts[-1]}\n{part}: {time.perf_counter() - started:.0f} s\n", flush=True)

@@ -30,7 +30,8 @@ class AlignedRuns:
         dataset: Its name.
         runs: In the order they were given.
         question_ids: Of the questions, in their order.
-        values: The metric, runs x questions; NaN where a question is unscored.
+        values: The metric, runs x questions; NaN where a question is unscored, or where a run was
+            stopped before it.
         hits: For each run that searched, 1.0 where a passage with an answer went into the prompt,
             0.0 where none did, NaN where it is not known; None for other runs.
         notes: What the reader should know.
@@ -53,9 +54,13 @@ class AlignedRuns:
         ours, theirs = self.values[run], self.values[baseline]
         both = self.values[[run, baseline]]
         is_binary = is_binary and bool(np.isin(both[~np.isnan(both)], (0, 1)).all())
-        if any(was_stopped(self.runs[one].results) for one in (run, baseline)):
+        if self.are_stopped(run, baseline):
             return compare_stopped_pairs(ours, theirs)
         return compare_pairs(ours, theirs, is_binary=is_binary, seed=seed)
+
+    def are_stopped(self, *runs: int) -> bool:
+        """Whether one of these runs ended before it had asked all its questions."""
+        return any(was_stopped(self.runs[one].results) for one in runs)
 
 
 def align(
@@ -159,36 +164,43 @@ def _text(value: object) -> str:
 def _shared_questions(
     runs: Sequence[RunData], intersect: bool
 ) -> tuple[list[pl.DataFrame], list[str]]:
-    """Each run's rows of the questions that all have, in the order of the first."""
-    ids = runs[0].predictions.select("question_id")
-    for run in runs[1:]:
-        ids = ids.join(run.predictions, on="question_id", how="semi", maintain_order="left")
+    """Each run's rows of the questions that are compared, in the order of the first run.
+
+    They are what all have that asked all their questions. How far a run came that was stopped
+    depends on its figures, so it leaves no question out of the other pairs: where it was not asked
+    it has rows of nulls.
+    """
+    all_ids = [run.predictions.select("question_id") for run in runs]
+    whole = [
+        ids for ids, run in zip(all_ids, runs, strict=True) if not was_stopped(run.results)
+    ] or [pl.concat(all_ids).unique(maintain_order=True)]
+    ids = whole[0]
+    for other in whole[1:]:
+        ids = ids.join(other, on="question_id", how="semi", maintain_order="left")
     counts = {run.name: run.predictions.height for run in runs}
     notes = []
-    if any(count != ids.height for count in counts.values()):
+    if pl.concat(all_ids)["question_id"].n_unique() != ids.height:
         message = f"{_counted(counts)}; {ids.height} are in all of these runs"
         if not ids.height:
             raise DataError(f"the runs share no question: {message}")
-        if not intersect and not _stopped_alone(runs):
+        if not intersect:
             raise ConfigError(
                 f"the runs have different questions: {message}. Compare them on those with "
                 "--intersect, or leave runs out"
             )
         notes.append(f"Only shared questions are compared: {message}.")
+    for own, run in zip(all_ids, runs, strict=True):
+        if was_stopped(run.results):
+            asked = ids.join(own, on="question_id", how="semi").height
+            notes.append(
+                f"{run.name} was stopped after {asked} of these {ids.height} questions; its "
+                "differences are over those, and not those of the means."
+            )
     frames = [
         ids.join(run.predictions, on="question_id", how="left", maintain_order="left")
         for run in runs
     ]
     return frames, notes
-
-
-def _stopped_alone(runs: Sequence[RunData]) -> bool:
-    """Whether no run lacks a question but those that ended before they had asked all."""
-    ids = [run.predictions["question_id"] for run in runs]
-    n = pl.concat(ids).n_unique()
-    return all(
-        len(own) == n or was_stopped(run.results) for own, run in zip(ids, runs, strict=True)
-    )
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -198,15 +210,19 @@ def _counted(counts: dict[str, int]) -> str:
 def _other_texts(
     runs: Sequence[RunData], frames: Sequence[pl.DataFrame], allowed: bool
 ) -> list[str]:
-    """Runs whose questions or answers are not those of the first run for the same ids."""
-    first = _text_hashes(frames[0])
+    """Runs whose questions or answers are not those of the runs before for the same ids."""
+    known = np.zeros(frames[0].height, dtype=bool)
+    first = np.zeros(frames[0].height, dtype=np.uint64)
     notes = []
-    for run, frame in zip(runs[1:], frames[1:], strict=True):
-        other = int((_text_hashes(frame) != first).sum())
+    for run, frame in zip(runs, frames, strict=True):
+        hashes = _text_hashes(frame)
+        asked = frame["question_id"].is_in(run.predictions["question_id"].implode()).to_numpy()
+        other = int((known & asked & (hashes != first)).sum())
+        first, known = np.where(known, first, hashes), known | asked
         if not other:
             continue
         message = (
-            f"{other} of {frame.height} questions have another text or other answers in "
+            f"{other} of {int(asked.sum())} questions have another text or other answers in "
             f"{run.name} than in {runs[0].name}, under the same question_id"
         )
         if not allowed:

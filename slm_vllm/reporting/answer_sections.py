@@ -110,7 +110,9 @@ def _valid(pairs: Sequence[Pair]) -> str:
 def _effects_table(effects: Sequence[ContextEffect], suffix: str) -> str:
     rows = []
     for effect in effects:
-        gap = "-" if effect.oracle_gap is None else estimate_text(effect.oracle_gap, signed=True)
+        gap, mark = "-", "*" * effect.is_always_valid
+        if effect.oracle_gap is not None:
+            gap = f"{estimate_text(effect.oracle_gap, signed=True)}{mark}"
         if not effect.changes:
             rows.append([effect.run, "all", *["-"] * 5, gap])
         for change in effect.changes:
@@ -118,7 +120,7 @@ def _effects_table(effects: Sequence[ContextEffect], suffix: str) -> str:
                 [
                     effect.run,
                     change.questions,
-                    estimate_text(change.gain, signed=True),
+                    f"{estimate_text(change.gain, signed=True)}{mark}",
                     f"{change.right_closed_book:,}",
                     f"{change.destroyed:,}",
                     f"{change.gained:,}",

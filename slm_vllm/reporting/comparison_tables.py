@@ -193,11 +193,15 @@ def _effects_grid(dataset: DatasetComparison) -> Grid:
         "hit: a passage with an answer went into the prompt. destroyed: right without context, "
         "wrong with it; gained: the other way round."
     )
+    if any(effect.is_always_valid for effect in dataset.effects):
+        note += " *: the confidence sequence of a run that was stopped."
     return Grid(f"{dataset.dataset}: what context did", header, rows, note)
 
 
 def _effect_rows(effect: ContextEffect) -> list[tuple[str, ...]]:
-    gap = "-" if effect.oracle_gap is None else estimate_text(effect.oracle_gap, signed=True)
+    gap, mark = "-", "*" * effect.is_always_valid
+    if effect.oracle_gap is not None:
+        gap = f"{estimate_text(effect.oracle_gap, signed=True)}{mark}"
     if not effect.changes:
         return [(effect.run, "all", "-", "-", "-", "-", "-", gap)]
     return [
@@ -205,7 +209,7 @@ def _effect_rows(effect: ContextEffect) -> list[tuple[str, ...]]:
             effect.run if number == 0 else "",
             change.questions,
             str(change.n),
-            estimate_text(change.gain, signed=True),
+            f"{estimate_text(change.gain, signed=True)}{mark}",
             str(change.right_closed_book),
             str(change.destroyed),
             str(change.gained),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from slm_vllm.reporting.context_role import Role, context_of, role_of
 from slm_vllm.rundir.reading import RunData
 from slm_vllm.scoring.intervals import MeanEstimate
 from slm_vllm.scoring.paired import Values, estimate_difference
+from slm_vllm.scoring.sequential import estimate_stopped_difference
 
 _OTHER_SECTIONS = ("experiment.", "experiment_mode.", "retriever.", "dataset.")
 
@@ -52,6 +54,7 @@ class ContextEffect:
         oracle_gap: Mean difference, oracle minus this run.
         changes: Over all questions, then by retrieval hit where that is known; empty without
             a closed-book run.
+        is_always_valid: One of the runs was stopped, so intervals are confidence sequences.
     """
 
     run: str
@@ -59,6 +62,7 @@ class ContextEffect:
     oracle: str | None
     oracle_gap: MeanEstimate | None
     changes: tuple[AnswerChanges, ...]
+    is_always_valid: bool = False
 
 
 def context_effects(aligned: AlignedRuns, *, seed: int) -> tuple[list[ContextEffect], list[str]]:
@@ -79,24 +83,30 @@ def context_effects(aligned: AlignedRuns, *, seed: int) -> tuple[list[ContextEff
                     f"{', '.join(differing)}."
                 )
         values = aligned.values
+        is_stopped = aligned.are_stopped(number, *(n for n in (closed, oracle) if n is not None))
+        estimate = (
+            estimate_stopped_difference if is_stopped else partial(estimate_difference, seed=seed)
+        )
         effects.append(
             ContextEffect(
                 run=run.name,
                 closed_book=None if closed is None else aligned.runs[closed].name,
                 oracle=None if oracle is None else aligned.runs[oracle].name,
-                oracle_gap=None
-                if oracle is None
-                else estimate_difference(values[oracle], values[number], seed=seed),
+                oracle_gap=None if oracle is None else estimate(values[oracle], values[number]),
                 changes=()
                 if closed is None
-                else _changes(values[number], values[closed], aligned.hits[number], seed),
+                else _changes(values[number], values[closed], aligned.hits[number], estimate),
+                is_always_valid=is_stopped,
             )
         )
     return effects, notes
 
 
 def _changes(
-    with_context: Values, closed_book: Values, hits: Values | None, seed: int
+    with_context: Values,
+    closed_book: Values,
+    hits: Values | None,
+    estimate: Callable[[Values, Values], MeanEstimate],
 ) -> tuple[AnswerChanges, ...]:
     everything = np.ones(len(with_context), dtype=np.bool_)
     parts: list[tuple[str, npt.NDArray[np.bool_]]] = [("all", everything)]
@@ -110,7 +120,7 @@ def _changes(
             AnswerChanges(
                 questions=name,
                 n=int(scored.sum()),
-                gain=estimate_difference(context, closed, seed=seed),
+                gain=estimate(context, closed),
                 right_closed_book=int((closed == 1.0).sum()),
                 destroyed=int(((closed == 1.0) & (context != 1.0)).sum()),
                 gained=int(((closed != 1.0) & (context == 1.0)).sum()),

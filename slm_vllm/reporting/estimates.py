@@ -21,6 +21,8 @@ def metric_text(metric: Mapping[str, Any] | None) -> str:
     """The same of a metric in `results.json`; an older run may lack it."""
     if metric is None or metric["mean"] is None:
         return "-"
+    if metric["n"] == 1:
+        return f"{metric['mean']:.3f}"
     return _text(metric["mean"], *metric["ci95"])
 
 

@@ -12,6 +12,7 @@ from slm_vllm.reporting.alignment import AlignedRuns
 from slm_vllm.scoring.intervals import MeanEstimate
 from slm_vllm.scoring.metrics import MAIN, in_tables
 from slm_vllm.scoring.paired import Values, estimate_difference, sign_flip_p_value
+from slm_vllm.scoring.sequential import always_valid_p_value, estimate_stopped_difference
 
 # A difference of fewer standard errors is not tested: its p-value would not be a small one.
 _LEAST_Z = 2.0
@@ -59,6 +60,7 @@ def dissents(
     *,
     main_is_clear: bool,
     significance: float,
+    is_always_valid: bool,
     seed: int,
 ) -> tuple[Dissent, ...]:
     """The metrics that dissent.
@@ -73,6 +75,7 @@ def dissents(
         main: The difference in the main metric.
         main_is_clear: Whether that differs from 0.
         significance: Of one test, corrected by the caller for the number of pairs.
+        is_always_valid: Whether one of the runs was stopped when its figures were seen.
         seed: Of the resampling.
     """
     found = []
@@ -87,8 +90,15 @@ def dissents(
         is_opposite = main_is_clear and mean * main.mean < 0
         if not is_opposite and (main_is_clear or not stands_out):
             continue
-        p = sign_flip_p_value(differences, seed=seed) if stands_out else 1.0
+        if is_always_valid:
+            p = always_valid_p_value(differences)
+        else:
+            p = sign_flip_p_value(differences, seed=seed) if stands_out else 1.0
         if is_opposite or p < significance:
-            estimate = estimate_difference(ours, theirs, seed=seed)
+            estimate = (
+                estimate_stopped_difference(ours, theirs)
+                if is_always_valid
+                else estimate_difference(ours, theirs, seed=seed)
+            )
             found.append(Dissent(metric.label, estimate, p < significance))
     return tuple(found)

@@ -80,10 +80,22 @@ def paired_datasets(views: Sequence[RunView]) -> list[DatasetPairs]:
 
 
 def ranked(views: Sequence[RunView]) -> list[RunView]:
-    """The runs that may win, the highest mean first: an oracle run is a bound and none of them."""
+    """The runs that may win, the highest mean first.
+
+    An oracle run is a bound and none of them, nor is one that was stopped since it is below another
+    of these: its mean is of few questions.
+    """
+    names = {view.run.name for view in views}
     rivals = [view for view in views if role_of(view.run) != "bound"]
+    rivals = [view for view in rivals if _better_than(view) not in names]
     rivals = [view for view in rivals if mean_of(view) is not None]
     return sorted(rivals, key=lambda view: -(mean_of(view) or 0.0))
+
+
+def _better_than(view: RunView) -> str | None:
+    """The run that this one was stopped for being below of, None where there is none."""
+    until = view.run.results.get("until")
+    return until["against"] if until is not None and until["decision"] == "worse" else None
 
 
 def mean_of(view: RunView) -> float | None:
@@ -123,6 +135,7 @@ def _with_dissents(dataset: DatasetPairs, n_pairs: int) -> Iterator[Pair]:
             pair.paired.difference,
             main_is_clear=pair.is_clear,
             significance=SIGNIFICANCE / n_pairs,
+            is_always_valid=pair.paired.is_always_valid,
             seed=SEED,
         )
         yield replace(pair, dissents=found)

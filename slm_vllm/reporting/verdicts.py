@@ -80,6 +80,9 @@ class _Words:
 
     def _best(self, pair: Pair) -> Verdict:
         best, second = ranked(self._dataset.views)[:2]
+        if pair.is_clear and (pair.paired.difference.mean < 0) == (best is pair.run):
+            # Their means are of other questions than those that both were asked.
+            best, second = second, best
         text = (
             f"Highest {METRICS[MAIN].label}: {self._named(best)}, "
             f"{metric_text(best.run.results['metrics'][MAIN])}; "

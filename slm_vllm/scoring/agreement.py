@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slm_vllm.json_text import json_number
+from slm_vllm.scoring.intervals import running_interval
 
 _DECIMALS = 12
 _Z = 1.959963984540054  # of a 95 % interval
@@ -61,13 +62,19 @@ def agreement(expected: Sequence[str], given: Sequence[str], labels: Sequence[st
 
         kappa = (po - pe) / (1 - pe)
 
-    Its interval is kappa +- 1.96 standard errors, cut to [-1, 1], with the variance for large n
+    Its variance for large n is
 
         [ sum_i p_ii ((1 - pe) - (r_i + c_i)(1 - po))^2 + (1 - po)^2 sum_{i != j} p_ij (c_i + r_j)^2
           - (po pe - 2 pe + po)^2 ] / (n (1 - pe)^4)
 
+    and its interval tanh(atanh(kappa) +- 1.96 standard errors / (1 - kappa^2)): Fisher's
+    transformation, without which intervals near 1 hold 87 % at 50 rows. A kappa of 1 or -1 has no
+    variance; the other end is the kappa with as many other grades as Wilson's interval allows for
+    none of n.
+
     Source: Cohen, "A coefficient of agreement for nominal scales" (1960); Fleiss, Cohen and
-    Everitt, "Large sample standard errors of kappa and weighted kappa" (1969).
+    Everitt, "Large sample standard errors of kappa and weighted kappa" (1969); Fisher, "On the
+    'probable error' of a coefficient of correlation" (1921) for the transformation.
 
     Args:
         expected: The labels.
@@ -96,9 +103,14 @@ def _kappa(confusion: npt.NDArray[np.int64], n: int) -> tuple[float, float, floa
     others = p * (columns[:, None] + rows[None, :]) ** 2
     unequal = (1.0 - observed) ** 2 * (others.sum() - np.trace(others))
     last = (observed * chance - 2.0 * chance + observed) ** 2
-    variance = max(0.0, float(equal + unequal - last)) / (n * (1.0 - chance) ** 4)
-    half = _Z * math.sqrt(variance)
-    return _rounded(kappa), _rounded(max(-1.0, kappa - half)), _rounded(min(1.0, kappa + half))
+    variance = max(0.0, _rounded(equal + unequal - last)) / (n * (1.0 - chance) ** 4)
+    unseen = running_interval(0.0, n)[1] / (1.0 - chance)
+    if math.isclose(abs(kappa), 1.0):
+        low, high = (1.0 - unseen, 1.0) if kappa > 0 else (-1.0, unseen - 1.0)
+    else:
+        half = _Z * math.sqrt(variance) / (1.0 - kappa**2)
+        low, high = (math.tanh(math.atanh(kappa) + side * half) for side in (-1, 1))
+    return _rounded(kappa), _rounded(max(-1.0, low)), _rounded(min(1.0, high))
 
 
 def _rounded(value: float) -> float:

@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from slm_vllm.scoring.intervals import CONFIDENCE, MeanEstimate, ValueTally
+from slm_vllm.scoring.intervals import CONFIDENCE, MeanEstimate, ValueTally, interval_of_equals
 
 CORRECT, INCORRECT, NOT_ATTEMPTED = "correct", "incorrect", "not_attempted"
 GRADES = (CORRECT, INCORRECT, NOT_ATTEMPTED)
 
-_Counts = npt.NDArray[np.int64]
+_Counts = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+_ATTEMPTED = np.array([1, 1, 0])
 _Ratio = Callable[[_Counts], npt.NDArray[np.float64]]
 
 GIVEN_ATTEMPTED, F_SCORE = "judge_correct_given_attempted", "judge_f_score"
@@ -41,7 +42,8 @@ def grade_estimates(
     Shares are means of 0 and 1 (`ValueTally.estimate`). The two ratios are computed anew in each
     bootstrap resample of the questions, drawn with replacement; a resample in which nothing was
     attempted has no correct given attempted and is left out of its interval. Their standard error
-    is the standard deviation over the resamples.
+    is the standard deviation over the resamples. A ratio of 0 or 1 is the same in all of them: its
+    other end is that with as many other grades as `interval_of_equals` allows.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 6 and 13.
 
@@ -60,8 +62,8 @@ def grade_estimates(
     n = int(numbers.sum())
     draws = np.random.default_rng(seed).multinomial(n, numbers / max(n, 1), resamples)
     return found | {
-        GIVEN_ATTEMPTED: _ratio(numbers, draws, _given_attempted, int(numbers[:2].sum())),
-        F_SCORE: _ratio(numbers, draws, _f_score, n),
+        GIVEN_ATTEMPTED: _ratio(numbers * _ATTEMPTED, draws, _given_attempted),
+        F_SCORE: _ratio(numbers, draws, _f_score),
     }
 
 
@@ -81,10 +83,16 @@ def _divided(part: _Counts, whole: _Counts) -> npt.NDArray[np.float64]:
     return ratio
 
 
-def _ratio(counts: _Counts, draws: _Counts, ratio: _Ratio, n: int) -> MeanEstimate:
-    value = float(ratio(counts[None, :])[0])
+def _ratio(counts: _Counts, draws: _Counts, ratio: _Ratio) -> MeanEstimate:
+    """A ratio of the answers of some grades, with its interval."""
+    value, n = float(ratio(counts[None, :])[0]), int(counts.sum())
     if n < 2:
         return MeanEstimate(value, math.nan, value, value, n)
+    if value in (0.0, 1.0):
+        others = interval_of_equals(0.0, n)[1] * n
+        other = np.array([others, 0, 0] if value == 0 else [0, others, 0])
+        end = float(ratio((counts * (1 - others / n) + other)[None, :])[0])
+        return MeanEstimate(value, 0.0, min(value, end), max(value, end), n)
     values = ratio(draws)
     values = values[~np.isnan(values)]
     tail = (1.0 - CONFIDENCE) / 2.0

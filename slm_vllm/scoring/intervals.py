@@ -35,7 +35,7 @@ class MeanEstimate:
     Attributes:
         mean: Arithmetic mean, NaN for no values.
         stderr: Sample standard deviation (n - 1) over sqrt(n); NaN below two values.
-        low: Lower end of the percentile bootstrap interval.
+        low: Lower end of the interval: percentile bootstrap, or see `interval_of_equals`.
         high: Upper end.
         n: Number of values.
     """
@@ -93,6 +93,8 @@ class ValueTally:
     def estimate(self, *, seed: int = 0, resamples: int = 10_000) -> MeanEstimate:
         """Mean with standard error and a percentile bootstrap interval.
 
+        Where all values are the same that interval is `interval_of_equals`.
+
         Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 
         Args:
@@ -104,6 +106,8 @@ class ValueTally:
             return MeanEstimate(math.nan, math.nan, math.nan, math.nan, 0)
         if n == 1:
             return MeanEstimate(mean, math.nan, mean, mean, 1)
+        if len(self._counts) == 1:
+            return MeanEstimate(mean, 0.0, *interval_of_equals(mean, n), n)
         distinct = np.array(sorted(self._counts))
         counts = np.array([self._counts[value] for value in distinct.tolist()])
         variance = float(counts @ (distinct - mean) ** 2) / (n - 1)
@@ -128,6 +132,22 @@ def running_interval(mean: float, n: int) -> tuple[float, float]:
     centre = (mean + share / 2) / (1 + share)
     half = _Z * math.sqrt(mean * (1 - mean) / n + share / (4 * n)) / (1 + share)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def interval_of_equals(value: float, n: int, lowest: float = 0.0) -> tuple[float, float]:
+    """A 95 % interval of the mean where all n values are the same one, which leave no bootstrap.
+
+    The share of other values is at most z^2 / (n + z^2), Wilson's upper limit for none of n; they
+    may be anything between the lowest and 1.
+
+    Args:
+        value: The one.
+        n: How often it was seen, at least 1.
+        lowest: That a value can be.
+    """
+    others = running_interval(0.0, n)[1]
+    seen = (1 - others) * value
+    return seen + others * lowest, seen + others
 
 
 def estimate_mean(values: pl.Series, *, seed: int = 0, resamples: int = 10_000) -> MeanEstimate:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slm_vllm.scoring.intervals import CONFIDENCE, MeanEstimate
+from slm_vllm.scoring.intervals import CONFIDENCE, MeanEstimate, interval_of_equals
 
 Values = npt.NDArray[np.float64]
 
@@ -119,7 +119,8 @@ def estimate_difference(
 ) -> MeanEstimate:
     """Mean of the paired differences with a percentile bootstrap interval over questions.
 
-    Questions are drawn with replacement, and both runs' values go with them.
+    Questions are drawn with replacement, and both runs' values go with them. Where all differences
+    are the same the interval is `interval_of_equals`.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
     """
@@ -130,6 +131,8 @@ def estimate_difference(
     mean = math.fsum(differences) / n
     if n == 1:
         return MeanEstimate(mean, math.nan, mean, mean, 1)
+    if (differences == differences[0]).all():
+        return MeanEstimate(mean, 0.0, *interval_of_equals(mean, n, lowest=-1.0), n)
     means = _resampled_means(differences, np.random.default_rng(seed), resamples)
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail])

@@ -81,6 +81,14 @@ def always_valid_p_value(differences: Values) -> float:
     return min(1.0, math.exp(-bets.log_capital(0.0))) if bets.n else math.nan
 
 
+def estimate_stopped_difference(values: Values, baseline: Values) -> MeanEstimate:
+    """`estimate_difference` of such runs; the interval is the confidence sequence."""
+    differences = paired_differences(values, baseline)
+    found = confidence_sequence(differences)
+    stderr = float(differences.std(ddof=1)) / math.sqrt(found.n) if found.n > 1 else math.nan
+    return MeanEstimate(found.mean, stderr, found.low, found.high, found.n)
+
+
 def compare_stopped_pairs(values: Values, baseline: Values) -> PairedComparison:
     """`compare_pairs` for runs of which one was stopped when its figures were seen.
 
@@ -88,15 +96,12 @@ def compare_stopped_pairs(values: Values, baseline: Values) -> PairedComparison:
     takes the number of questions as given, is not made.
     """
     differences = paired_differences(values, baseline)
-    found = confidence_sequence(differences)
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
-    n = found.n
-    stderr = float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     return PairedComparison(
-        difference=MeanEstimate(found.mean, stderr, found.low, found.high, n),
+        difference=estimate_stopped_difference(values, baseline),
         p_value=always_valid_p_value(differences),
         wins=wins,
-        ties=n - wins - losses,
+        ties=len(differences) - wins - losses,
         losses=losses,
         mcnemar=None,
         is_always_valid=True,

@@ -17,7 +17,7 @@ from slm_vllm.errors import ConfigError, DataError, StorageError
 from slm_vllm.reporting.comparison import compare_runs
 from slm_vllm.rundir.reading import load_run
 from slm_vllm.scoring.paired import compare_pairs
-from support.run_folders import make_run
+from support.run_folders import make_run, mark_stopped, write_judgement
 
 Compare = Callable[..., Result]
 
@@ -464,3 +464,84 @@ def test_a_run_without_the_figure_is_named(three_modes: Path, compare: Compare) 
     assert "gold: it has no answer_mrr, for it searched nothing" in str(result.exception)
     result = compare("found", "--metric", "document_mrr")
     assert "was not judged by that" in str(result.exception)
+
+
+# -- runs that were stopped -----------------------------------------------------------------------
+
+
+def rows(right: int, n: int) -> list[dict[str, Any]]:
+    """Right answers first."""
+    return scored([float(i < right) for i in range(n)])
+
+
+def searched_rows(right: int, n: int) -> list[dict[str, Any]]:
+    """The same; every second search found an answer."""
+    return [
+        {**row, "search": {"answer_mrr": float(number % 2)}}
+        for number, row in enumerate(rows(right, n))
+    ]
+
+
+def test_a_stopped_run_leaves_no_question_out_of_other_pairs(
+    tmp_path: Path, compare: Compare
+) -> None:
+    make_run(tmp_path / "a", rows=rows(30, 100))
+    make_run(tmp_path / "b", model="other", rows=rows(45, 100))
+    make_run(tmp_path / "c", model="third", rows=rows(0, 40))
+    mark_stopped(tmp_path / "c", against="a", of=100, decision="worse")
+    without = as_json(compare("a", "b", "--json"))["datasets"][0]
+    (dataset,) = as_json(compare("a", "b", "c", "--json"))["datasets"]
+    b, c = dataset["pairs"]
+    assert {**b, "p_holm": None} == {**without["pairs"][0], "p_holm": None}
+    assert [one["mean"] for one in dataset["runs"]] == [0.3, 0.45, 0.0]
+    assert c["is_always_valid"] and not b["is_always_valid"]
+    assert (c["difference"]["n"], c["difference"]["mean"]) == (40, -0.75)
+    assert "c was stopped after 40 of these 100 questions" in dataset["notes"][-1]
+
+
+def test_what_context_did_in_a_stopped_run_holds_at_any_look(
+    tmp_path: Path, compare: Compare
+) -> None:
+    make_run(tmp_path / "closed", rows=rows(10, 100))
+    make_run(tmp_path / "found", mode="retriever", rows=searched_rows(30, 40))
+    make_run(tmp_path / "gold", mode="oracle", rows=rows(90, 100))
+    mark_stopped(tmp_path / "found", against="closed", of=100, decision="better")
+    (dataset,) = as_json(compare("closed", "found", "gold", "--json"))["datasets"]
+    found, gold = dataset["context"]
+    everything, hit, miss = found["changes"]
+    assert everything["gain"]["ci95"] == dataset["pairs"][0]["difference"]["ci95"]
+    assert (everything["n"], hit["n"], miss["n"]) == (40, 20, 20)
+    assert gold["changes"][0]["gain"]["ci95"] == dataset["pairs"][1]["difference"]["ci95"]
+    text = compare("closed", "found", "gold").stdout
+    assert text.count("]*") == 5  # the difference, three gains, the oracle gap
+
+
+def test_runs_that_were_all_stopped_are_paired_as_far_as_both_came(
+    tmp_path: Path, compare: Compare
+) -> None:
+    for name, n in (("a", 40), ("b", 20), ("c", 60)):
+        make_run(tmp_path / name, model=name, rows=rows(10, n))
+        mark_stopped(tmp_path / name, against="away", of=100, decision="better")
+    (dataset,) = as_json(compare("a", "b", "c", "--json"))["datasets"]
+    assert [pair["difference"]["n"] for pair in dataset["pairs"]] == [20, 40]
+    assert [run["n"] for run in dataset["runs"]] == [40, 20, 60]
+
+
+def test_other_texts_of_a_stopped_run_are_seen(tmp_path: Path, compare: Compare) -> None:
+    make_run(tmp_path / "a", rows=rows(3, 10))
+    make_run(tmp_path / "b", model="b", rows=[{**row, "question": "Else?"} for row in rows(3, 5)])
+    mark_stopped(tmp_path / "b", against="a", of=10, decision="better")
+    for order in (("a", "b"), ("b", "a")):
+        assert "5 of" in str(compare(*order).exception)
+
+
+def test_different_judges_are_named_once(tmp_path: Path, compare: Compare) -> None:
+    for name in ("a", "b"):
+        path = make_run(tmp_path / name, model=name, rows=rows(3, 4))
+        write_judgement(path, ["correct", "incorrect", "correct", "correct"])
+    content = json.loads((tmp_path / "b" / "judgement.json").read_text())
+    content["judge"]["fingerprint"] = "g"
+    (tmp_path / "b" / "judgement.json").write_text(json.dumps(content))
+    found = compare("a", "b", "--metric", "judge_correct", "--allow-different", "--json")
+    (dataset,) = as_json(found)["datasets"]
+    assert sum("the judges of these runs differ" in note for note in dataset["notes"]) == 1

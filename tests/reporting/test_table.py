@@ -27,7 +27,7 @@ def test_a_metric_that_older_results_lack_is_a_dash(tmp_path: Path) -> None:
     del old["metrics"]["contains"], old["metrics"]["f1"]
     line = results_table([old]).splitlines()[2].split("  ")
     cells = [cell.strip() for cell in line if cell.strip()]
-    assert cells[1:5] == ["1.000 [1.000, 1.000]", "0.000 [0.000, 0.000]", "-", "-"]
+    assert cells[1:5] == ["1.000 [0.439, 1.000]", "0.000 [0.000, 0.561]", "-", "-"]
 
 
 def test_results_of_an_earlier_definition_are_told(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from slm_vllm.reporting.run_view import view_runs
 from slm_vllm.reporting.verdicts import verdicts
 from slm_vllm.rundir.names import MANIFEST
 from slm_vllm.rundir.reading import load_run
-from support.run_folders import make_run
+from support.run_folders import make_run, mark_stopped
 
 
 def rows(right: int, n: int = 100, *, first: int = 0) -> list[dict[str, Any]]:
@@ -193,3 +193,36 @@ def test_runs_of_different_machines_do_not_compare_in_speed(tmp_path: Path) -> N
         "Runs of different devices do not compare in speed and memory (Some CPU: a; Tesla V100: b)."
         in cautions(paired(tmp_path))
     )
+
+
+def test_a_model_that_a_race_dropped_wins_nothing(tmp_path: Path) -> None:
+    """Its mean is of the few questions that it was asked: 0.75 here, where the other has 1."""
+    make_run(tmp_path / "a", model="a", rows=rows(40))
+    make_run(tmp_path / "b", model="b", rows=rows(30))
+    make_run(tmp_path / "c", model="c", rows=rows(15, 20))
+    mark_stopped(tmp_path / "c", against="a", of=100, decision="worse")
+    best, *_ = verdicts(paired(tmp_path))
+    assert best.text.startswith("Highest token recall: a · closed book, 0.400 [")
+
+
+def test_the_next_best_is_told_by_the_questions_that_both_were_asked(tmp_path: Path) -> None:
+    """b was asked 40 easy questions and has the higher mean, but a has all of those right."""
+    make_run(tmp_path / "a", model="a", rows=rows(40))
+    make_run(tmp_path / "b", model="b", rows=rows(20, 40))
+    make_run(tmp_path / "c", model="c", rows=rows(10))
+    mark_stopped(tmp_path / "b", against="c", of=100, decision="better")
+    best, *_ = verdicts(paired(tmp_path))
+    assert best.text.startswith("Highest token recall: a · closed book, 0.400 [")
+    assert "it beats b · closed book, the next, by 0.500 [" in best.text
+
+
+def test_another_metric_of_a_stopped_run_is_tested_at_any_look(tmp_path: Path) -> None:
+    """8 questions gained and none lost: p = 0.008 by flipped signs, not clear at any look."""
+    gained = [{**row, "exact_match": float(i < 8)} for i, row in enumerate(rows(10, 40))]
+    make_run(tmp_path / "a", mode="no_context", rows=rows(10))
+    make_run(tmp_path / "b", mode="retriever", rows=gained)
+    (datasets,) = paired(tmp_path)
+    assert datasets.pairs[0].dissents
+    mark_stopped(tmp_path / "b", against="a", of=100, decision="no difference")
+    (datasets,) = paired(tmp_path)
+    assert not datasets.pairs[0].dissents

@@ -201,7 +201,7 @@ def test_compare_pairs_over_the_questions_that_were_asked(
     words = ["compare", "base", "new", "--output-dir", str(base.parent)]
     (dataset,) = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)["datasets"]
     (pair,) = dataset["pairs"]
-    assert dataset["n_questions"] == until["questions"]
+    assert [one["n"] for one in dataset["runs"]] == [300, until["questions"]]
     assert pair["is_always_valid"]
     assert pair["difference"]["ci95"] == pytest.approx(until["interval"], abs=1e-5)
     text = CliRunner().invoke(cli, words).stdout

@@ -27,9 +27,11 @@ def test_kappa_and_its_interval_are_those_of_statsmodels(pairs: list[tuple[str, 
     theirs = rater.cohens_kappa(found.confusion[np.ix_(used, used)])
     assert found.kappa == pytest.approx(theirs.kappa, abs=1e-9)
     # Where its variance is 0 rounding makes theirs NaN or a root of 1e-17.
-    if theirs.std_kappa > 1e-6:
-        assert found.low == pytest.approx(max(-1, theirs.kappa_low), abs=1e-9)
-        assert found.high == pytest.approx(min(1, theirs.kappa_upp), abs=1e-9)
+    if theirs.std_kappa > 1e-6 and abs(theirs.kappa) < 1:
+        error = theirs.std_kappa / (1 - theirs.kappa**2)
+        for end, side in ((found.low, -1), (found.high, 1)):
+            wanted = np.tanh(np.arctanh(theirs.kappa) + side * 1.959964 * error)
+            assert end == pytest.approx(wanted, abs=1e-6)
 
 
 def test_confusion_has_a_row_for_each_label() -> None:
@@ -45,19 +47,43 @@ def test_a_perfect_grader_has_kappa_1_and_one_of_constant_grades_0() -> None:
     assert agreement(labels, ["a"] * 6, LABELS).kappa == pytest.approx(0)
 
 
+@pytest.mark.parametrize("n", [6, 60])
+def test_all_equal_is_no_proof_of_a_perfect_grader(n: int) -> None:
+    """With a share u of others off the diagonal and the sums as they are."""
+    labels = list("aabbcc") * (n // 6)
+    found = agreement(labels, labels, LABELS)
+    others = 1.959964**2 / (n + 1.959964**2)
+    by_chance = 1 / 3
+    wanted = (1 - others - by_chance) / (1 - by_chance)
+    assert (found.low, found.high) == (pytest.approx(wanted, abs=1e-6), 1)
+
+
+def test_constant_grades_have_a_kappa_of_exactly_0() -> None:
+    found = agreement(list("aaabbcc"), ["b"] * 7, LABELS)
+    assert (found.low, found.kappa, found.high) == (0, 0, 0)
+
+
 def test_no_rows_have_no_figures() -> None:
     found = agreement([], [], LABELS)
     assert math.isnan(found.accuracy) and math.isnan(found.kappa)
     assert found.to_json()["kappa_ci95"] == [None, None]
 
 
-def test_the_interval_covers_the_true_kappa() -> None:
-    """A grader that is right with probability 0.7 and else chooses among three at random."""
+@pytest.mark.parametrize(("knows", "n"), [(0.7, 200), (0.9, 50)])
+def test_the_interval_covers_the_true_kappa(knows: float, n: int) -> None:
+    """A grader that knows some labels and else chooses among three at random."""
     generator = np.random.default_rng(5)
     held = 0
     for _ in range(400):
-        truth = generator.integers(0, 3, 200)
-        given_ = np.where(generator.random(200) < 0.7, truth, generator.integers(0, 3, 200))
+        truth = generator.integers(0, 3, n)
+        given_ = np.where(generator.random(n) < knows, truth, generator.integers(0, 3, n))
         found = agreement([LABELS[i] for i in truth], [LABELS[i] for i in given_], LABELS)
-        held += found.low <= 0.7 <= found.high
-    assert 0.91 <= held / 400 <= 0.98
+        held += found.low <= knows <= found.high
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_a_grader_that_is_always_wrong() -> None:
+    found = agreement(list("aabb"), list("bbaa"), LABELS)
+    others = 1.959964**2 / (4 + 1.959964**2)
+    assert (found.kappa, found.low) == (-1, -1)
+    assert found.high == pytest.approx(-1 + others / 0.5, abs=1e-6)

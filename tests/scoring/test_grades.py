@@ -73,6 +73,29 @@ def test_intervals_cover_the_truth() -> None:
     assert 0.91 <= held / 400 <= 0.98
 
 
+@pytest.mark.parametrize(
+    ("counts", "name", "low", "high"),
+    [
+        # At most a share u = z^2 / (40 + z^2) = 0.0876 of the answers is of a grade not seen.
+        ([40, 0, 0], "judge_correct", 1 - 0.0876, 1),
+        ([0, 0, 40], "judge_correct", 0, 0.0876),
+        ([40, 0, 0], "judge_correct_given_attempted", 1 - 0.0876, 1),
+        ([0, 40, 0], "judge_correct_given_attempted", 0, 0.0876),
+        ([40, 0, 500], "judge_correct_given_attempted", 1 - 0.0876, 1),
+        ([40, 0, 0], "judge_f_score", 1 - 0.0876, 1),
+        ([0, 40, 0], "judge_f_score", 0, 0.0876),
+        # Nobody attempted anything: of what is correct, all that is attempted would be.
+        ([0, 0, 40], "judge_f_score", 0, 2 * 0.0876 / (1 + 0.0876)),
+        ([0, 20, 20], "judge_f_score", 0, 2 * 0.0876 / (1 + 0.0876 + 0.4562)),
+    ],
+)
+def test_what_was_not_seen_may_be_there(
+    counts: list[int], name: str, low: float, high: float
+) -> None:
+    found = grade_estimates(dict(zip(GRADES, counts, strict=True)), resamples=50)[name]
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+
+
 def test_columns_are_null_where_there_is_no_grade() -> None:
     frame = pl.DataFrame({"grade": ["correct", None, "not_attempted"]})
     found = frame.select(grade_columns())

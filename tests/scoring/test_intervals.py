@@ -28,7 +28,8 @@ def test_mean_and_standard_error(values: list[float]) -> None:
     assert found.n == len(values)
     assert found.mean == pytest.approx(np.mean(values), abs=1e-12)
     assert found.stderr == pytest.approx(stats.sem(values), abs=1e-9)
-    assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9
+    if len(set(values)) > 1:
+        assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9
 
 
 @pytest.mark.parametrize("kind", ["binary", "thirds", "continuous"])
@@ -98,9 +99,27 @@ def test_one_value() -> None:
     assert found.to_json() == {"mean": 0.25, "stderr": None, "ci95": [0.25, 0.25], "n": 1}
 
 
-def test_equal_values_have_no_spread() -> None:
-    found = estimate_mean(pl.Series([1.0] * 20))
-    assert (found.mean, found.stderr, found.low, found.high) == (1.0, 0.0, 1.0, 1.0)
+@pytest.mark.parametrize("n", [2, 40, 3610])
+def test_equal_values_leave_open_what_was_not_seen(n: int) -> None:
+    """20 right answers of 20 are no proof that all are right."""
+    _, others = proportion_confint(0, n, method="wilson")
+    for value in (0.0, 0.25, 1.0):
+        found = estimate_mean(pl.Series([value] * n))
+        assert (found.mean, found.stderr) == (value, 0.0)
+        # The unseen ones are all 0, or all 1.
+        wanted = ((1 - others) * value, (1 - others) * value + others)
+        assert (found.low, found.high) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_intervals_of_rare_answers_cover() -> None:
+    """One right answer in 50 of 40 questions: in 45 of 100 samples there is none."""
+    generator = np.random.default_rng(1)
+    covered = 0
+    for trial in range(400):
+        values = pl.Series((generator.random(40) < 0.02).astype(float))
+        found = estimate_mean(values, seed=trial, resamples=500)
+        covered += found.low <= 0.02 <= found.high
+    assert covered / 400 >= 0.93
 
 
 def test_seed_decides_the_interval() -> None:

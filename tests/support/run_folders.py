@@ -109,6 +109,24 @@ def make_run(
     return path
 
 
+def mark_stopped(path: Path, *, against: str, of: int, decision: str) -> None:
+    """Makes a run one that ended before it had asked all its questions."""
+    results = json.loads((path / names.RESULTS).read_text())
+    results["until"] = {
+        "against": against,
+        "metric": "token_recall",
+        "margin": 0.01,
+        "level": 0.05,
+        "decision": decision,
+        "questions": results["counts"]["total"],
+        "of": of,
+        "looks": 1,
+        "difference": 0.1,
+        "interval": [0.05, 0.15],
+    }
+    (path / names.RESULTS).write_text(json.dumps(results))
+
+
 def write_judgement(path: Path, grades: Sequence[str | None]) -> None:
     """Writes what a judge leaves of a run with these grades, one for each row."""
     rows = read_predictions(path / names.PREDICTIONS, ANSWER_COLUMNS)
