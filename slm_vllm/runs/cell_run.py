@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -80,13 +80,9 @@ class CellRun:
         Returns:
             The content of `results.json`.
         """
-        cell, services = self._cell, self._services
+        cell = self._cell
         before = self._run.plan()
-        if cell.config.experiment.answer_cache:
-            self._staged(before)  # an answer is known by its prompt
-        plan = self._run.take_from_cache(before, self._renderer)
-        if self._run.from_cache:
-            services.console.say(f"{cell.name}: {self._run.from_cache} answers of the answer cache")
+        plan = self._take_cached(before)
         until = self._until(plan)
         if until is not None:
             plan = until.within(plan)
@@ -96,46 +92,79 @@ class CellRun:
         progress = self._begin(model, total, plan.pending, is_asked=first is not None)
         indexes.start(cells[cells.index(cell) + 1 :])
         meter = EnergyMeter(self._host.details.get("gpus") or ())
-        with services.memory.phase(_generate_phase(cell)):
-            asking = Asking(cell, self._run, self._renderer, self._host, services)
-            seconds = sum(
-                asking.ask(self._staged(part), progress)
-                for part in chain(filter(None, [first]), parts)
-            )
+        seconds = self._ask(chain(filter(None, [first]), parts), progress)
         joules = meter.joules()
-        asked = slice(None) if until is None else until.asked  # of all rows a view, no copy
-        overlapped = {"retrieval": self._run.search_seconds}
-        if cell.searches:
-            overlapped["index"] = indexes.loader(cell).seconds
-        timing = RunTiming(
-            {**services.seconds, **waited, **self._stage_seconds, "generate": seconds},
-            overlapped,
-            services.start,
-        )
-        repeats = cell.config.experiment.repeat_check is not None
-        if repeats:
+        timing = self._timing(waited, seconds, indexes)
+        if cell.config.experiment.repeat_check is not None:
             timing.phases["repeat"] = self._ask_again(plan)
+        result = self._results(plan, before, until, progress, timing, joules)
+        self._write(result, progress, cells)
+        return {**result}
+
+    def _take_cached(self, plan: Plan) -> Plan:
+        """Journals what the answer cache has; returns what is left to ask."""
+        if self._cell.config.experiment.answer_cache:
+            self._staged(plan)  # an answer is known by its prompt
+        left = self._run.take_from_cache(plan, self._renderer)
+        if n := self._run.from_cache:
+            self._services.console.say(f"{self._cell.name}: {n} answers of the answer cache")
+        return left
+
+    def _ask(self, parts: Iterable[Plan], progress: Progress) -> float:
+        """Asks one part after the other; returns the seconds it took."""
+        asking = Asking(self._cell, self._run, self._renderer, self._host, self._services)
+        with self._services.memory.phase(_generate_phase(self._cell)):
+            return sum(asking.ask(self._staged(part), progress) for part in parts)
+
+    def _timing(self, waited: dict[str, float], seconds: float, indexes: IndexPool) -> RunTiming:
+        services = self._services
+        stages = {} if self._stages is None else self._stages.seconds
+        overlapped = {"retrieval": self._run.search_seconds}
+        if self._cell.searches:
+            overlapped["index"] = indexes.loader(self._cell).seconds
+        phases = {**services.seconds, **waited, **stages, "generate": seconds}
+        return RunTiming(phases, overlapped, services.start)
+
+    def _results(
+        self,
+        plan: Plan,
+        before: Plan,
+        until: UntilDecided | None,
+        progress: Progress,
+        timing: RunTiming,
+        joules: float | None,
+    ) -> Results:
+        """Scores the answers; the content of `results.json`."""
+        asked = slice(None) if until is None else until.asked  # of all rows a view, no copy
         resumed = int((~before.open[asked]).sum())
         result = self._score(plan.keys[asked], progress, timing, resumed, joules)
         if until is not None:
             result["until"] = until.result()
-        if repeats:
+        if self._cell.config.experiment.repeat_check is not None:
             result["repeat_check"] = self._compared_passes(plan, result["counts"]["scored"])
+        return result
+
+    def _write(self, result: Results, progress: Progress, cells: Sequence[Cell]) -> None:
+        """Writes memory and results, and tells that the run has finished.
+
+        Where nothing was asked, the figures that an earlier process measured stay; they are put
+        into `result`.
+        """
+        cell = self._cell
         earlier = None if progress.done or self._run.from_cache else self._earlier_results()
         if earlier is None:
-            memory = services.memory.report(_phase_names(cell, cells))
+            memory = self._services.memory.report(_phase_names(cell, cells))
             if elsewhere := self._host.memory_usage():
                 memory["replicas"] = elsewhere
             cell.folder.write_json(names.MEMORY, memory)
-        else:  # nothing was asked: what was measured when it was stays
+        else:
             kept = {key: value for key, value in earlier.items() if key in _MEASURED}
-            result = cast(Results, {**result, **kept})
+            result.update(cast(Results, kept))
         cell.folder.write_json(names.RESULTS, result)
         _check_answers(cell, result["counts"], progress)
         log_results(result)
         cell.recorder.finished()
         cell.state.update("finished", done=result["counts"]["total"], eta_seconds=None)
-        return {**result}
 
     def _begin(self, model: ResolvedModel, total: int, pending: int, *, is_asked: bool) -> Progress:
         """Writes the manifest and says that questions are asked now."""
@@ -200,10 +229,6 @@ class CellRun:
             progress = Progress(services.console, f"{cell.name}, again", len(drawn), before)
             asking = Asking(cell, run, self._renderer, self._host, services)
             return asking.ask(self._staged(again), progress, one_at_a_time=True)
-
-    @property
-    def _stage_seconds(self) -> dict[str, float]:
-        return {} if self._stages is None else self._stages.seconds
 
     def _staged(self, plan: Plan) -> Plan:
         """The plan, when all is known that the search for its open rows needs."""
