@@ -12,7 +12,7 @@ from slm_vllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
-    from slm_vllm.runs.options import Then
+    from slm_vllm.runs.options import RunOptions
     from slm_vllm.tracking.clearml.queue import QueuedRun
 
 _EPILOG = """\b
@@ -100,7 +100,7 @@ def command(
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.experiment import experiment_words, split_modes
     from slm_vllm.config.location import own_configs
-    from slm_vllm.judging.judge_at_end import judge_at_end
+    from slm_vllm.engines.registry import begin_import
 
     if queue is not None and (no_clearml or queued or config_dir is not None):
         raise ConfigError(
@@ -120,6 +120,11 @@ def command(
         sent = _queued_words()
         given = [[*sent, *words] for words in given]
     configs = [compose_config(words, config_dir) for words in given]
+    fork_server = None if only_plan or queue is not None else begin_import(configs[0])
+    # Whatever is not needed for that is imported after it.
+    from slm_vllm.judging.judge_at_end import judge_at_end
+    from slm_vllm.runs.options import RunOptions
+
     then = judge_at_end(configs, config_dir, own_process=True)
     if only_plan:
         _plan(configs, overwrite, retry_errors, as_json=as_json)
@@ -131,7 +136,15 @@ def command(
         runs = [QueuedRun(*pair) for pair in zip(configs, given, strict=True)]
         _enqueue(runs, queue, flags, as_json=as_json)
         return
-    _run(configs, overwrite, retry_errors, then, track=not no_clearml, as_json=as_json)
+    options = RunOptions(
+        overwrite=overwrite,
+        retry_errors=retry_errors,
+        track=not no_clearml,
+        own_process=True,
+        fork_server=fork_server,
+        then=then,
+    )
+    _run(configs, options, as_json=as_json)
 
 
 def _plan(configs: list[Config], overwrite: bool, retry_errors: bool, *, as_json: bool) -> None:
@@ -169,31 +182,15 @@ def _enqueue(runs: list[QueuedRun], queue: str, flags: list[str], *, as_json: bo
         click.echo(f"{task['name']} is task {task['task']} in queue {queue}: {task['url']}")
 
 
-def _run(
-    configs: list[Config],
-    overwrite: bool,
-    retry_errors: bool,
-    then: Then | None,
-    *,
-    track: bool,
-    as_json: bool,
-) -> None:
+def _run(configs: list[Config], options: RunOptions, *, as_json: bool) -> None:
     from slm_vllm.reporting.table import results_table
-    from slm_vllm.runs.options import RunOptions
     from slm_vllm.runs.session import evaluate
     from slm_vllm.runs.signals import Interrupted
 
     try:
-        options = RunOptions(
-            overwrite=overwrite,
-            retry_errors=retry_errors,
-            track=track,
-            own_process=True,
-            then=then,
-        )
         results = evaluate(configs, options)
     except Interrupted as stop:
-        click.echo(stop.told(overwrite=overwrite), err=True)
+        click.echo(stop.told(overwrite=options.overwrite), err=True)
         raise click.exceptions.Exit(stop.exit_code) from None
     if as_json:
         echo_json({"runs": results})

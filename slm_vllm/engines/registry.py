@@ -13,12 +13,12 @@ from collections.abc import Callable
 from functools import partial
 
 from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig, VllmConfig
-from slm_vllm.config.schema import HardwareConfig
+from slm_vllm.config.schema import Config, HardwareConfig
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.fork_server import ForkServer
 from slm_vllm.engines.replica_plan import plan_replicas
 from slm_vllm.engines.settings import EngineSettings, hardware_environment
-from slm_vllm.monitoring.device import Device
+from slm_vllm.monitoring.device import Device, detect_device
 from slm_vllm.plugins import Registry
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,27 @@ def engine_fork_server(config: EngineConfig) -> ForkServer:
     return ForkServer(main, engine_class(config.name).import_ahead)
 
 
+def begin_import(config: Config) -> ForkServer:
+    """The first thing of a command: what its engine imports takes longer than all before it.
+
+    Returns:
+        What engines are forked from; begun, if this machine's are.
+
+    Raises:
+        ConfigError: There is no such engine.
+    """
+    fork_server, device = engine_fork_server(config.engine), detect_device()
+    if _is_forked(config.engine, device):
+        fork_server.begin(hardware_environment(config.hardware, device))
+    return fork_server
+
+
+def _is_forked(config: EngineConfig, device: Device) -> bool:
+    if not isinstance(config, VllmConfig):
+        return False
+    return device.kind == "cuda" or config.replicas_per_gpu not in ("auto", 1)
+
+
 def engine_import(
     config: EngineConfig, hardware: HardwareConfig, device: Device, fork_server: ForkServer
 ) -> Callable[[], None]:
@@ -108,7 +129,7 @@ def engine_import(
     if not isinstance(config, VllmConfig):
         return found.import_ahead
     environment = hardware_environment(hardware, device)
-    if device.kind == "cuda" or config.replicas_per_gpu not in ("auto", 1):
+    if _is_forked(config, device):
         return partial(fork_server.begin, environment)
 
     def import_here() -> None:

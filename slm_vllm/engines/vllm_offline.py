@@ -57,7 +57,7 @@ from slm_vllm.engines.versions import (
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
 from slm_vllm.gc_control import frozen_imports
-from slm_vllm.models.tokenizer import load_tokenizer, without_sklearn
+from slm_vllm.models.tokenizer import load_tokenizer, without_unused_packages
 from slm_vllm.monitoring.device import detect_device
 from slm_vllm.types import AuxiliaryTask, Completion, EngineInfo, GenerationRequest, Sample
 
@@ -313,7 +313,7 @@ class _TooLittleMemory(EngineError):
 def _import_vllm() -> Any:
     """The package, with all modules that `start` needs: most of them are imported at their use."""
     try:
-        with frozen_imports(), without_sklearn():
+        with frozen_imports(), without_unused_packages():
             import vllm
             from vllm import LLM, EngineArgs, SamplingParams  # noqa: F401
     except ImportError as error:

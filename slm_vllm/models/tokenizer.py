@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import importlib.abc
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +16,45 @@ from slm_vllm.gc_control import frozen_imports
 
 def import_ahead() -> None:
     """Imports what `load_tokenizer` needs, which takes seconds; it reports what goes wrong."""
-    with contextlib.suppress(Exception), frozen_imports(), without_sklearn():
+    with contextlib.suppress(Exception), frozen_imports(), without_unused_packages():
         from transformers import AutoTokenizer  # noqa: F401
 
 
 @contextlib.contextmanager
-def without_sklearn() -> Iterator[None]:
-    """Has transformers, imported in the block, take scikit-learn for missing.
+def without_unused_packages() -> Iterator[None]:
+    """Has transformers and vLLM, imported in the block, take scikit-learn and scipy for missing.
 
-    It imports it, and scipy and pandas with it, for one function of a way to generate that is not
-    used here: 0.7 s of the start.
+    They import them, and pandas too, for sound, detection of objects in pictures and one way to
+    generate, none of which is used here: 1.3 s of the start. Other threads find them.
     """
-    try:
-        from transformers import utils
-    except ImportError:  # said by whoever needs it
+    thread = threading.get_ident()
+
+    def hidden(is_there: Callable[[], bool]) -> Callable[[], bool]:
+        return lambda: threading.get_ident() != thread and is_there()
+
+    finder = _Hidden("scipy.signal", thread)
+    sys.meta_path.insert(0, finder)
+    with contextlib.ExitStack() as undo:
+        undo.callback(sys.meta_path.remove, finder)
+        with contextlib.suppress(ImportError):  # said by whoever needs it
+            from transformers import utils
+
+            for name in ("is_sklearn_available", "is_scipy_available"):
+                is_there = getattr(utils, name)
+                undo.callback(setattr, utils, name, is_there)
+                setattr(utils, name, hidden(is_there))
         yield
-        return
-    is_there = utils.is_sklearn_available
-    utils.is_sklearn_available = lambda: False
-    try:
-        yield
-    finally:
-        utils.is_sklearn_available = is_there
+
+
+class _Hidden(importlib.abc.MetaPathFinder):
+    """Has one thread find no module of a name."""
+
+    def __init__(self, name: str, thread: int) -> None:
+        self._name, self._thread = name, thread
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == self._name and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"No module named '{fullname}'", name=fullname)
 
 
 def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:

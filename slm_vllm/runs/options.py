@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 from slm_vllm.engines.base import BaseEngine
+from slm_vllm.engines.fork_server import ForkServer
 from slm_vllm.engines.settings import EngineSettings
 
 Then = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
@@ -28,6 +29,7 @@ class RunOptions:
         today: The day the command began, for chat templates that write it; see `prompt_day`.
         make_engine: Builds the engine; None: the one that the configuration names.
         import_engine: Imports what it needs, ahead of time and in another thread; None likewise.
+        fork_server: What engines are forked from, if that has begun; the run ends it.
         then: Done with the results before anybody is told that they are there; gives them back,
             with what it has found.
     """
@@ -40,4 +42,5 @@ class RunOptions:
     today: date = field(default_factory=date.today)
     make_engine: Callable[[EngineSettings], BaseEngine] | None = None
     import_engine: Callable[[], None] | None = None
+    fork_server: ForkServer | None = None
     then: Then | None = None

@@ -107,7 +107,8 @@ class _Session:
             check_choices(config)
         self._config = configs[0]
         engine = self._config.engine
-        self._fork_server = stack.enter_context(engine_fork_server(engine))
+        self._fork_server = options.fork_server or engine_fork_server(engine)
+        stack.enter_context(self._fork_server)
         self._make_engine = options.make_engine or engine_factory(engine, self._fork_server)
         questions: dict[str, QuestionSet] = {}
         # All before any: what --overwrite removes is gone, whatever is said of a later one.

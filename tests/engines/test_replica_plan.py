@@ -254,3 +254,23 @@ def test_what_is_imported_ahead_is_imported_where_engines_are(
         registry.engine_import(VllmConfig(), hardware, H200, fork_server)()
         assert done.pop()[1]["VLLM_BATCH_INVARIANT"] == "1"
     assert "VLLM_BATCH_INVARIANT" not in os.environ  # another run of this process may be without
+
+
+@pytest.mark.parametrize(
+    ("device", "words", "begun"),
+    [
+        (H200, [], True),
+        (CPU, [], False),
+        (CPU, ["engine.replicas_per_gpu=2"], True),
+        (H200, ["engine.name=openai", "engine.base_url=[http://localhost:9/v1]"], False),
+    ],
+)
+def test_a_command_begins_with_what_is_forked(
+    device: Device, words: list[str], begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Any] = []
+    monkeypatch.setattr(ForkServer, "begin", lambda _, variables: done.append(variables))
+    monkeypatch.setattr(registry, "detect_device", lambda: device)
+    config = compose_config(["hardware=hopper", *words])
+    with registry.begin_import(config):
+        assert done == ([dict(config.hardware.env)] if begun else [])

@@ -62,17 +62,38 @@ def test_of_another_kind_of_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_tokenizer(tmp_path)
 
 
-def test_scikit_learn_is_left_out_and_still_there_for_others() -> None:
+def test_what_is_not_used_is_left_out_and_still_there_for_others() -> None:
     code = """
 import sys
-from slm_vllm.models.tokenizer import import_ahead, without_sklearn
+from slm_vllm.models.tokenizer import import_ahead, without_unused_packages
 import_ahead()
-with without_sklearn():
+with without_unused_packages():
     from transformers.generation import candidate_generator
-print("sklearn" in sys.modules)
-from transformers.utils import is_sklearn_available
-import sklearn.metrics
-print(is_sklearn_available())
+    from transformers.loss import loss_utils
+print("sklearn" in sys.modules, "scipy.optimize" in sys.modules, "scipy.signal" in sys.modules)
+from transformers.utils import is_scipy_available, is_sklearn_available
+import scipy.signal, sklearn.metrics
+print(is_sklearn_available(), is_scipy_available())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True"]
+    assert done.stdout.split() == ["False"] * 3 + ["True"] * 2
+
+
+def test_other_threads_find_what_one_leaves_out() -> None:
+    code = """
+import threading
+from slm_vllm.models.tokenizer import without_unused_packages
+def other():
+    import scipy.signal
+    print("found")
+with without_unused_packages():
+    try:
+        import scipy.signal
+    except ModuleNotFoundError as error:
+        print(error.name)
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["scipy.signal", "found"]
