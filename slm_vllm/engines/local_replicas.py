@@ -5,7 +5,6 @@ A single engine of a small model is bound by one core of Python and leaves a GPU
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,8 +15,6 @@ from slm_vllm.engines.replica_process import ReplicaProcess, main, ready
 from slm_vllm.engines.replicated import Link, MakeEngine, ReplicatedEngine
 from slm_vllm.engines.settings import EngineSettings, kv_cache_bytes
 from slm_vllm.types import EngineInfo
-
-log = logging.getLogger(__name__)
 
 
 class LocalReplicas(ReplicatedEngine):
@@ -68,7 +65,6 @@ class LocalReplicas(ReplicatedEngine):
     def _describe(self, replicas: list[EngineInfo], hosts: list[str]) -> EngineInfo:
         first = replicas[0]
         choices = first.details.get("choices") or {}
-        log.info("chosen: %s", choices)
         if self._settings.device.kind == "cuda" and "start" in choices:
             self.say(f"Start: {choices['start']} (hardware.start)")
         several = {

@@ -108,7 +108,6 @@ class VllmEngine(BaseEngine):
                 "start": start_choice(self._settings).reason,
                 "kv_cache": kv_cache_choice(self._settings),
             }
-            log.info("chosen: %s", choices)
             if self._settings.device.kind == "cuda":  # on a CPU it is always the same
                 self.say(f"Start: {choices['start']} (hardware.start)")
             log.info("starting vLLM %s with %s", vllm.__version__, arguments)

@@ -5,7 +5,7 @@ Colours are names, the numbers of a palette that each of them has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slm_vllm.scoring.intervals import MeanEstimate
@@ -84,11 +84,11 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """What one run used; `phases` have their first and last second."""
+    """What one run used; `phases` are names with their first and last second, in order."""
 
     label: str
     tracks: Sequence[Track]
-    phases: Mapping[str, tuple[float, float]]
+    phases: Sequence[tuple[str, float, float]]
 
 
 @dataclass(frozen=True, slots=True)

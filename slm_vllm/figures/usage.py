@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from slm_vllm.figures.kinds import OverTime, Strip, Track
@@ -13,7 +14,7 @@ def memory_over_time(strips: Sequence[Strip]) -> OverTime:
     return OverTime(
         "memory-over-time",
         "Memory over time",
-        "From the start of the process, shaded by phase; modes of one command share it.",
+        "From the start of the process, shaded by phase; unshaded: other runs of the command.",
         "memory",
         "GiB",
         strips,
@@ -39,10 +40,13 @@ def memory_strip(
     return Strip(label, tracks, _phases(samples)) if tracks else None
 
 
-def _phases(samples: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """First and last second of each phase, in order; each ends where the next one begins."""
-    starts: dict[str, float] = {}
-    for sample in samples:
-        starts.setdefault(sample["phase"], sample["seconds"])
-    ends = [*list(starts.values())[1:], max((s["seconds"] for s in samples), default=0.0)]
-    return {name: (start, end) for (name, start), end in zip(starts.items(), ends, strict=True)}
+def _phases(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    """What was done from when to when: a sample is taken at both ends of a phase.
+
+    What lies between them belongs to other runs of the process, which are left out of the samples.
+    """
+    phases = []
+    for name, stretch in groupby(samples, key=lambda sample: str(sample["phase"])):
+        seconds = [float(sample["seconds"]) for sample in stretch]
+        phases.append((name, seconds[0], seconds[-1]))
+    return phases

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,15 @@ class MemorySample:
 
     Attributes:
         seconds: Since sampling began.
-        phase: What the run was doing.
+        phase: What was being done.
+        run: The run that it was done for; None for what runs of one process share.
         rss_bytes: Resident memory of this process and its children, the publisher left out.
         gpu_bytes: Memory these processes hold on NVIDIA GPUs, None without one.
     """
 
     seconds: float
     phase: str
+    run: str | None
     rss_bytes: int
     gpu_bytes: int | None
 
@@ -58,9 +60,9 @@ class MemorySampler:
 
     def __init__(self, interval: float = 0.5) -> None:
         self._interval = interval
-        self._phase = "start"
+        self._phase: tuple[str, str | None] = ("start", None)
         self._samples: list[MemorySample] = []
-        self._peaks: dict[str, tuple[int, int | None]] = {}
+        self._peaks: dict[tuple[str, str | None], tuple[int, int | None]] = {}
         self._started = time.monotonic()
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -79,9 +81,9 @@ class MemorySampler:
         self._gpu.close()
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Names what happens inside the block; blocks may be nested."""
-        outer, self._phase = self._phase, name
+    def phase(self, name: str, run: str | None = None) -> Iterator[None]:
+        """Names what happens inside the block, and the run it is for; blocks may be nested."""
+        outer, self._phase = self._phase, (name, run)
         self.sample()
         try:
             yield
@@ -97,38 +99,29 @@ class MemorySampler:
         """Takes a sample now."""
         seconds = time.monotonic() - self._started
         rss, publisher = tree_rss(self._publisher)
-        moment = MemorySample(seconds, self._phase, rss, self._gpu.used())
+        phase = self._phase
+        moment = MemorySample(seconds, *phase, rss, self._gpu.used())
         with self._lock:
             self._samples.append(moment)
             if len(self._samples) > _MOST_SAMPLES:
                 del self._samples[::2]
                 self._interval *= 2
-            rss, gpu = self._peaks.get(moment.phase, (0, None))
+            rss, gpu = self._peaks.get(phase, (0, None))
             gpu_peak = max((x for x in (gpu, moment.gpu_bytes) if x is not None), default=None)
-            self._peaks[moment.phase] = (max(rss, moment.rss_bytes), gpu_peak)
+            self._peaks[phase] = (max(rss, moment.rss_bytes), gpu_peak)
             if publisher is not None:
                 self._publisher_peak = max(self._publisher_peak or 0, publisher)
         return moment
 
-    def report(self, names: Mapping[str, str | None] | None = None) -> Memory:
+    def report(self, run: str | None = None) -> Memory:
         """The content of `memory_usage.json`, in MiB.
 
         Args:
-            names: Other names for phases; None leaves a phase out, one of another run of the
-                same process for example.
+            run: Leaves out what was done for other runs of the same process.
         """
-        names = names or {}
         with self._lock:
-            samples = [
-                replace(sample, phase=name)
-                for sample in self._samples
-                if (name := names.get(sample.phase, sample.phase)) is not None
-            ]
-            peaks = {
-                name: peak
-                for phase, peak in self._peaks.items()
-                if (name := names.get(phase, phase)) is not None
-            }
+            samples = [sample for sample in self._samples if sample.run in (None, run)]
+            peaks = {name: peak for (name, of), peak in self._peaks.items() if of in (None, run)}
         gpu_peaks = [gpu for _, gpu in peaks.values() if gpu is not None]
         return {
             "unit": "MiB",

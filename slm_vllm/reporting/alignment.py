@@ -236,14 +236,14 @@ def _text_hashes(frame: pl.DataFrame) -> npt.NDArray[np.uint64]:
 
 
 def _failures(runs: Sequence[RunData], frames: Sequence[pl.DataFrame]) -> list[str]:
-    failed = {
-        run.name: int(frame["error"].count()) for run, frame in zip(runs, frames, strict=True)
-    }
-    return [
-        f"{name}: {count} questions failed and count as answered with nothing."
-        for name, count in failed.items()
-        if count
+    failed = [
+        f"{run.name} {count:,}"
+        for run, frame in zip(runs, frames, strict=True)
+        if (count := frame["error"].count())
     ]
+    if not failed:
+        return []
+    return [f"Questions that failed count as answered with nothing: {', '.join(failed)}."]
 
 
 def _hits(frame: pl.DataFrame) -> Values | None:

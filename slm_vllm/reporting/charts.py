@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slm_vllm.figures.kinds import GroupMeans, Series
@@ -22,6 +23,8 @@ from slm_vllm.reporting.drawing import (
 WIDTH = 460.0
 _PLOT_HEIGHT = 250.0
 SMALL = 11.0
+# Of names that lack room, in degrees.
+_RISE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,23 +201,45 @@ def group_chart(figure: GroupMeans) -> Drawing:
     shapes = [*legend, *horizontal_grid(left, WIDTH, y_axis), _y_name(y_axis)]
     room = (WIDTH - left) / len(present)
     step = min(16.0, room * 0.8 / len(series))
-    for i, name in enumerate(present):
-        middle = left + room * (i + 0.5)
-        shown = shortened(name, room, SMALL)
-        shapes.append(Label(middle, y_axis.begin + 14, shown, "middle", size=SMALL))
-        counts = [g.estimate.n for s in series for g in s.groups if g.label == name]
-        said = str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)}-{max(counts)}"
-        shapes.append(Label(middle, y_axis.begin + 28, f"n={said}", "middle", size=9.5))
+    middles = {name: left + room * (i + 0.5) for i, name in enumerate(present)}
+    for name, middle in middles.items():
         for j, one in enumerate(series):
             x = middle + (j - (len(series) - 1) / 2) * step
             shapes += _group_mark(one, name, x, y_axis)
-    middle = (left + WIDTH) / 2
-    shapes.append(Label(middle, y_axis.begin + 48, figure.unit, "middle"))
+    names, bottom = _group_names(series, middles, room, y_axis.begin)
+    shapes += [*names, Label((left + WIDTH) / 2, bottom + 20, figure.unit, "middle")]
     spoken = "; ".join(
         f"{s.label}: " + ", ".join(f"{g.label} {g.estimate.mean:.3f}" for g in s.groups)
         for s in series
     )
-    return Drawing(WIDTH, y_axis.begin + 58, tuple(shapes), figure.title, spoken)
+    return Drawing(WIDTH, bottom + 30, tuple(shapes), figure.title, spoken)
+
+
+def _group_names(
+    series: Sequence[Series], middles: Mapping[str, float], room: float, top: float
+) -> tuple[list[Shape], float]:
+    """Names and sizes of the groups under the axis, rising where they lack room; and their end."""
+    sizes = {}
+    for name in middles:
+        counts = [g.estimate.n for s in series for g in s.groups if g.label == name]
+        low, high = min(counts), max(counts)
+        sizes[name] = f"n={low}" if low == high else f"n={low}-{high}"
+    if all(text_width(name, SMALL) <= room - 4 for name in middles):
+        shapes: list[Shape] = []
+        for name, x in middles.items():
+            shapes.append(Label(x, top + 14, name, "middle", size=SMALL))
+            shapes.append(Label(x, top + 28, sizes[name], "middle", size=9.5))
+        return shapes, top + 28
+    # As long as the first one has room for, at the left.
+    longest = (next(iter(middles.values())) - 2) / math.cos(math.radians(_RISE))
+    shown = {name: f"{name}, {size}" for name, size in sizes.items()}
+    shown = {name: shortened(text, longest, SMALL) for name, text in shown.items()}
+    depth = max(text_width(text, SMALL) for text in shown.values()) * math.sin(math.radians(_RISE))
+    labels = [
+        Label(x + 3, top + 10, shown[name], "end", size=SMALL, rise=_RISE)
+        for name, x in middles.items()
+    ]
+    return list(labels), top + 10 + depth
 
 
 def _group_mark(series: Series, name: str, x: float, y_axis: Axis) -> list[Shape]:

@@ -90,7 +90,10 @@ _POLYGONS = ((0, 0.0, 1.0), (4, 0.125, 1.25), (4, 0.0, 1.35), (3, 0.75, 1.4), (3
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A line of text that begins, is centred or ends at (x, y), its middle height at y."""
+    """A line of text that begins, is centred or ends at (x, y), its middle height at y.
+
+    `rise` turns it about that point, in degrees against the clock.
+    """
 
     x: float
     y: float
@@ -99,6 +102,7 @@ class Label:
     colour: str = "muted"
     size: float = 12.0
     bold: bool = False
+    rise: float = 0.0
 
 
 Shape = Line | Area | Marker | Label
@@ -165,10 +169,12 @@ def _svg_shape(shape: Shape, colours: Mapping[str, str]) -> str:
             f'fill-opacity="{_n(shape.opacity)}"/>'
         )
     if isinstance(shape, Label):
-        bold = ' font-weight="600"' if shape.bold else ""
+        look = ' font-weight="600"' if shape.bold else ""
+        if shape.rise:
+            look += f' transform="rotate({_n(-shape.rise)} {_n(shape.x)} {_n(shape.y)})"'
         return (
             f'<text x="{_n(shape.x)}" y="{_n(shape.y)}" dy="0.35em" fill="{colour}" '
-            f'font-size="{_n(shape.size)}" text-anchor="{shape.anchor}"{bold}>'
+            f'font-size="{_n(shape.size)}" text-anchor="{shape.anchor}"{look}>'
             f"{_text(shape.text)}</text>"
         )
     paper = colours["paper"]
@@ -243,6 +249,8 @@ def _paint(axes: object, shape: Shape, layer: int) -> None:
             fontweight="bold" if shape.bold else "normal",
             horizontalalignment={"start": "left", "middle": "center", "end": "right"}[shape.anchor],
             verticalalignment="center",
+            rotation=shape.rise,
+            rotation_mode="anchor",
             zorder=layer,
             parse_math=False,
         )

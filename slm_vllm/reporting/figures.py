@@ -104,7 +104,8 @@ def _dataset_figures(views: Sequence[RunView]) -> Iterator[Figure]:
             yield _part(_drawn(breakdown.figure(series)), name)
     strips = [(view, memory_strip(view.run.memory, view.label, view.colour)) for view in views]
     for name, chunk in _chunked([(view, strip) for view, strip in strips if strip is not None]):
-        yield _part(_drawn(memory_over_time([strip for _, strip in chunk])), name)
+        named = [replace(strip, label=view.label) for view, strip in chunk]
+        yield _part(_drawn(memory_over_time(named)), name)
 
 
 def _by_passages(views: Sequence[RunView]) -> list[tuple[RunView, Series]]:
@@ -237,13 +238,20 @@ def _estimate(view: RunView) -> MeanEstimate:
 def _chunked(
     known: Sequence[tuple[RunView, Any]],
 ) -> Iterator[tuple[str, Sequence[tuple[RunView, Any]]]]:
-    """All at once where they fit in one chart, else each model for itself; named, "" for all."""
+    """All at once where they fit in one chart, else each model for itself; named, "" for all.
+
+    The chart of a model names it in its title, and its runs go without.
+    """
     if len(known) <= _MOST_SERIES:
         if known:
             yield "", known
         return
     for model in dict.fromkeys(view.model for view, _ in known):
-        own = [pair for pair in known if pair[0].model == model]
+        own = [
+            (replace(view, label=view.condition), figure)
+            for view, figure in known
+            if view.model == model
+        ]
         parts = [own[i : i + _MOST_SERIES] for i in range(0, len(own), _MOST_SERIES)]
         for i, part in enumerate(parts, start=1):
             yield model if len(parts) == 1 else f"{model} ({i} of {len(parts)})", part

@@ -10,7 +10,7 @@ from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.reporting.html_table import table
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_view import RunView
-from slm_vllm.scoring.metrics import Described, in_tables, judged_in_tables
+from slm_vllm.scoring.metrics import PLAIN, Described, in_tables, judged_in_tables
 
 _COUNTS = {
     "errors": "failed requests",
@@ -38,7 +38,7 @@ def results_table(views: Sequence[RunView]) -> str:
         text_columns={"run", "model", "dataset", "mode"},
         tools="runs",
     )
-    notes = [note for view in views for note in _notes(view)]
+    notes = _notes(views)
     if not notes:
         return result
     listed = "".join(f"<li>{escaped(note)}</li>" for note in notes)
@@ -80,28 +80,41 @@ def hit_name(results: Mapping[str, Any]) -> str | None:
     return "answer_hit@3" if "answer_hit@3" in names else (names[-1] if names else None)
 
 
-def _notes(view: RunView) -> list[str]:
-    counts = view.run.results["counts"]
-    said = [f"{counts[key]:,} {text}" for key, text in _COUNTS.items() if counts.get(key)]
-    said += [view.run.note] if view.run.note else []
-    return [f"{view.run.name}: {', '.join(said)}"] if said else []
+def _notes(views: Sequence[RunView]) -> list[str]:
+    """A line for each kind of rows that not all runs are free of, and what runs say themselves."""
+    counted = []
+    for key, text in _COUNTS.items():
+        counts = {view.run.name: view.run.results["counts"].get(key) for view in views}
+        listed = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+        counted += [f"{text}: {listed}"] if listed else []
+    return counted + [f"{view.run.name}: {view.run.note}" for view in views if view.run.note]
 
 
 def search_table(views: Sequence[RunView]) -> str:
-    """How well each search found answers and documents; "" where nothing was searched."""
-    searched = [view for view in views if view.run.results.get("retrieval")]
-    names = dict.fromkeys(name for view in searched for name in view.run.results["retrieval"])
-    if not searched:
-        return ""
+    """How well each search found what is relevant; "" where nothing was searched."""
+    found: dict[str, dict[str, str]] = {}
+    for view in views:
+        for name in view.run.results.get("retrieval") or {}:
+            by, _, measure = name.rpartition("_")
+            found.setdefault(by, {})[name] = measure
+    return "".join(_search_table(views, by, measures) for by, measures in found.items())
+
+
+def _search_table(views: Sequence[RunView], by: str, measures: Mapping[str, str]) -> str:
+    """The figures of one kind of what is relevant, which is as much as a line has room for."""
+    what = by.removeprefix(PLAIN)
+    alone = "" if what == by else " without the stages after it"
+    rows = [
+        [view.run.name, *(unbroken(found.get(name)) for name in measures)]
+        for view in views
+        if (found := view.run.results.get("retrieval"))
+    ]
     return table(
-        ["run", *(name.replace("_", " ") for name in names)],
-        [
-            [view.run.name, *(unbroken(view.run.results["retrieval"].get(name)) for name in names)]
-            for view in searched
-        ],
-        caption="How well the search found answers and their documents, within so many passages",
+        ["run", *measures.values()],
+        rows,
+        caption=f"What the search{alone} found within so many passages, judged by {what}",
         text_columns={"run"},
-        tools="search",
+        tools=f"search-{by}",
     )
 
 

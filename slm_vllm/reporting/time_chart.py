@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from slm_vllm.figures.kinds import OverTime, Strip
 from slm_vllm.reporting.axes import Axis, number
@@ -12,6 +12,7 @@ from slm_vllm.reporting.drawing import Area, Drawing, Label, Line, Shape, shorte
 
 _LEFT = 44.0
 _ALONE, _STRIP = 170.0, 64.0
+_NAME_ROWS = (7.0, 17.0)
 
 
 def time_chart(figure: OverTime) -> Drawing:
@@ -20,7 +21,7 @@ def time_chart(figure: OverTime) -> Drawing:
     points = [point for strip in strips for track in strip.tracks for point in track.points]
     x_axis = Axis(0.0, max(1e-3, *(x for x, _ in points)), _LEFT, WIDTH - 24)
     # Room for the names of the phases above the highest line.
-    highest = max(y for _, y in points) * 1.35 or 1.0
+    highest = max(y for _, y in points) * 1.5 or 1.0
     height = _ALONE if len(strips) == 1 else _STRIP
     shapes: list[Shape] = []
     bottom = 0.0
@@ -65,15 +66,18 @@ def _names(strip: Strip, y: float) -> list[Shape]:
     return shapes
 
 
-def _bands(phases: Mapping[str, tuple[float, float]], x_axis: Axis, y_axis: Axis) -> list[Shape]:
+def _bands(phases: Sequence[tuple[str, float, float]], x_axis: Axis, y_axis: Axis) -> list[Shape]:
+    """The phases as shades; names stand in two rows, and are left out where neither has room."""
     shapes: list[Shape] = []
-    free = -math.inf
-    for i, (name, (first, last)) in enumerate(phases.items()):
+    taken = dict.fromkeys(_NAME_ROWS, -math.inf)
+    said = ""
+    for i, (name, first, last) in enumerate(phases):
         left, right = x_axis.at(first), x_axis.at(last)
         box = ((left, y_axis.begin), (left, y_axis.end), (right, y_axis.end), (right, y_axis.begin))
         shapes.append(Area(box, "muted", 0.16 if i % 2 == 0 else 0.05))
-        if right - left > 14:
-            row = 8 if left >= free else 18
+        row = next((row for row, until in taken.items() if left >= until), None)
+        if right - left > 14 and row is not None and name != said:
+            said = name
             shapes.append(Label(left + 3, y_axis.end + row, name, size=10))
-            free = left + 6 + text_width(name, 10)
+            taken[row] = left + 6 + text_width(name, 10)
     return shapes

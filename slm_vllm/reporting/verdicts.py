@@ -147,10 +147,10 @@ class _Words:
             if effect is None or effect.closed_book != pair.against.run.name or not effect.changes:
                 return ""
             changes.append(effect.changes[0])
+        lost = sum(one.destroyed for one in changes)
         return (
-            f"; {sum(one.destroyed for one in changes):,} of "
-            f"{sum(one.right_closed_book for one in changes):,} right answers were lost, "
-            f"{sum(one.gained for one in changes):,} gained"
+            f"; {lost:,} of {sum(one.right_closed_book for one in changes):,} right answers "
+            f"{'was' if lost == 1 else 'were'} lost, {sum(one.gained for one in changes):,} gained"
         )
 
     def _bounds(self) -> Iterator[Verdict]:

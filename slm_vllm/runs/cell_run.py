@@ -23,7 +23,7 @@ from slm_vllm.runs.asking import Asking
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
-from slm_vllm.runs.log_summary import log_results
+from slm_vllm.runs.log_summary import log_choices, log_results
 from slm_vllm.runs.manifest import build_manifest
 from slm_vllm.runs.mode_run import ModeRun, Plan
 from slm_vllm.runs.progress import Progress
@@ -31,6 +31,7 @@ from slm_vllm.runs.repeat_check import compare_passes, drawn_rows
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
 from slm_vllm.runs.services import Services
 from slm_vllm.runs.until_decided import UntilDecided
+from slm_vllm.scoring.metrics import MAIN
 
 if TYPE_CHECKING:
     from slm_vllm.runs.search_stages import SearchStages
@@ -98,7 +99,7 @@ class CellRun:
         if cell.config.experiment.repeat_check is not None:
             timing.phases["repeat"] = self._ask_again(plan)
         result = self._results(plan, before, until, progress, timing, joules)
-        self._write(result, progress, cells)
+        self._write(result, progress)
         return {**result}
 
     def _take_cached(self, plan: Plan) -> Plan:
@@ -113,7 +114,7 @@ class CellRun:
     def _ask(self, parts: Iterable[Plan], progress: Progress) -> float:
         """Asks one part after the other; returns the seconds it took."""
         asking = Asking(self._cell, self._run, self._renderer, self._host, self._services)
-        with self._services.memory.phase(_generate_phase(self._cell)):
+        with self._services.memory.phase("generate", self._cell.name):
             return sum(asking.ask(self._staged(part), progress) for part in parts)
 
     def _timing(self, waited: dict[str, float], seconds: float, indexes: IndexPool) -> RunTiming:
@@ -144,7 +145,7 @@ class CellRun:
             result["repeat_check"] = self._compared_passes(plan, result["counts"]["scored"])
         return result
 
-    def _write(self, result: Results, progress: Progress, cells: Sequence[Cell]) -> None:
+    def _write(self, result: Results, progress: Progress) -> None:
         """Writes memory and results, and tells that the run has finished.
 
         Where nothing was asked, the figures that an earlier process measured stay; they are put
@@ -153,7 +154,7 @@ class CellRun:
         cell = self._cell
         earlier = None if progress.done or self._run.from_cache else self._earlier_results()
         if earlier is None:
-            memory = self._services.memory.report(_phase_names(cell, cells))
+            memory = self._services.memory.report(cell.name)
             if elsewhere := self._host.memory_usage():
                 memory["replicas"] = elsewhere
             cell.folder.write_json(names.MEMORY, memory)
@@ -164,7 +165,7 @@ class CellRun:
         _check_answers(cell, result["counts"], progress)
         log_results(result)
         cell.recorder.finished()
-        cell.state.update("finished", done=result["counts"]["total"], eta_seconds=None)
+        cell.state.update("finished", **_final_figures(result))
 
     def _begin(self, model: ResolvedModel, total: int, pending: int, *, is_asked: bool) -> Progress:
         """Writes the manifest and says that questions are asked now."""
@@ -181,6 +182,7 @@ class CellRun:
         )
         manifest["answers"] = cell.facts
         if is_asked:
+            log_choices(self._host.details)
             self._say_what_changed(manifest, pending, total)
         cell.folder.write_json(names.MANIFEST, manifest)
         cell.recorder.started(cell.config, manifest, total)
@@ -258,7 +260,7 @@ class CellRun:
         cell, services = self._cell, self._services
         cell.journal.sync()
         started = time.monotonic()
-        with services.memory.phase("score"):
+        with services.memory.phase("score", cell.name):
             summary = write_predictions(cell.folder, cell.journal, keys, cell.config)
         timing.phases["score"] = time.monotonic() - started
         seconds = timing.phases["generate"]
@@ -298,18 +300,21 @@ def _check_answers(cell: Cell, counts: dict[str, int], progress: Progress) -> No
     )
 
 
+def _final_figures(result: Results) -> dict[str, Any]:
+    """What `state.json` says of a run that is through: as `results.json` does."""
+    recall = result["metrics"][MAIN]
+    return {
+        "done": result["counts"]["total"],
+        "errors": result["counts"]["errors"],
+        "questions_per_second": result["throughput"]["questions_per_second"],
+        "token_recall": recall["mean"],
+        "token_recall_ci95": recall["ci95"],
+        "eta_seconds": None,
+    }
+
+
 def _is_open(plan: Plan) -> bool:
     return plan.pending > 0
-
-
-def _generate_phase(cell: Cell) -> str:
-    return f"generate {cell.name}"
-
-
-def _phase_names(cell: Cell, cells: Sequence[Cell]) -> dict[str, str | None]:
-    """Names for the phases of a cell's report, which has those of no other cell."""
-    names: dict[str, str | None] = {_generate_phase(other): None for other in cells}
-    return names | {_generate_phase(cell): "generate"}
 
 
 def _rate(count: int, seconds: float) -> float | None:

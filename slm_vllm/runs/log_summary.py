@@ -58,6 +58,13 @@ def log_start(cell: Cell, settings: EngineSettings, device: Device) -> None:
     )
 
 
+def log_choices(engine: Mapping[str, Any]) -> None:
+    """What was chosen for the run and why, from what its engine reports of itself."""
+    choices = engine.get("choices") or (engine.get("replica") or {}).get("choices") or {}
+    if choices:
+        log.info("chosen: %s", "; ".join(f"{name}: {why}" for name, why in choices.items()))
+
+
 def log_results(results: Mapping[str, Any]) -> None:
     """All figures of a finished run."""
     for name, value in results["metrics"].items():
@@ -68,7 +75,7 @@ def log_results(results: Mapping[str, Any]) -> None:
     timing = {name: s for name, s in results["timing"].items() if not isinstance(s, dict)}
     log.info("seconds: %s", _listed(timing))
     log.info("throughput: %s", _listed(results["throughput"]))
-    log.info("finished in %s", format_clock(results["duration_seconds"]))
+    log.info("finished in %s, start and load included", format_clock(results["duration_seconds"]))
 
 
 def _listed(figures: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ class SearchStages:
             Interrupted: A signal came; what was replied is kept.
         """
         if self._expander is not None:
-            with self._services.phase("expand", self.seconds):
+            with self._services.phase("expand", self.seconds, self._cell.name):
                 done = 0
                 for rows in self._open(plan, _EXPANDED_ROWS):
                     done += rows.height
@@ -121,7 +121,8 @@ class SearchStages:
                 self._open(plan, _RERANKED_ROWS),
                 _SEARCHED_AHEAD,
             )
-            with self._services.phase("rerank", self.seconds), closing(found):
+            phase = self._services.phase("rerank", self.seconds, self._cell.name)
+            with phase, closing(found):
                 done = 0
                 for n_rows, pairs in found:
                     done += n_rows

@@ -43,16 +43,19 @@ class Services:
         return self.log.console
 
     @contextmanager
-    def phase(self, name: str, seconds: dict[str, float] | None = None) -> Iterator[None]:
+    def phase(
+        self, name: str, seconds: dict[str, float] | None = None, run: str | None = None
+    ) -> Iterator[None]:
         """Times a phase and labels the memory samples taken in it.
 
         Args:
             name: The phase.
             seconds: Where to count it; None: among what the cells share.
+            run: The run that it is for, if only one.
         """
         seconds = self.seconds if seconds is None else seconds
         started = time.monotonic()
-        with self.memory.phase(name):
+        with self.memory.phase(name, run):
             yield
         seconds[name] = seconds.get(name, 0.0) + time.monotonic() - started
 

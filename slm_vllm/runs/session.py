@@ -301,7 +301,7 @@ class _Session:
         waited: dict[str, float] = {}
         retriever = None
         if cell.searches:
-            with self._services.phase("index", waited):
+            with self._services.phase("index", waited, cell.name):
                 retriever = self._indexes.loader(cell).wait()
         revision = model.revision or str(model.path)
         stages = None

@@ -59,21 +59,21 @@ def _(figure: OverTime) -> dict[str, Any]:
         for track in strip.tracks
     ]
     shown = layout(figure.title, "seconds", figure.unit)
-    seconds = max((last for _, last in strip.phases.values()), default=0.0)
+    seconds = max((last for *_, last in strip.phases), default=0.0)
     shown["shapes"] = [
         {
             "type": "rect", "xref": "x", "yref": "paper", "layer": "below", "line": {"width": 0},
             "x0": first, "x1": last, "y0": 0, "y1": 1,
             "fillcolor": "gray", "opacity": 0.05 if i % 2 else 0.16,
         }
-        for i, (first, last) in enumerate(strip.phases.values())
+        for i, (_, first, last) in enumerate(strip.phases)
     ]  # fmt: skip
     shown["annotations"] = [
         {
             "text": name, "x": first, "y": 1, "xref": "x", "yref": "paper", "showarrow": False,
             "xanchor": "left", "yanchor": "top", "textangle": -90, "font": {"size": 10},
         }
-        for name, (first, last) in strip.phases.items()
+        for name, first, last in strip.phases
         if last - first >= _LEAST_NAMED * (seconds or 1.0)
     ]  # fmt: skip
     return {"data": lines, "layout": shown}

@@ -58,6 +58,7 @@ def test_the_log_of_each_run_tells_its_story_and_the_engine_has_one_of_its_own(
         log = (folder / "experiment.log").read_text()
         assert f"run demo_demo_{mode}: model demo" in log
         assert f"demo_demo_{mode}: 24/24" in log
+        assert log.count("chosen: replicas: 1: one engine uses all cores; start: ") == 1
         recall = json.loads((folder / "results.json").read_text())["metrics"]["token_recall"]
         assert f"token recall {recall['mean']:.3f} [" in log and "finished in" in log
         assert "Loading safetensors" in (folder / "engine.log").read_text()

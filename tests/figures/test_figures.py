@@ -62,7 +62,7 @@ def test_the_page_and_a_tracker_show_the_same(run: Path, monkeypatch: pytest.Mon
 
 def test_memory_is_one_figure_with_its_phases(run: Path) -> None:
     memory = json.loads((run / MEMORY).read_text())
-    phases = ("load",) * 20 + ("index",) + ("generate",) * 29
+    phases = ("load",) * 20 + ("index",) * 2 + ("generate",) * 28
     memory["samples"] = [
         {"seconds": float(s), "phase": phase, "rss": 1024.0 + s, "gpu": None}
         for s, phase in enumerate(phases)
@@ -78,7 +78,7 @@ def test_memory_is_one_figure_with_its_phases(run: Path) -> None:
     # One second of fifty is shaded, and too narrow for a name.
     assert [one["text"] for one in event.plotly["layout"]["annotations"]] == ["load", "generate"]
     shades = [(one["x0"], one["x1"]) for one in event.plotly["layout"]["shapes"]]
-    assert shades == [(0, 20), (20, 21), (21, 49)]
+    assert shades == [(0, 19), (20, 21), (22, 49)]
     assert event.plotly["layout"]["yaxis"]["title"]["text"] == "GiB"
 
 
@@ -87,14 +87,17 @@ def test_memory_that_was_not_sampled_is_no_figure() -> None:
     assert list(memory_figure({"samples": []})) == []
 
 
-def test_phases_end_where_the_next_begin() -> None:
+def test_time_of_other_runs_belongs_to_no_phase() -> None:
     samples = [
         {"seconds": s, "phase": phase, "rss": 1024.0, "gpu": None}
-        for s, phase in ((0.0, "load"), (1.0, "load"), (2.0, "generate"), (5.0, "generate"))
-    ]
+        for s, phase in ((0.0, "load"), (2.0, "load"), (2.0, "index"), (2.5, "index"),
+                         (9.0, "generate"), (12.0, "generate"), (12.0, "load"), (13.0, "load"))
+    ]  # fmt: skip
     strip = memory_strip({"samples": samples}, "run")
     assert strip is not None
-    assert strip.phases == {"load": (0.0, 2.0), "generate": (2.0, 5.0)}
+    assert strip.phases == [
+        ("load", 0.0, 2.0), ("index", 2.0, 2.5), ("generate", 9.0, 12.0), ("load", 12.0, 13.0),
+    ]  # fmt: skip
     assert [(track.label, track.points[0]) for track in strip.tracks] == [("processes", (0.0, 1.0))]
 
 

@@ -39,9 +39,9 @@ def test_peaks_of_each_phase_survive_the_thinning(monkeypatch: pytest.MonkeyPatc
             sampler.sample()  # with the ends of the phase: 10 to 16
     with sampler.phase("asking"):
         sampler.sample()  # 17 to 19
-    report = sampler.report({"asking": "generating"})
+    report = sampler.report()
     peaks = {name: phase["peak_rss"] for name, phase in report["phases"].items()}
-    assert peaks == {"loading": 16.0, "generating": 19.0}
+    assert peaks == {"loading": 16.0, "asking": 19.0}
     assert report["peak_rss"] == 19.0
     assert len(report["samples"]) <= 4
     assert report["publisher"] is None
@@ -49,12 +49,12 @@ def test_peaks_of_each_phase_survive_the_thinning(monkeypatch: pytest.MonkeyPatc
 
 def test_a_phase_of_another_run_is_left_out() -> None:
     sampler = MemorySampler()
-    for name in ("mine", "theirs"):
-        with sampler.phase(name):
+    for name, run in (("load", None), ("ask", "mine"), ("ask", "theirs"), ("index", "theirs")):
+        with sampler.phase(name, run):
             pass
-    report = sampler.report({"theirs": None})
-    assert set(report["phases"]) == {"mine"}
-    assert {sample["phase"] for sample in report["samples"]} == {"mine"}
+    report = sampler.report("mine")
+    assert set(report["phases"]) == {"load", "ask"}
+    assert [sample["phase"] for sample in report["samples"]] == ["load", "load", "ask", "ask"]
     sampler.set_publisher(os.getpid())
     sampler.sample()
     assert sampler.report()["publisher"]["peak_rss"] > 1

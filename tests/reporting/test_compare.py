@@ -337,7 +337,9 @@ def test_nothing_scored_in_both(tmp_path: Path, compare: Compare) -> None:
 def test_failed_rows_are_said(tmp_path: Path, compare: Compare) -> None:
     make_run(tmp_path / "a", rows=scored([1.0, 0.0]))
     make_run(tmp_path / "b", rows=[{"token_recall": 1.0}, {"error": "too long"}])
-    assert "b: 1 questions failed" in compare("a", "b").stdout
+    make_run(tmp_path / "c", rows=[{"error": "too long"}, {"error": "too long"}])
+    said = "Questions that failed count as answered with nothing: b 1, c 2."
+    assert said in compare("a", "b", "c").stdout
 
 
 # -- forms ----------------------------------------------------------------------------------------

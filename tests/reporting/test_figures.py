@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slm_vllm.reporting.drawing import Label, Line, Marker
+from slm_vllm.reporting.drawing import Label, Line, Marker, text_width
 from slm_vllm.reporting.figures import Figure, build_figures
 from slm_vllm.reporting.run_view import view_runs
 from slm_vllm.rundir.names import MEMORY
@@ -118,6 +120,49 @@ def test_memory_has_a_strip_for_each_run_with_its_phases(tmp_path: Path) -> None
     first, second = lines
     # Equal values do not cover each other.
     assert min(y for _, y in second.points) > max(y for _, y in first.points)
+
+
+def test_names_of_phases_cover_neither_each_other_nor_are_said_twice(tmp_path: Path) -> None:
+    phases = ["survey"] * 9 + ["load"] * 9 + ["start"] * 9 + ["load"] * 9 + ["generate"] * 164
+    samples = [
+        {"seconds": 1.0 * i, "phase": phase, "rss": 100.0, "gpu": None}
+        for i, phase in enumerate(phases)
+    ]
+    path = make_run(tmp_path / "a", rows=rows())
+    memory = json.loads((path / MEMORY).read_text())
+    (path / MEMORY).write_text(json.dumps({**memory, "samples": samples}))
+    shapes = figures(tmp_path)["demo-memory-over-time"].drawing.shapes
+    named = [s for s in shapes if isinstance(s, Label) and s.text in phases]
+    assert {label.text for label in named} >= {"survey", "load", "generate"}
+    for one, other in itertools.combinations(named, 2):
+        first, second = sorted((one, other), key=lambda label: label.x)
+        assert first.y != second.y or first.x + text_width(first.text, first.size) <= second.x
+
+
+def test_names_that_lack_room_rise_and_keep_their_numbers(tmp_path: Path) -> None:
+    def drawn(topics: list[str]) -> list[Label]:
+        metadata = [{"metadata": json.dumps({"topic": topic})} for topic in topics]
+        make_run(tmp_path / str(len(topics)) / "a", rows=metadata * 3)
+        shapes = figures(tmp_path / str(len(topics)))["demo-topic"].drawing.shapes
+        return [shape for shape in shapes if isinstance(shape, Label)]
+
+    assert all(not label.rise for label in drawn(["sport", "music"]))
+    long = [f"a topic with a long name, {n}" for n in range(9)]
+    risen = [label for label in drawn(long) if label.rise]
+    assert len(risen) == 9 and all(label.text.endswith(", n=3") for label in risen)
+    # Each ends under its group and begins inside the drawing.
+    for label in risen:
+        width = text_width(label.text, label.size) * math.cos(math.radians(label.rise))
+        assert label.anchor == "end" and label.x - width >= 0
+
+
+def test_a_chart_of_one_of_many_models_names_it_once(tmp_path: Path) -> None:
+    for model in ("small", "middle", "large"):
+        for mode in ("no_context", "retriever", "oracle"):
+            make_run(tmp_path / f"{model}_{mode}", model=model, mode=mode, rows=rows())
+    figure = figures(tmp_path)["demo-answer-length-small"]
+    assert figure.title.endswith(": small")
+    assert {row[0] for row in figure.rows} == {"no_context", "retriever · bm25", "oracle"}
 
 
 def test_answers_by_the_number_of_passages(tmp_path: Path) -> None:

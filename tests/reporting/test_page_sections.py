@@ -48,11 +48,25 @@ def test_sections_without_content_are_left_out_with_their_links(tmp_path: Path) 
 
 def test_how_well_the_search_did(tmp_path: Path) -> None:
     make_run(tmp_path / "a", mode="no_context", rows=[{}] * 4)
-    make_run(tmp_path / "b", mode="retriever", rows=[{"search": SEARCH}] * 4)
-    head, *lines = cells(html(tmp_path), "search")
-    assert head == ["run", "answer mrr", "answer hit@1", "answer hit@3"]
+    searched = SEARCH | {"document_mrr": 0.25, "plain_answer_mrr": 0.125}
+    make_run(tmp_path / "b", mode="retriever", rows=[{"search": searched}] * 4)
+    page = html(tmp_path)
+    head, *lines = cells(page, "search-answer")
+    assert head == ["run", "mrr", "hit@1", "hit@3"]
     (line,) = lines
     assert [cell.split()[0] for cell in line] == ["b", "0.500", "0.000", "1.000"]
+    assert cells(page, "search-document")[1][1].startswith("0.250")
+    assert cells(page, "search-plain_answer")[1][1].startswith("0.125")
+
+
+def test_rows_that_count_for_little_are_named_by_kind(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", rows=[{"error": "too long"}, {"truncated": True}, {}])
+    make_run(tmp_path / "b", mode="oracle", rows=[{"error": "too long"}] * 2 + [{}])
+    notes = re.findall(r'<ul class="notes">(.*?)</ul>', html(tmp_path))[-1]
+    assert re.findall(r"<li>(.*?)</li>", notes) == [
+        "failed requests: a 1, b 2",
+        "prompts cut to fit the context: a 1",
+    ]
 
 
 def test_what_runs_cost(tmp_path: Path) -> None:

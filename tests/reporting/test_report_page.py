@@ -244,6 +244,8 @@ def test_a_destroyed_answer_leads_to_its_row(browser: Browser) -> None:
     browser.run("document.querySelector('#harm-lists li a').click()")
     browser.wait_for("document.querySelectorAll('#list details[open] .side').length === 2")
     assert browser.run("document.querySelectorAll('#list > li').length") == 1
+    status = browser.run("document.getElementById('status').textContent")
+    assert status == "1 question that both runs have"
     shown = browser.run("document.querySelector('#list summary').textContent")
     assert "What is item 2?" in shown
     assert browser.run("document.activeElement.closest('#list') !== null")

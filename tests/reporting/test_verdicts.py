@@ -37,6 +37,13 @@ def test_a_clear_difference_with_what_it_cost(tmp_path: Path) -> None:
     assert verdict.text.endswith("; 10 of 30 right answers were lost, 40 gained.")
 
 
+def test_one_lost_answer_was_lost(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", mode="no_context", rows=rows(30))
+    make_run(tmp_path / "b", mode="retriever", rows=rows(60, first=1))
+    (verdict,) = verdicts(paired(tmp_path))
+    assert verdict.text.endswith("; 1 of 30 right answers was lost, 31 gained.")
+
+
 def test_the_better_one_comes_first_whatever_its_place(tmp_path: Path) -> None:
     make_run(tmp_path / "a", mode="no_context", rows=rows(60))
     make_run(tmp_path / "b", mode="retriever", rows=rows(10))

@@ -105,7 +105,10 @@ def test_a_run_leaves_every_file_with_the_right_content(make_config: MakeConfig)
     assert listed["statistics"]["num_examples"] == 10
     manifest = json.loads((folder(config) / "manifest.json").read_text())
     assert manifest["dataset"]["sha256"] and manifest["model"]["revision"]
-    assert json.loads((folder(config) / "state.json").read_text())["phase"] == "finished"
+    state = json.loads((folder(config) / "state.json").read_text())
+    assert (state["phase"], state["done"], state["errors"]) == ("finished", 10, 0)
+    assert state["token_recall"] == result["token_recall"]
+    assert state["questions_per_second"] == result["throughput"]["questions_per_second"]
     memory = json.loads((folder(config) / "memory_usage.json").read_text())
     assert memory["peak_rss"] > 10 and "generate" in memory["phases"]
 

@@ -187,7 +187,10 @@ class List {
     this.active = this.filters();
     const { found, among } = this.predictions.select(this.active);
     this.found = found;
-    const what = this.active.other === null ? "predictions" : "questions that both runs have";
+    const one = among === 1;
+    const what = this.active.other === null
+      ? (one ? "prediction" : "predictions")
+      : `${one ? "question" : "questions"} that both runs have`;
     const number = (n) => n.toLocaleString("en");
     $("status").textContent = found.length === among
       ? `${number(among)} ${what}`
@@ -239,12 +242,12 @@ class List {
   answerCell(run, row) {
     const { rows, runs } = this.predictions;
     const error = rows[run].error[row];
-    const cell = element("span", "cell");
-    if (this.several) cell.append(element("small", "who", runs[run].label));
-    cell.append(error === null
-      ? visible(short(rows[run].prediction[row] ?? ""))
-      : element("span", "error", short(error)));
-    return cell;
+    const text = error === null
+      ? short(rows[run].prediction[row] ?? "")
+      : element("span", "error", short(error));
+    const answer = element("span", "answer", element("span", "cell", text));
+    if (this.several) answer.prepend(element("small", "who", runs[run].label));
+    return answer;
   }
 
   async open(details) {
