@@ -24,7 +24,7 @@ _FOLDER = UserPath(path_type=Path, file_okay=False)
     type=_FOLDER,
     default=Path("adopted"),
     show_default=True,
-    help="Where its configuration is written.",
+    help="Where the converted configuration is written.",
 )
 @click.option(
     "--output-dir",
@@ -34,7 +34,7 @@ _FOLDER = UserPath(path_type=Path, file_okay=False)
     help="Its runs are written to OUTPUT_DIR/earlier.",
 )
 def command(checkout: Path, dry_run: bool, config_dir: Path, output_dir: Path) -> None:
-    """Take over configuration, data and runs of a checkout of the earlier scripts.
+    """Import configuration, data and runs of a checkout of the earlier scripts.
 
     The old files are only read. Keys and passwords stay where they are.
     """
@@ -60,7 +60,7 @@ def command(checkout: Path, dry_run: bool, config_dir: Path, output_dir: Path) -
 )
 @click.argument("old_command", metavar="COMMAND")
 def explain_command(old_command: str) -> None:
-    """Print the command of today for one of the earlier scripts."""
+    """Print the current command for one of the earlier scripts."""
     from slm_vllm.adopt.commands import explain
 
     click.echo(explain(old_command))

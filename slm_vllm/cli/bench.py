@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("bench")
 def command() -> None:
-    """Measure how fast models answer here, and put machines side by side.
+    """Measure the throughput of models on this machine, and compare machines.
 
     \b
     Example:
@@ -32,13 +32,13 @@ Examples:
   slm-vllm bench throughput --models demo --baseline vllm engine.replicas_per_gpu=2
   slm-vllm bench throughput --models ./shapes/qwen3-4b --load-format dummy --json > h200.json
 
-Each model runs in a process of its own: a warm-up, then the repeats, of which medians, smallest and
-largest are shown. Without --dataset the prompts are random tokens that share no prefix and every
-answer has --output-len tokens. "start" goes from the start of the process to the first answer,
-"first" from the first request of a repeat to its first answer, p50 and p99 from a request's handing
-over to its answer while as many as possible are in flight. With --baseline the engines take turns,
-and none is called faster when their repeats overlap or other work kept over a tenth of the cores
-busy."""
+Each model runs in a process of its own: a warm-up, then the repeats, of which the median, smallest
+and largest are shown. Without --dataset the prompts are random tokens that share no prefix and
+every answer has --output-len tokens. "start" is the time from the start of the process to the first
+answer, "first" from the first request of a repeat to its first answer, p50 and p99 from the
+submission of a request to its answer at full load. With --baseline the engines take turns, and none
+is called faster when their repeats overlap or when other processes used more than a tenth of the
+cores."""
 
 
 @command.command("throughput", epilog=_EPILOG)
@@ -51,7 +51,7 @@ busy."""
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    help="Measurements of each, the engines' order turned around.  [2 with --baseline, else 1]",
+    help="Measurements of each engine, in alternating order.  [2 with --baseline, else 1]",
 )
 @click.option("--baseline", help="Also measure peers: vllm, transformers, or both.")
 @click.option(
@@ -65,7 +65,7 @@ busy."""
 @JSON
 @OVERRIDES
 def throughput(models: str, as_json: bool, **given: Any) -> None:
-    """Questions, prompt tokens and new tokens per second of each model."""
+    """Measure questions, prompt tokens and new tokens per second of each model."""
     from slm_vllm.bench.rounds import verdicts
     from slm_vllm.bench.table import merge, throughput_table
     from slm_vllm.bench.throughput import measure_all

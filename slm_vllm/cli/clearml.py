@@ -20,7 +20,7 @@ def command() -> None:
 @CONFIG_DIR
 @JSON
 def check(overrides: tuple[str, ...], config_dir: str | None, as_json: bool) -> None:
-    """Log in, make and delete a task, store and delete an artifact, and say where it was stored.
+    """Log in, create and delete a task, store and delete an artifact, and say where it was stored.
 
     Settings (tracking.project, tracking.output_uri) are those of a run with the same KEY=VALUE.
     Ends within a minute, whatever the server does; with exit code 5 when a step fails.
@@ -43,13 +43,17 @@ Examples:
 @RUNS
 @OUTPUT_DIR
 @click.option(
-    "--timeout", type=float, default=300.0, show_default=True, help="Seconds for each run."
+    "--timeout",
+    type=float,
+    default=300.0,
+    show_default=True,
+    help="Time limit for each run, in seconds.",
 )
 def sync(runs: tuple[str, ...], output_dir: Path, timeout: float) -> None:
-    """Publish what a server does not have yet; nothing is published twice.
+    """Publish what the server does not have yet; nothing is published twice.
 
     RUN is a name under --output-dir, a path, a glob, or a folder that holds runs (a sweep). A
-    finished run that was not tracked at all is published whole.
+    finished run that was not tracked at all is published as a whole.
     """
     from slm_vllm.errors import ConfigError
     from slm_vllm.runs.jobs import find_jobs

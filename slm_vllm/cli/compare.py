@@ -24,26 +24,32 @@ Examples:
     "--baseline",
     type=UserPath(),
     metavar="RUN",
-    help="What the others are set against (the first).",
+    help="The run that the others are compared with (default: the first).",
 )
 @click.option("--intersect", is_flag=True, help="Compare on the questions that all runs share.")
 @click.option(
     "--allow-different",
     is_flag=True,
-    help="Compare although prompts or dataset files differ.",
+    help="Compare even if prompts or dataset files differ.",
 )
 @click.option(
     "--plan",
     is_flag=True,
-    help="Say how many questions would show a difference, from the variance of these runs.",
+    help="Estimate how many questions a difference needs, from the variance of these runs.",
 )
 @click.option(
-    "--difference", "differences", type=float, multiple=True, help="With --plan: what to find."
+    "--difference",
+    "differences",
+    type=float,
+    multiple=True,
+    help="With --plan: the difference to detect.",
 )
-@click.option("--power", type=float, help="With --plan: the probability to find it (0.8).")
-@click.option("--alpha", type=float, help="With --plan: level of the test (0.05).")
+@click.option("--power", type=float, help="With --plan: the power of the test (0.8).")
+@click.option("--alpha", type=float, help="With --plan: the level of the test (0.05).")
 @click.option(
-    "--correlation", type=float, help="With --plan and one run: assumed between two runs (0.5)."
+    "--correlation",
+    type=float,
+    help="With --plan and one run: the correlation to assume between two runs (0.5).",
 )
 @click.option(
     "--format",

@@ -14,13 +14,13 @@ from slm_vllm.cli.paths import UserPath
 
 COLUMNS_ARGUMENT = click.argument("columns", nargs=-1, metavar="[FIELD=COLUMN]...")
 KIND_OPTION = click.option(
-    "--kind", help="nq, simple_qa, qa_pairs, beir or hf; found from the file when left out."
+    "--kind", help="nq, simple_qa, qa_pairs, beir or hf; detected from the file by default."
 )
 
 
 @click.group("data")
 def data() -> None:
-    """Convert, check, list and measure datasets.
+    """Convert, check, list and describe datasets.
 
     \b
     Example:
@@ -30,7 +30,9 @@ def data() -> None:
 
 @data.command("prepare")
 @click.argument("kind", type=click.Choice(["nq", "simple_qa"]))
-@click.option("--input", "source", type=UserPath(), required=True, help="Raw file, packed or not.")
+@click.option(
+    "--input", "source", type=UserPath(), required=True, help="Raw file, compressed or not."
+)
 @click.option(
     "--output-dir",
     type=UserPath(),
@@ -183,9 +185,9 @@ def stats(
     type=UserPath(),
     default=".cache",
     show_default=True,
-    help="As cache_dir in runs.",
+    help="The cache_dir of runs.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @JSON
 def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
     """Empty the cache of downloaded and converted datasets.

@@ -15,12 +15,12 @@ Examples:
   slm-vllm doctor
   slm-vllm doctor --deep --json
 
-Exit code 1 when a line says fail, else 0. Nothing is changed and, without --deep, nothing is
-connected to."""
+Exit code 1 when a line says fail, else 0. Nothing is changed, and without --deep no
+connection is made."""
 
 
 @click.command("doctor", epilog=_EPILOG)
-@click.option("--deep", is_flag=True, help="Also import torch and vLLM, and ask the bucket.")
+@click.option("--deep", is_flag=True, help="Also import torch and vLLM, and connect to the bucket.")
 @click.option(
     "--output-dir",
     type=UserPath(),
@@ -33,7 +33,7 @@ connected to."""
     type=UserPath(),
     default=".cache",
     show_default=True,
-    help="Where models are prepared.",
+    help="Where prepared models are kept.",
 )
 @JSON
 def command(deep: bool, output_dir: str, cache_dir: str, as_json: bool) -> None:

@@ -29,7 +29,7 @@ Examples:
   slm-vllm eval --model demo --dataset demo --mode oracle \\
       --against demo_demo_no_context --until decided
 
-The same command given again goes on where an interrupted run stopped. Exit codes: 0 done,
+Give the same command again to resume an interrupted run. Exit codes: 0 done,
 2 usage or configuration, 3 data, 4 engine, 5 storage, 128 + n stopped by signal n."""
 
 
@@ -37,45 +37,50 @@ The same command given again goes on where an interrupted run stopped. Exit code
 @click.option("--model", help="Model configuration, local folder or Hugging Face repository.")
 @click.option("--dataset", help="Dataset configuration or file.")
 @click.option(
-    "--mode", help="no_context, oracle, retriever; several, separated by commas, share one load."
+    "--mode", help="no_context, oracle, retriever; several, comma-separated, share one model load."
 )
 @click.option("--corpus", help="A file or folder to search in place of the dataset's documents.")
 @click.option(
     "--retriever", help="Retriever configuration (bm25, dense, hybrid, ...) or a run file."
 )
 @click.option(
-    "--engine", help="vllm: on this machine (the default); openai: a running server; ray: many."
+    "--engine", help="vllm: on this machine (default); openai: running servers; ray: a Ray cluster."
 )
 @click.option(
     "--base-url", multiple=True, help="Server of --engine openai; several share the load."
 )
-@click.option("--api-key-env", help="Environment variable that holds the key of the servers.")
+@click.option("--api-key-env", help="Environment variable with the API key of the servers.")
 @click.option("--ray-address", help="Ray cluster of --engine ray: auto or HOST:PORT.")
-@click.option("--replicas", type=click.IntRange(min=1), help="Engines of --engine ray.")
-@click.option("--gpus-per-replica", type=float, help="GPUs of each of them (default: 1).")
+@click.option("--replicas", type=click.IntRange(min=1), help="Number of engines of --engine ray.")
+@click.option("--gpus-per-replica", type=float, help="GPUs for each of them (default: 1).")
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows.")
 @click.option(
-    "--against", metavar="RUN", help="A finished run: what --until sets this one against."
+    "--against", metavar="RUN", help="A finished run that --until compares this one with."
 )
 @click.option(
     "--until",
     type=click.Choice(["all", "decided", "worse"]),
-    help="decided: ask only until the difference from --against is settled; worse: end only "
-    "where this run is settled to be below it.",
+    help="decided: stop when the difference from --against is settled; worse: stop only "
+    "when this run is certainly below it.",
 )
-@click.option("--margin", type=float, help="Differences within it count as none (0.01).")
+@click.option("--margin", type=float, help="Differences within this margin count as none (0.01).")
 @click.option("--name", help="Name of the run and of its folder.")
 @click.option("--output-dir", type=UserPath(), help="Where run folders are kept.")
 @CONFIG_DIR
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run of the same name.")
-@click.option("--retry-errors", is_flag=True, help="Ask again what failed in the earlier run.")
-@click.option("--strict", is_flag=True, help="End at the first bad row or failed request.")
 @click.option(
-    "--plan", "only_plan", is_flag=True, help="Say what the command would do, load and ask nothing."
+    "--retry-errors", is_flag=True, help="Ask the failed questions of the earlier run again."
 )
-@click.option("--queue", help="Leave the run to a clearml-agent of this ClearML queue.")
+@click.option("--strict", is_flag=True, help="Stop at the first bad row or failed request.")
+@click.option(
+    "--plan",
+    "only_plan",
+    is_flag=True,
+    help="Say what the command would do, without loading the model or asking.",
+)
+@click.option("--queue", help="Enqueue the run for a clearml-agent of this ClearML queue.")
 @click.option("--queued", is_flag=True, hidden=True, help="Set by --queue, for the agent.")
-@click.option("--no-clearml", is_flag=True, help="Keep the run out of ClearML.")
+@click.option("--no-clearml", is_flag=True, help="Do not publish the run to ClearML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @OVERRIDES
 def command(

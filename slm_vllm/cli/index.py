@@ -38,8 +38,10 @@ def _shared(command: F) -> F:
         CONFIG_DIR,
         click.option("--cache-dir", type=UserPath(), help="Where indexes are kept."),
         click.option("--top-k", type=click.IntRange(min=1), help="Passages for each question."),
-        click.option("--corpus", help="What is searched in place of the dataset's documents."),
-        click.option("--retriever", help="bm25, dense, hybrid, a YAML of your own, a run file."),
+        click.option("--corpus", help="A collection to search instead of the dataset's documents."),
+        click.option(
+            "--retriever", help="bm25, dense, hybrid, your own configuration, or a TREC run file."
+        ),
         click.option("--dataset", help="A configured dataset, or a file."),
     ):
         command = option(command)
@@ -48,7 +50,7 @@ def _shared(command: F) -> F:
 
 @click.group("index")
 def index() -> None:
-    """Build, look into, search and evaluate the index of a retriever.
+    """Build, inspect, search and evaluate the index of a retriever.
 
     \b
     Example:
@@ -59,7 +61,7 @@ def index() -> None:
 @index.command("build")
 @_shared
 def build(as_json: bool, **given: Any) -> None:
-    """Build the index, or find that it is there already.
+    """Build the index unless it exists.
 
     \b
     Examples:
@@ -84,7 +86,7 @@ def build(as_json: bool, **given: Any) -> None:
 )
 @JSON
 def info(cache_dir: str, as_json: bool) -> None:
-    """List the stored indexes: kind, passages, size, whether they are whole.
+    """List the stored indexes: kind, passages, size, and whether they are intact.
 
     \b
     Example:
@@ -134,7 +136,7 @@ def search(question: str, as_json: bool, **given: Any) -> None:
 
 
 @index.command("eval")
-@click.option("--write-run", type=UserPath(), help="Write what was found in trec_eval's form.")
+@click.option("--write-run", type=UserPath(), help="Write the results as a TREC run file.")
 @_shared
 def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     """Measure how well the retriever finds answers and documents; no language model needed.

@@ -24,7 +24,7 @@ Examples:
   slm-vllm judge outputs/night --base-url http://localhost:8000/v1 --votes 3
   slm-vllm judge check labelled
 
-The same command given again goes on where it was stopped."""
+Give the same command again to resume it."""
 
 
 class _RunsOrCheck(click.Group):
@@ -53,15 +53,15 @@ def _judge_options(function: Any) -> Any:
             click.option(
                 "--base-url",
                 multiple=True,
-                help="Servers of the judge; without --model they are asked as chats.",
+                help="Servers of the judge; without --model they are sent chats.",
             ),
-            click.option("--api-key-env", help="Environment variable that holds their key."),
+            click.option("--api-key-env", help="Environment variable with their API key."),
             click.option(
                 "--votes",
                 type=click.IntRange(min=1),
                 default=1,
                 show_default=True,
-                help="Ask up to 6 times about each answer, the grades in another order each time.",
+                help="Votes on each answer, up to 6, each with the grades in another order.",
             ),
             CONFIG_DIR,
             JSON,
@@ -122,7 +122,7 @@ Examples:
 @_judge_options
 @OVERRIDES
 def check(file: str, overrides: tuple[str, ...], as_json: bool, **given: Any) -> None:
-    """Set a judge, and graders that need none, against labels of people.
+    """Compare a judge, and graders without a model, with human labels.
 
     FILE has a question, its answers, a prediction and a label (correct, incorrect, not attempted)
     in each row, in any form that datasets have; `labelled` means the 300 that come with the

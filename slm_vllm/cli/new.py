@@ -18,12 +18,12 @@ from slm_vllm.skeletons.writing import KINDS, usage, write_skeleton
     type=UserPath(),
     default="configs",
     show_default=True,
-    help="Folder of your configuration; made where it is missing.",
+    help="Folder of your configuration; created if it is missing.",
 )
 def command(kind: str, name: str, config_dir: str) -> None:
     """Write a working plug-in with a test into CONFIG_DIR/plugins.
 
-    docs/extending.md says what each kind has to have.
+    docs/extending.md describes the interface of each kind.
     """
     written = write_skeleton(kind, name, Path(config_dir))
     for path in written:

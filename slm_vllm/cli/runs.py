@@ -37,7 +37,7 @@ Examples:
 @OUTPUT_DIR
 @JSON
 def list_runs(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
-    """List every RUN (all by default), those with the latest sign of life first."""
+    """List every RUN (all by default), the most recently active first."""
     from slm_vllm.runs.job_table import called, job_cells
     from slm_vllm.runs.jobs import by_sign_of_life, find_jobs, list_jobs
 
@@ -72,14 +72,14 @@ Examples:
 )
 @click.argument("runs", type=UserPath(), nargs=-1, metavar="[RUN]...")
 @OUTPUT_DIR
-@click.option("--once", is_flag=True, help="Print what there is to see now, and end.")
-@click.option("--keep", is_flag=True, help="Go on when nothing runs any more.")
+@click.option("--once", is_flag=True, help="Print the current state once and exit.")
+@click.option("--keep", is_flag=True, help="Keep watching when nothing runs any more.")
 def watch(runs: tuple[str, ...], output_dir: Path, once: bool, keep: bool) -> None:
-    """Show every RUN (all by default) on one screen while they go on.
+    """Show every RUN (all by default) on one screen, live.
 
-    Rate, time left, token recall with its interval, memory, errors and the last sign of life. q
-    or Ctrl-C end the look and leave the runs alone; it ends by itself when nothing runs. Where
-    the output is no terminal, what has changed is printed every ten seconds.
+    Shows rate, time left, token recall with its interval, memory, errors and last activity. q or
+    Ctrl-C end the display and leave the runs alone; it ends by itself when nothing runs. Where the
+    output is no terminal, changes are printed every ten seconds.
     """
     from slm_vllm.monitoring.machine import Machine
     from slm_vllm.runs.overview import take_overview
@@ -107,7 +107,7 @@ def watch(runs: tuple[str, ...], output_dir: Path, once: bool, keep: bool) -> No
 @OUTPUT_DIR
 @JSON
 def show(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
-    """Show state, results and files of RUN, and how to go on if it is not finished."""
+    """Show state, results and files of RUN, and how to resume it if it is not finished."""
     from slm_vllm.runs.jobs import find_jobs
 
     jobs = find_jobs(runs, output_dir)
@@ -123,7 +123,7 @@ def show(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
 @click.argument("run", type=UserPath())
 @OUTPUT_DIR
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=20, show_default=True)
-@click.option("--follow", "-f", is_flag=True, help="Go on until the run's process ends.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing until the run's process ends.")
 def tail(run: str, output_dir: Path, lines: int, follow: bool) -> None:
     """Print the end of RUN's log."""
     from slm_vllm.rundir.lookup import find_run
@@ -157,7 +157,7 @@ def tail(run: str, output_dir: Path, lines: int, follow: bool) -> None:
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="Longest wait for its end, in seconds.",
+    help="Longest wait for the run to stop, in seconds.",
 )
 @JSON
 def stop(runs: tuple[str, ...], output_dir: Path, timeout: float, as_json: bool) -> None:

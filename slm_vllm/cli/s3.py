@@ -35,16 +35,16 @@ _DATA_DIR = click.option(
     type=UserPath(path_type=Path, file_okay=False),
     default=Path("data"),
     show_default=True,
-    help="Where the dataset files lie here.",
+    help="Local folder of the dataset files.",
 )
 
 
 @click.group("s3")
 def command() -> None:
-    """Look at a bucket (MinIO, Amazon S3), and move datasets and files to and from it.
+    """List a bucket (MinIO, Amazon S3), and move datasets and files to and from it.
 
-    Where it is and who you are comes from .env, the environment, an AWS profile and the options,
-    the later ones winning: CLEARML_S3_ENDPOINT, CLEARML_S3_BUCKET, CLEARML_S3_ACCESS_KEY,
+    Endpoint and credentials come from .env, the environment, an AWS profile and the options; the
+    later ones win: CLEARML_S3_ENDPOINT, CLEARML_S3_BUCKET, CLEARML_S3_ACCESS_KEY,
     CLEARML_S3_SECRET_KEY.
 
     \b
@@ -62,7 +62,7 @@ def command() -> None:
 def check(
     test_operations: bool, check_datasets: bool, prefix: str, as_json: bool, **given: Any
 ) -> None:
-    """Try endpoint, credentials, clock, TLS and bucket, and say what to set where one fails.
+    """Test endpoint, credentials, clock, TLS and bucket, and say what to set where one fails.
 
     \b
     Example:
@@ -140,8 +140,8 @@ def list_objects(prefix: str, as_json: bool, **given: Any) -> None:
 def pull(which: str | None, as_json: bool, **given: Any) -> None:
     """Download the files of a dataset, or one object.
 
-    What is there already and the same is skipped; an interrupted download goes on where it
-    stopped; every file is checked before it gets its name.
+    Files that are already here and identical are skipped; an interrupted download is resumed;
+    every file is verified before it gets its name.
 
     \b
     Examples:
@@ -181,8 +181,8 @@ def pull(which: str | None, as_json: bool, **given: Any) -> None:
 def push(which: str | None, as_json: bool, **given: Any) -> None:
     """Upload the files of a dataset, or one file.
 
-    A file that is in the bucket already is skipped; one that is another there is overwritten only
-    with --force; an interrupted upload goes on with the parts already there.
+    A file that is already in the bucket is skipped; a different one under its key is overwritten
+    only with --force; an interrupted upload reuses the parts that arrived.
 
     \b
     Examples:
@@ -209,7 +209,7 @@ def push(which: str | None, as_json: bool, **given: Any) -> None:
 
 @command.command("process")
 @click.argument("which", type=_WHICH)
-@click.option("--no-upload", is_flag=True, help="Keep the converted files here.")
+@click.option("--no-upload", is_flag=True, help="Do not upload the converted files.")
 @_DATA_DIR
 @PREFIX_OPTION
 @FORCE_OPTION
@@ -240,7 +240,7 @@ def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
 @command.command("artifacts")
 @click.argument("run", type=UserPath())
 @OUTPUT_DIR
-@click.option("--prefix", default="", help="Look only at keys that begin so.")
+@click.option("--prefix", default="", help="Only keys with this prefix.")
 @connection_options
 def artifacts(run: str, output_dir: Path, prefix: str, as_json: bool, **given: Any) -> None:
     """Show what RUN left in the artifact bucket, compared with its folder by size and hash.

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FORCE_OPTION = click.option("--force", is_flag=True, help="Overwrite what is newer or different.")
+FORCE_OPTION = click.option("--force", is_flag=True, help="Overwrite newer or different files.")
 DRY_RUN_OPTION = click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
-PREFIX_OPTION = click.option("--prefix", default="", help="Before each key, such as 'datasets/'.")
+PREFIX_OPTION = click.option(
+    "--prefix", default="", help="Prefix of each key, such as 'datasets/'."
+)
 
 
 def connection_options(command: F) -> F:

@@ -17,9 +17,9 @@ Examples:
   slm-vllm sweep --models demo --datasets demo --modes retriever --top-k 1,3,5,10 --dry-run
   slm-vllm sweep --file night.yaml
 
-A sweep file holds the same words as keys: models, datasets, modes, retrievers, top_k (lists),
-overrides (a list of KEY=VALUE), name, samples. The same command given again goes on with what is
-not done. Exit codes are those of eval; that of the first failed cell when one failed."""
+A sweep file has these keys: models, datasets, modes, retrievers, top_k (lists),
+overrides (a list of KEY=VALUE), name, samples. Give the same command again to run
+what is not done. Exit codes are those of eval; the first failed cell's when one failed."""
 
 
 @click.command("sweep", epilog=_EPILOG)
@@ -27,19 +27,19 @@ not done. Exit codes are those of eval; that of the first failed cell when one f
 @click.option("--datasets", help="Datasets as for eval --dataset, separated by commas.")
 @click.option("--modes", help="no_context, oracle, retriever, separated by commas.")
 @click.option("--retrievers", help="Retrievers of the modes that search (default: bm25).")
-@click.option("--top-k", help="Passages in the prompt, e.g. 1,3,5,10; each retriever with each.")
+@click.option("--top-k", help="Passages in the prompt, e.g. 1,3,5,10; crossed with the retrievers.")
 @click.option("--file", "file", type=UserPath(), help="A YAML file with the sweep.")
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows of each.")
 @click.option("--name", help="Folder of the sweep (default: sweep).")
 @click.option("--output-dir", type=UserPath(), default="outputs", show_default=True)
 @CONFIG_DIR
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
-@click.option(
-    "--race", is_flag=True, help="End models that are certainly not the best before the last row."
-)
+@click.option("--race", is_flag=True, help="Stop models early that are certainly not the best.")
 @click.option("--overwrite", is_flag=True, help="Replace earlier runs of the same cells.")
-@click.option("--retry-errors", is_flag=True, help="Ask again what failed in earlier runs.")
-@click.option("--no-clearml", is_flag=True, help="Keep the runs out of ClearML.")
+@click.option(
+    "--retry-errors", is_flag=True, help="Ask the failed questions of earlier runs again."
+)
+@click.option("--no-clearml", is_flag=True, help="Do not publish the runs to ClearML.")
 @click.option("--json", "as_json", is_flag=True, help="Print plan or results as one JSON object.")
 @OVERRIDES
 def command(
@@ -54,7 +54,7 @@ def command(
     """Run every combination of models, datasets, modes, retrievers and numbers of passages.
 
     Each model is loaded once and each index is built once; a cell that fails is recorded and the
-    others are run. Results are written to OUTPUT_DIR/NAME, one run folder for each cell.
+    others still run. Results are written to OUTPUT_DIR/NAME, one run folder for each cell.
     """
     from slm_vllm.judging.judge_at_end import judge_at_end
     from slm_vllm.runs.signals import Interrupted
