@@ -17,6 +17,7 @@ from slm_vllm.config.legacy import CONTEXT_OF
 from slm_vllm.errors import ConfigError, DataError, StorageError, reason_of
 
 UNKNOWN = "unknown"
+PREDICTION = "predicted_answer"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ def read_old_run(checkout: OldCheckout, folder: Path) -> OldRun:
     rows = [row for row in listed or [] if isinstance(row, dict)]
     if not rows:
         raise DataError(f"{folder / 'predictions.json'} holds no predictions")
+    if not any(PREDICTION in row for row in rows):
+        raise DataError(
+            f"{folder / 'predictions.json'}: no row has {PREDICTION!r}, so nothing can be scored. "
+            f"Found: {', '.join(rows[0])}"
+        )
     statistics = content.get("statistics") if isinstance(content, dict) else None
     results = _mapping(_optional(folder / "results.json")) or _mapping(statistics)
     settings = _settings(folder)

@@ -13,7 +13,7 @@ import polars as pl
 import yaml
 
 from slm_vllm.adopt.checkout import OldCheckout
-from slm_vllm.adopt.old_runs import UNKNOWN, OldRun
+from slm_vllm.adopt.old_runs import PREDICTION, UNKNOWN, OldRun
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.rundir import names
@@ -142,7 +142,7 @@ def _entry(
         "question_id": question_id,
         "question": question,
         "answers": answers,
-        "prediction": str(row.get("predicted_answer") or ""),
+        "prediction": str(row.get(PREDICTION) or ""),
         "contexts": [_passage(text, rank) for rank, text in enumerate(contexts, 1)],
         "context_type": run.context,
         "n_passages_used": len(contexts),

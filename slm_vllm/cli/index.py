@@ -173,8 +173,8 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     timing = f"{result['search_seconds']:.2f} s, {result['questions_per_second']:,.0f}/s"
     click.echo(f"{result['questions']:,} questions, {result['n_passages']:,} passages, {timing}")
     for name, value in result["metrics"].items():
-        shown = "-" if value["mean"] is None else f"{value['mean']:.4f}"
-        click.echo(f"  {name:<22} {shown:>7}  n={value['n']:,}")
+        if value["mean"] is not None:
+            click.echo(f"  {name:<22} {value['mean']:>7.4f}  n={value['n']:,}")
 
 
 _STORE = click.option(

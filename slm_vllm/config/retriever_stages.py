@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from slm_vllm.config.section import Section, UserPath
+from slm_vllm.config.template import checked_template
 
 EVALUATED = "evaluated"
 
@@ -36,13 +37,4 @@ class ExpansionConfig(Section):
     @field_validator("prompt")
     @classmethod
     def _asks_the_question(cls, value: str) -> str:
-        try:
-            asked = value.format(question="\0")
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"cannot be filled in ({error!r}): it knows {{question}} alone; write {{{{ and "
-                "}} for braces of the text"
-            ) from None
-        if "\0" not in asked:
-            raise ValueError("must hold {question}")
-        return value
+        return checked_template(value, {"question": ""}, ("question",))

@@ -14,6 +14,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from slm_vllm.config.engine import EngineConfig, ServerUrls, VllmConfig, engine_section
 from slm_vllm.config.retriever_stages import ExpansionConfig, RerankerConfig
 from slm_vllm.config.section import FolderName, Section, UserPath
+from slm_vllm.config.template import checked_template
 
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 
@@ -162,6 +163,21 @@ class PromptConfig(Section):
     stop: tuple[str, ...] = ()
     """Stop strings this form of prompt needs, beside those of `generation.stop`."""
     enable_thinking: bool = False
+
+    @field_validator("question_template")
+    @classmethod
+    def _shows_the_question(cls, value: str) -> str:
+        return checked_template(value, {"question": ""}, ("question",))
+
+    @field_validator("context_template")
+    @classmethod
+    def _shows_context_and_question(cls, value: str) -> str:
+        return checked_template(value, {"context": "", "question": ""}, ("context", "question"))
+
+    @field_validator("passage_template")
+    @classmethod
+    def _shows_the_text(cls, value: str) -> str:
+        return checked_template(value, {"rank": 1, "title": "", "text": ""}, ("text",))
 
     @property
     def day(self) -> datetime.date | None:

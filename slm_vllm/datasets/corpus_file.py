@@ -141,6 +141,9 @@ class CorpusFile:
 
     def _form(self, file: str) -> Form:
         form = find_form(file, self._is_document)
+        is_known = bool(self._columns) or holds_text(dict.fromkeys(form.columns))
+        if form.name in ("csv", "jsonl") and not is_known and _is_bare(file):
+            return Form(_BARE, ("id", "text"))
         if form.columns:
             found = self._renamed(dict.fromkeys(form.columns))
             missing = [column for column in self._columns.values() if column not in form.columns]
@@ -150,8 +153,6 @@ class CorpusFile:
                     f"{file} has {wanted}. Found: {form}. Name the columns with "
                     "corpus.columns.text=... (also id, title)"
                 )
-        elif form.name == "jsonl" and _is_bare(file):
-            return Form(_BARE, ("id", "text"))
         return form
 
     def _is_document(self, value: Mapping[str, Any]) -> bool:
@@ -165,6 +166,8 @@ class CorpusFile:
     def _text(self, file: str) -> Iterator[Paragraph]:
         folder = self.path if os.path.isdir(self.path) else os.path.dirname(file)
         name = Path(os.path.relpath(file, folder)).as_posix()
+        if not os.path.getsize(file):
+            return
         with open_bytes(file) as opened:
             raw = opened.read()
         try:
@@ -216,12 +219,14 @@ def _suffix(name: str) -> str:
 
 
 def _is_bare(file: str) -> bool:
-    """Whether the first lines are an id without white space, a tab and a text."""
+    """Whether the first lines are an id without white space, a tab and a text, and no header."""
     lines = islice(
         (line for batch in line_batches(file, ignore, max_rows=20) for line in batch), 20
     )
     fields = [line.text.split("\t") for line in lines]
-    return bool(fields) and all(len(f) == 2 and f[0] and not set(f[0]) & set(" {[") for f in fields)
+    if not all(len(f) == 2 and f[0] and not set(f[0]) & set(" {[") for f in fields):
+        return False
+    return bool(fields) and not (fields[0][1].isascii() and fields[0][1].isidentifier())
 
 
 def _bare_records(file: str, reject: Callable[[RejectedRow], None]) -> Iterator[Record]:

@@ -33,8 +33,7 @@ class PromptTemplate:
         day: The day that stands in the prompts, None where none does.
 
     Raises:
-        ConfigError: A template names a field that does not exist, a chat template is asked for
-            and the tokenizer has none, or the chat template fails.
+        ConfigError: A chat template is asked for and the tokenizer has none, or it fails.
     """
 
     def __init__(self, config: PromptConfig, tokenizer: Any, day: date | None = None) -> None:
@@ -47,7 +46,6 @@ class PromptTemplate:
                 "Set prompt=plain, or prompt.chat=false"
             )
         self.is_chat = has_template if config.chat is None else config.chat
-        _check_templates(config)
         self.day: date | None = None
         if self.is_chat:
             today = day or config.day or date.today()
@@ -138,21 +136,3 @@ def _examples(config: PromptConfig) -> list[tuple[str, str]]:
         turn = _user_turn(config, example.question, _blocks(config, passages))
         examples.append((turn, example.answer))
     return examples
-
-
-def _check_templates(config: PromptConfig) -> None:
-    """Fills every template once, so that a wrong field is found before the model is loaded."""
-    fields: dict[str, dict[str, Any]] = {
-        "question_template": {"question": ""},
-        "context_template": {"context": "", "question": ""},
-        "passage_template": {"rank": 1, "title": "", "text": ""},
-    }
-    for name, values in fields.items():
-        try:
-            getattr(config, name).format(**values)
-        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-            known = ", ".join(f"{{{field}}}" for field in values)
-            raise ConfigError(
-                f"prompt.{name} cannot be filled in ({error!r}). It knows {known}; "
-                "write {{ and }} for braces of the text"
-            ) from None

@@ -286,8 +286,8 @@ def _write_passages(
 def _nothing_to_search(n_seen: int) -> str:
     found = f"its {n_seen} documents have no text" if n_seen else "it has no documents"
     return (
-        f"There is nothing to search in this dataset: {found}. Use a dataset whose rows carry "
-        "documents, or another mode (--mode no_context)"
+        f"There is nothing to search in this dataset: {found}. Name what is to be searched with "
+        "--corpus FILE (or a folder), or take another mode (--mode no_context, --mode oracle)"
     )
 
 

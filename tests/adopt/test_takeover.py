@@ -206,6 +206,15 @@ def test_a_damaged_run_costs_that_run(old: Path) -> None:
     assert TAKEN.is_dir() and not (TAKEN.parent / "bad").exists()
 
 
+def test_a_run_without_predictions_is_not_scored_as_wrong(old: Path) -> None:
+    other = old / "outputs" / "other"
+    other.mkdir()
+    (other / "predictions.json").write_text('[{"question": "a?", "response": "b"}]')
+    said = slm_vllm("adopt", old).output
+    assert "no row has 'predicted_answer'" in said and "Found: question, response" in said
+    assert TAKEN.is_dir() and not (TAKEN.parent / "other").exists()
+
+
 def test_a_run_is_not_written_where_another_goes_on(old: Path) -> None:
     going_on = RunFolder(TAKEN)
     going_on.lock()

@@ -202,6 +202,33 @@ def test_broken_files(own: Path, content: bytes, expected: list[str]) -> None:
         assert part in text
 
 
+@pytest.mark.parametrize("name", ["question_template", "context_template", "passage_template"])
+@pytest.mark.parametrize("field", ["{nothing}", "{}", "{", "}", "{question.x}", "{question[x]}"])
+def test_prompts_that_cannot_be_filled_in(name: str, field: str) -> None:
+    field = field.replace("question", "text") if name == "passage_template" else field
+    text = message(f"prompt.{name}='{field}'")
+    assert f"prompt.{name}: cannot be filled in" in text
+    assert ("{text}" if name == "passage_template" else "{question}") in text
+
+
+@pytest.mark.parametrize(
+    "name, template, missing",
+    [
+        ("question_template", "Answer: {{question}}", "{question}"),
+        ("context_template", "{context}", "{question}"),
+        ("context_template", "{question}", "{context}"),
+        ("passage_template", "[{rank}] {title}", "{text}"),
+    ],
+)
+def test_prompts_that_would_show_too_little(name: str, template: str, missing: str) -> None:
+    assert f"prompt.{name}: must hold {missing}" in message(f"prompt.{name}='{template}'")
+
+
+def test_fields_of_a_prompt_may_be_formatted() -> None:
+    words = "prompt.passage_template='{rank:02d} {text!r:.300}'"
+    assert compose_config([words]).prompt.passage_template == "{rank:02d} {text!r:.300}"
+
+
 GPUS = {"v100": (7, 0), "turing": (7, 5), "ampere": (8, 6), "hopper": (9, 0), "cpu": None}
 
 

@@ -80,13 +80,27 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
 
 def test_a_tsv_without_a_header(tmp_path: Path) -> None:
     path = tmp_path / "collection.tsv"
-    path.write_text("0\tThe first text.\n1\tThe second: tab\there.\nbroken\n")
     rejected: list[RejectedRow] = []
     # The first lines decide what the file is; a later one may be damaged.
-    path.write_text("0\tFirst.\n" * 20 + "20\tSecond: a tab\there.\nbroken\n")
-    found = pl.concat(CorpusFile(path, on_reject=rejected.append).documents())
-    assert found.rows()[-1] == ("20", "", "Second: a tab\there.")
+    lines = [f"{number}\tThe text, of the {number}th." for number in range(20)]
+    path.write_text("\n".join((*lines, "20\tSecond: a tab\there.", "broken")))
+    found = pl.concat(CorpusFile(path, on_reject=rejected.append).documents()).rows()
+    assert found[0] == ("0", "", "The text, of the 0th.") and len(found) == 21
+    assert found[-1] == ("20", "", "Second: a tab\there.")
     assert [(row.line, row.reason) for row in rejected] == [(22, "no tab after the id")]
+
+
+def test_a_tsv_of_one_line_or_without_blanks(tmp_path: Path) -> None:
+    path = tmp_path / "collection.tsv"
+    path.write_text("d1\t巴黎是法国的首都\n")
+    assert pl.concat(CorpusFile(path).documents()).rows() == [("d1", "", "巴黎是法国的首都")]
+
+
+def test_a_header_of_unknown_names_is_no_document(tmp_path: Path) -> None:
+    path = tmp_path / "collection.tsv"
+    path.write_text("key\twords\n1\tA text.\n")
+    with pytest.raises(DataError, match="no column with texts.*key, words"):
+        next(CorpusFile(path).documents())
 
 
 def test_a_folder_of_texts(tmp_path: Path) -> None:
@@ -94,6 +108,7 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
     (tmp_path / "inner" / "one.v2.txt").write_bytes(b"\xef\xbb\xbfFirst text")
     (tmp_path / "two.md.gz").write_bytes(gzip.compress(b"# Second"))
     (tmp_path / "blank.txt").write_text(" \n")
+    (tmp_path / "empty.txt").touch()
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     rejected: list[RejectedRow] = []
