@@ -357,9 +357,13 @@ class _PromptText:
 
 
 def _key(variable: str | None) -> str:
-    key = os.environ.get(variable or _KEY_VARIABLE, "")
+    name = variable or _KEY_VARIABLE
+    key = os.environ.get(name, "").strip()  # without the line end of the file it came from
     if variable is not None and not key:
+        raise ConfigError(f"--api-key-env {name}: this environment variable is not set or empty")
+    if not (key.isascii() and key.isprintable()):
         raise ConfigError(
-            f"--api-key-env {variable}: this environment variable is not set or empty"
+            f"the key in the environment variable {name} has a line end or a letter beyond ASCII "
+            "in it, which cannot be sent. Set it anew"
         )
     return key or "EMPTY"  # the client wants one; servers without keys ignore it

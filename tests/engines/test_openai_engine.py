@@ -410,6 +410,24 @@ def test_a_key_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None
         engine.start()
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+def test_the_line_end_behind_a_key_is_not_sent(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setenv("MY_KEY", f"sk-right{end}")
+    with FakeServer(key="sk-right") as server:
+        assert_all_right(ask(config(server, api_key_env="MY_KEY"), 3))
+
+
+@pytest.mark.parametrize("key", ["sk-one\nsk-two", "sk-\u043a\u043b\u044e\u0447"])
+def test_a_key_that_cannot_be_sent_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    engine = OpenAIEngine(SETTINGS, config("http://127.0.0.1:9"))
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY has a line end or a letter") as refused:
+        engine.start()
+    assert "sk-" not in str(refused.value)
+
+
 def test_input_is_read_no_further_than_the_bound() -> None:
     read = itertools.count()
     newest = [0]
