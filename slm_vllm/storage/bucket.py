@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import Any
 
 from slm_vllm.errors import ConfigError
@@ -252,15 +253,17 @@ class Bucket:
         return digest.hexdigest()
 
     def _similar(self, key: str) -> str:
-        from itertools import islice
-
-        folder = key.rpartition("/")[0]
+        folder, slash, name = key.rpartition("/")
+        keys: list[str] = []
         try:
-            keys = [o.key for o in islice(self.objects(folder and folder + "/"), 1000)]
+            # Those that begin alike come first: a folder may hold millions.
+            for prefix in (folder + slash + name[:3], folder + slash):
+                keys = [o.key for o in islice(self.objects(prefix), 1000)]
+                if close := close_names(key, keys):
+                    return f" There are: {', '.join(close)}"
         except S3Error:
             return ""
-        close = close_names(key, keys) or keys[:3]
-        return f" There are: {', '.join(close)}" if close else " Nothing lies beside it"
+        return f" There are: {', '.join(keys[:3])}" if keys else " Nothing lies beside it"
 
 
 def parse_url(url: str) -> tuple[str, str]:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _NOTE_SECONDS = 0.5
+_TIME_STEP = 1.0  # seconds, of the times that HTTP tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +127,11 @@ def _check_target(
     if not target.exists():
         return None
     same = same_file(target, remote, bucket)
-    # The time of a downloaded file is that of its object, so a later one means work done here;
-    # where the server's clock is ahead, work done here looks older than it is.
-    newer = target.stat().st_mtime + remote.clock_ahead > remote.last_modified.timestamp()
+    # The time of a downloaded file is that of its object, so a later one means work done here.
+    # Work done here looks older than it is where the server's clock is ahead, and where it rounds
+    # times up to whole seconds, as Swift does.
+    edited = target.stat().st_mtime + remote.clock_ahead + _TIME_STEP
+    newer = edited > remote.last_modified.timestamp()
     if same is None and newer and not options.force:
         raise StorageError(
             f"{target} differs from {bucket.url(remote.key)} and is newer: it may hold changes "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slm_vllm.storage.bucket import Bucket
+from slm_vllm.storage.bucket import Bucket, RemoteObject
 from slm_vllm.storage.diagnosis import check_connection, check_operations
 from slm_vllm.storage.download import download
 from slm_vllm.storage.faults import Fault, S3Error
@@ -204,6 +204,20 @@ def test_a_missing_bucket_and_a_missing_key_are_told_apart(bucket: Bucket) -> No
     with pytest.raises(S3Error, match="has no bucket 'no-such-bucket'") as caught:
         none.get("k")
     assert caught.value.fault is Fault.BUCKET
+
+
+def test_a_similar_key_is_found_behind_a_thousand_others(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [*(f"many/{number}" for number in range(1100)), "nq.jsonl"]
+
+    def objects(self: Bucket, prefix: str = "") -> Iterator[RemoteObject]:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        return (RemoteObject(key, 1, "", now) for key in keys if key.startswith(prefix))
+
+    monkeypatch.setattr(Bucket, "objects", objects)
+    with pytest.raises(S3Error, match=r"There are: nq\.jsonl$"):
+        bucket.get("nq.json")
 
 
 def test_connection_refused(bucket_name: str) -> None:

@@ -386,19 +386,20 @@ def test_parts_that_did_not_become_an_object_do_not_stay(
 # A file that was edited just now.
 
 
-@pytest.mark.parametrize("ahead", [0, 300])
+@pytest.mark.parametrize(("ahead", "rounded"), [(0, 0), (300, 0), (0, 1)])
 def test_an_edit_just_after_the_push_is_kept(
     proxied: Bucket,
     proxy: FaultyProxy,
     make_file: MakeFile,
     options: TransferOptions,
     ahead: int,
+    rounded: int,
 ) -> None:
-    """Also where the server's clock is ahead of this one."""
+    """Also where the server's clock is ahead of this one, or times are rounded up."""
     source = make_file(1000)
     upload(proxied, source, "k", options)
     pushed = proxied.get("k").last_modified.timestamp()
-    times = {b"date": time.time() + ahead, b"last-modified": pushed + ahead}
+    times = {b"date": time.time() + ahead, b"last-modified": pushed + ahead + rounded}
 
     def told(line: re.Match[bytes]) -> bytes:
         return line[1] + b": " + formatdate(times[line[1].lower()], usegmt=True).encode()
