@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from slm_vllm.gc_control import collect, frozen_heap, frozen_imports
+from slm_vllm.gc_control import collect, frozen_heap, frozen_imports, skipped_collections
 
 
 class Node:
@@ -50,3 +50,15 @@ def test_what_is_there_is_spared_for_a_while_and_what_comes_is_not() -> None:
         assert gone() is not None and new() is None
     gc.collect()
     assert gone() is None
+
+
+def test_collections_are_skipped_in_a_block_alone() -> None:
+    gone = weakref.ref(Node())
+    gc.freeze()
+    with pytest.raises(ZeroDivisionError), skipped_collections():
+        gc.unfreeze()
+        assert gc.collect() == 0 and gc.get_freeze_count() > 0
+        raise ZeroDivisionError
+    assert gone() is not None
+    collect()
+    assert gone() is None and gc.get_freeze_count() == 0

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from slm_vllm import gc_control
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.registry import engine_factory, engine_fork_server, engine_import
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
@@ -76,6 +77,8 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
 
 def _evaluate(configs: Sequence[Config], options: RunOptions) -> list[dict[str, Any]]:
     with ExitStack() as stack:
+        if not options.own_process:  # which goes on, and wants the memory of the engine back
+            stack.callback(gc_control.collect)
         session = _Session(configs, options, stack)
         try:
             return session.run()
