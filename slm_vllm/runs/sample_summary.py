@@ -33,18 +33,23 @@ class SampleSummary:
     def __init__(self, generation: GenerationConfig) -> None:
         self._n = generation.n
         self._logprobs = generation.logprobs
+        self._answered = 0
         self._values: dict[str, list[Values]] = {metric: [] for metric in METRICS}
         self._votes: list[pl.DataFrame] = []
         self._firsts: list[pl.DataFrame] = []
 
     def add(self, scored: pl.DataFrame) -> None:
-        """Counts a batch of `sampled_schema`; rows without an answer or a score are left out."""
-        rows = scored.filter(
-            (pl.col("samples").list.len() == self._n)
-            & pl.all_horizontal(pl.col(*METRICS).is_not_null())
-        )
+        """Counts a batch of `sampled_schema`; rows without a score are left out.
+
+        Failed rows count as wrong in each of their answers, as they do in the metrics, and have no
+        confidence.
+        """
+        judged = scored.filter(pl.all_horizontal(pl.col(*METRICS).is_not_null()))
+        self._add_failed(judged.filter(pl.col("error").is_not_null()))
+        rows = judged.filter(pl.col("error").is_null() & (pl.col("samples").list.len() == self._n))
         if rows.is_empty():
             return
+        self._answered += rows.height
         answers = rows.select(pl.col("samples").explode()).unnest("samples")
         for metric, parts in self._values.items():
             parts.append(answers[metric].to_numpy().reshape(rows.height, self._n))
@@ -58,9 +63,17 @@ class SampleSummary:
             known = first.filter(pl.col(TOKEN).is_finite())
             self._firsts.append(known.select(ANSWER, TOKEN, *METRICS))
 
+    def _add_failed(self, rows: pl.DataFrame) -> None:
+        if self._n == 1 or rows.is_empty():
+            return
+        for metric, parts in self._values.items():
+            parts.append(np.repeat(rows[metric].to_numpy()[:, None], self._n, axis=1))
+        unsure = pl.lit(None, pl.Float64).alias(AGREEMENT)
+        self._votes.append(rows.select(unsure, *METRICS))
+
     def sampling(self, seed: int) -> Sampling | None:
         """What `results.json` says of several answers; None where there were none."""
-        if self._n == 1 or not self._votes:
+        if self._n == 1 or not self._answered:
             return None
         votes = pl.concat(self._votes)
         variance, chances = {}, {}
@@ -78,7 +91,7 @@ class SampleSummary:
                 right = values.sum(axis=1).astype(np.int64)
                 chances[name] = {
                     str(k): _mean(pl.Series(pass_at_k(right, self._n, k)), seed)
-                    for k in range(1, min(self._n, _MOST_K) + 1)
+                    for k in sorted({*range(1, min(self._n, _MOST_K) + 1), self._n})
                 }
         return Sampling(
             answers=self._n,
@@ -96,14 +109,15 @@ class SampleSummary:
         for kind, frames in kinds.items():
             if not frames:
                 continue
-            frame = pl.concat(frames)
+            frame = pl.concat(frames).drop_nulls(kind)
             confidence = frame[kind].to_numpy()
             by_metric = {
                 name: calibration(confidence, frame[name].to_numpy())
                 for name in METRICS
                 if METRICS[name].is_binary
             }
-            found[kind] = {name: _figures(one) for name, one in by_metric.items() if one}
+            if figures := {name: _figures(one) for name, one in by_metric.items() if one}:
+                found[kind] = figures
         return found
 
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from slm_vllm.config.schema import Config
-from slm_vllm.errors import ConfigError
+from slm_vllm.errors import ConfigError, EngineError
 from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA
@@ -62,11 +62,16 @@ def folder(config: Config) -> Path:
     return Path(config.experiment.output_dir) / config.experiment.name
 
 
-def exact(config: Config) -> np.ndarray:
-    """Whether each answer is right, rows x answers, from the texts in the file."""
+def exact_rows(config: Config) -> list[list[float]]:
+    """Whether each answer to each question is right, from the texts in the file."""
     rows = pl.read_parquet(folder(config) / names.PREDICTIONS)["samples"].to_list()
     right = ("answer", "the answer.")
-    return np.array([[float(one["prediction"].lower() in right) for one in row] for row in rows])
+    return [[float(one["prediction"].lower() in right) for one in row or ()] for row in rows]
+
+
+def exact(config: Config) -> np.ndarray:
+    """The same, rows x answers."""
+    return np.array(exact_rows(config))
 
 
 def test_all_answers_are_kept_with_their_scores_and_seeds(make_config: MakeConfig) -> None:
@@ -157,11 +162,33 @@ def test_a_resumed_run_is_as_one_that_was_not(make_config: MakeConfig) -> None:
         assert result[key] == whole[key]
 
 
-def test_failed_rows_have_no_answers_and_count_as_wrong(make_config: MakeConfig) -> None:
-    result = run(make_config(*SEVERAL), Sampling(4, fails=frozenset({2, 5})))
+def test_failed_rows_count_as_wrong_in_all_their_answers(make_config: MakeConfig) -> None:
+    config = make_config(*SEVERAL)
+    result = run(config, Sampling(4, fails=frozenset({2, 5})))
     assert result["counts"]["errors"] == 2
-    assert result["sampling"]["questions"] == 8
-    assert result["metrics"]["token_recall"]["n"] == 10
+    metric, found = result["metrics"]["exact_match"], result["sampling"]
+    right = np.vstack([*filter(len, exact_rows(config)), np.zeros((2, 4))])
+    assert metric["n"] == found["questions"] == len(right) == 10
+    assert found["pass_at_k"]["exact_match"]["1"]["mean"] == pytest.approx(metric["mean"])
+    assert found["pass_at_k"]["exact_match"]["4"]["mean"] == right.max(axis=1).mean()
+    assert found["variance"]["exact_match"]["stderr"] == pytest.approx(metric["stderr"], abs=1e-6)
+    assert found["majority"]["exact_match"]["n"] == 10
+    # Nobody knows how sure it would have been.
+    assert found["agreement"]["n"] == result["calibration"]["agreement"]["exact_match"]["n"] == 8
+
+
+def test_a_run_of_failures_has_no_figures(make_config: MakeConfig) -> None:
+    config = make_config(*SEVERAL)
+    with pytest.raises(EngineError, match="not one of 10"):
+        run(config, Sampling(4, fails=frozenset(range(10))))
+    result = json.loads((folder(config) / names.RESULTS).read_text())
+    assert not {"sampling", "calibration"} & set(result)
+
+
+def test_pass_at_k_is_told_up_to_10_and_of_all(make_config: MakeConfig) -> None:
+    words = ("generation.temperature=0.7", "generation.n=12")
+    chances = run(make_config(*words), Sampling(12))["sampling"]["pass_at_k"]["contains"]
+    assert list(chances) == [*map(str, range(1, 11)), "12"]
 
 
 def test_one_answer_leaves_everything_as_it_was(make_config: MakeConfig) -> None:
