@@ -109,7 +109,8 @@ def check(
         click.echo(f"  {label.replace('_', ' '):<18} {getattr(report, label):,}")
     click.echo(f"  {'without contexts':<18} {report.without_contexts:,}")
     click.echo(f"  {'without documents':<18} {report.without_documents:,}")
-    click.echo("  columns            " + ", ".join(f"{k}: {v}" for k, v in report.columns.items()))
+    for label, value in report.first_row.items():
+        click.echo(f"  first {label.replace('_', ' '):<12} {_shown(value)}")
     for notice in report.notices:
         click.echo(f"  {notice}")
     for row in report.first_rejected:
@@ -223,6 +224,17 @@ def _locate(
     if columns:
         options["columns"] = {**options.get("columns", {}), **parse_columns(columns)}
     return entry.path or path_or_name, kind or entry.kind, options
+
+
+def _shown(value: str | list[str] | None) -> str:
+    """Texts of a dataset on one line, each in quotes."""
+    from slm_vllm.datasets.reading.records import printable
+
+    if not value:
+        return "-"
+    texts = [value] if isinstance(value, str) else value
+    more = f" and {len(texts) - 5:,} more" if len(texts) > 5 else ""
+    return ", ".join(f'"{printable(text)}"' for text in texts[:5]) + more
 
 
 def _presence(entry: Any) -> str:

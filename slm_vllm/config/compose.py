@@ -7,6 +7,7 @@ value and the nearest valid one, before anything heavy is imported.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -34,6 +35,8 @@ from slm_vllm.errors import ConfigError, reason_of
 from slm_vllm.nearest import nearest
 from slm_vllm.paths import expanded
 from slm_vllm.plugins import FOLDER, use_folder
+
+_WITHOUT_FILE = {"hardware": ("auto",)}  # choices of a group that no file stands for
 
 
 def search_path(config_dir: str | Path | None = None) -> list[Path]:
@@ -63,6 +66,14 @@ def group_choices(group: str, config_dir: str | Path | None = None) -> dict[str,
         for path in sorted((folder / group).glob("*.yaml")):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
+
+
+def nearest_choice(group: str, value: str, config_dir: str | Path | None = None) -> str:
+    """A phrase for a name that is no choice of a group: what there is, or how to reach it."""
+    unseen = os.path.join("configs", group, f"{value}.yaml")
+    if config_dir is None and os.path.isfile(unseen):
+        return f"{unseen} is read with --config-dir configs"
+    return nearest(value, [*group_choices(group, config_dir), *_WITHOUT_FILE.get(group, ())])
 
 
 def read_choice(path: Path) -> dict[str, Any]:
@@ -244,11 +255,10 @@ def _with_device(override: Override) -> Override:
 def _check_override(override: Override, config_dir: str | Path | None) -> None:
     if override.is_group_choice:
         choices = group_choices(override.key, config_dir)
-        extra = ["auto"] if override.key == "hardware" else []
-        if override.value not in [*choices, *extra]:
+        if override.value not in [*choices, *_WITHOUT_FILE.get(override.key, ())]:
             raise ConfigError(
                 f"{override.key}={override.value}: there is no such {override.key}. "
-                f"{nearest(override.value, [*choices, *extra])}"
+                f"{nearest_choice(override.key, override.value, config_dir)}"
             )
         if override.value in choices:
             read_choice(choices[override.value])

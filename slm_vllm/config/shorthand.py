@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from slm_vllm.config.compose import group_choices, read_choice
+from slm_vllm.config.compose import group_choices, nearest_choice, read_choice
 from slm_vllm.config.overrides import quoted
 from slm_vllm.errors import ConfigError
-from slm_vllm.nearest import nearest
 
 
 def model_override(value: str, config_dir: str | Path | None = None) -> list[str]:
@@ -35,7 +34,7 @@ def model_override(value: str, config_dir: str | Path | None = None) -> list[str
         ]
     raise ConfigError(
         f"--model {value}: not a model configuration, a local folder or a repository "
-        f"(owner/name). {nearest(value, choices)}"
+        f"(owner/name). {nearest_choice('model', value, config_dir)}"
     )
 
 
@@ -69,7 +68,7 @@ def retriever_override(value: str, config_dir: str | Path | None = None) -> list
     if not _is_path(value):
         raise ConfigError(
             f"--retriever {value}: not a retriever configuration, and no run file of that name is "
-            f"here. {nearest(value, choices)}"
+            f"here. {nearest_choice('retriever', value, config_dir)}"
         )
     return [
         "retriever=trec_run",
@@ -87,7 +86,10 @@ def choice_override(group: str, value: str, config_dir: str | Path | None = None
     choices = group_choices(group, config_dir)
     if value not in choices:
         option = "--mode" if group == "experiment_mode" else f"--{group}"
-        raise ConfigError(f"{option} {value}: there is no such {group}. {nearest(value, choices)}")
+        raise ConfigError(
+            f"{option} {value}: there is no such {group}. "
+            f"{nearest_choice(group, value, config_dir)}"
+        )
     return [f"{group}={value}"]
 
 
@@ -102,7 +104,8 @@ def _file_override(group: str, value: str, config_dir: str | Path | None) -> lis
             f"{group}.path={_literal(value)}",
         ]
     raise ConfigError(
-        f"--{group} {value}: not a {group} configuration and not a file. {nearest(value, choices)}"
+        f"--{group} {value}: not a {group} configuration and not a file. "
+        f"{nearest_choice(group, value, config_dir)}"
     )
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slm_vllm.config.compose import group_choices, is_known, read_choice
+from slm_vllm.config.compose import group_choices, is_known, nearest_choice, read_choice
 from slm_vllm.config.legacy import settings_today
 from slm_vllm.datasets.places import found_file
 from slm_vllm.datasets.registry import local_path
 from slm_vllm.errors import ConfigError, DataError, StorageError
-from slm_vllm.nearest import nearest
 from slm_vllm.paths import expanded
 
 
@@ -86,7 +85,7 @@ def find_dataset(path_or_name: str, config_dir: str | Path | None = None) -> Dat
     if not is_path:
         raise DataError(
             f"{path_or_name!r} is neither a file nor a configured dataset. "
-            f"{nearest(path_or_name, entries)}"
+            f"{nearest_choice('dataset', path_or_name, config_dir)}"
         )
     return DatasetEntry(path_or_name, None, path_or_name)
 

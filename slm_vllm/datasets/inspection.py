@@ -18,6 +18,7 @@ from slm_vllm.types import RejectedRow
 
 _QUANTILES = (("min", 0.0), ("median", 0.5), ("p95", 0.95), ("max", 1.0))
 NO_TOPIC = "(none)"
+_TEXT_SHOWN = 200
 
 
 @dataclass(slots=True)
@@ -37,6 +38,9 @@ class CheckReport:
         without_documents: Usable rows without documents; `retriever` mode has nothing of theirs.
         first_rejected: The first of the rejected rows, with line and reason.
         notices: What was left out of rows that are kept.
+        first_row: What the first usable row was understood as: `question_id`, `question`,
+            `answers`, and the beginnings of the first of its contexts and documents, None where
+            it has none.
     """
 
     path: str
@@ -51,6 +55,7 @@ class CheckReport:
     without_documents: int = 0
     first_rejected: list[RejectedRow] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    first_row: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Gives the report as plain values."""
@@ -85,6 +90,8 @@ def check_dataset(
     for frame in dataset.scan():
         empty = frame.select((pl.col("contexts", "documents").list.len() == 0).sum())
         contexts, documents = empty.row(0)
+        if not report.rows and frame.height:
+            report.first_row = _beginning(frame.row(0, named=True))
         report.rows += frame.height
         report.empty_answers += answer_length(frame["answers"]).null_count()
         report.without_contexts += contexts
@@ -97,6 +104,20 @@ def check_dataset(
             "no metric can judge this dataset: none of its answers has a letter or a digit"
         )
     return report
+
+
+def _beginning(row: Mapping[str, Any]) -> dict[str, Any]:
+    context = row["contexts"][0] if row["contexts"] else None
+    document = row["documents"][0] if row["documents"] else None
+    if document is not None:
+        document = ": ".join(part for part in (document["title"], document["text"]) if part)
+    return {
+        "question_id": row["question_id"],
+        "question": row["question"],
+        "answers": row["answers"],
+        "context": None if context is None else context[:_TEXT_SHOWN],
+        "document": None if document is None else document[:_TEXT_SHOWN],
+    }
 
 
 def dataset_stats(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -162,7 +162,7 @@ class CellRun:
             kept = {key: value for key, value in earlier.items() if key in _MEASURED}
             result.update(cast(Results, kept))
         cell.folder.write_json(names.RESULTS, result)
-        _check_answers(cell, result["counts"], progress)
+        _check_answers(cell, result["counts"], progress, self._services.console.say)
         log_results(result)
         cell.recorder.finished()
         cell.state.update("finished", **_final_figures(result))
@@ -285,19 +285,24 @@ class CellRun:
         return result
 
 
-def _check_answers(cell: Cell, counts: dict[str, int], progress: Progress) -> None:
-    """Refuses to call a run finished in which not one question was answered.
+def _check_answers(
+    cell: Cell, counts: dict[str, int], progress: Progress, say: Callable[[str], None]
+) -> None:
+    """Says how many questions were not answered, and refuses to call it finished if all were not.
 
     Raises:
         EngineError: All rows failed; says with what.
     """
-    if not counts["total"] or counts["errors"] < counts["total"]:
+    errors, total = counts["errors"], counts["total"]
+    if not errors:
         return
     reason = f" The last one said: {progress.last_error}." if progress.last_error else ""
-    raise EngineError(
-        f"{cell.name}: not one of {counts['total']} questions was answered.{reason} The same "
-        "command with --retry-errors asks them again"
-    )
+    again = "The same command with --retry-errors asks them again"
+    if errors == total:
+        raise EngineError(
+            f"{cell.name}: not one of {total} questions was answered.{reason} {again}"
+        )
+    say(f"{cell.name}: {errors} of {total} questions failed and count as wrong.{reason} {again}")
 
 
 def _final_figures(result: Results) -> dict[str, Any]:

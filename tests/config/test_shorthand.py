@@ -96,3 +96,23 @@ def test_unknown_names() -> None:
         choice_override("experiment_mode", "orcle")
     with pytest.raises(ConfigError, match="--retriever bm2: .*Did you mean 'bm25'"):
         choice_override("retriever", "bm2")
+
+
+def test_names_of_a_folder_that_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for group in ("dataset", "experiment_mode"):
+        folder = tmp_path / "configs" / group
+        folder.mkdir(parents=True)
+        (folder / "mine.yaml").write_text("name: mine\npath: a\n")
+    said = "configs/{}/mine.yaml is read with --config-dir configs"
+    with pytest.raises(ConfigError, match=said.format("dataset")):
+        dataset_override("mine")
+    with pytest.raises(ConfigError, match=said.format("experiment_mode")):
+        choice_override("experiment_mode", "mine")
+    with pytest.raises(ConfigError, match=said.format("dataset")):
+        compose_config(["dataset=mine"])
+    assert dataset_override("mine", "configs") == ["dataset=mine"]
+    with pytest.raises(ConfigError, match="Valid: .*mine"):
+        dataset_override("other", "configs")

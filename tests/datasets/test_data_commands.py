@@ -34,6 +34,29 @@ def test_check_counts(tmp_path: Path) -> None:
     assert "line 2: invalid JSON" in run("check", path)
 
 
+def test_check_shows_how_the_first_row_is_understood(tmp_path: Path) -> None:
+    lines = [
+        {"question": ""},
+        {
+            "question": "Capital\x1b of\nFrance?",
+            "answer": ["Paris|Lutetia", "b", "c", "d", "e", "f"],
+            "context": "long " * 100,
+            "documents": [{"id": "p", "title": "Paris", "text": "A city."}],
+        },
+        {"question": "another?", "answer": "x"},
+    ]
+    path = write(tmp_path / "a.jsonl", jsonl(lines))
+    first = json.loads(run("check", path, "--json"))["first_row"]
+    assert first["question"] == "Capital\x1b of\nFrance?" and first["answers"][1:3] == ["b", "c"]
+    assert first["context"] == ("long " * 100)[:200] and first["document"] == "Paris: A city."
+    said = run("check", path)
+    assert '  first question     "Capital\\x1b of\\x0aFrance?"\n' in said
+    assert '  first answers      "Paris|Lutetia", "b", "c", "d", "e" and 1 more\n' in said
+    path = write(tmp_path / "b.jsonl", jsonl([{"question": "a?", "answer": None}]))
+    said = run("check", path)
+    assert re.search(r"first answers +-\n  first context +-\n  first document +-\n", said)
+
+
 def test_check_unusable(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", b"")
     report = json.loads(run("check", path, "--json", expect=DataError))

@@ -61,11 +61,22 @@ def test_what_was_not_answered_can_be_asked_again(make_config: MakeConfig) -> No
 
 
 def test_one_answer_makes_a_figure_in_which_failures_count_as_wrong(
-    make_config: MakeConfig,
+    make_config: MakeConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = run(make_config(), FakeEngine(fails=ALL - {3}))
+    config = make_config()
+    result = run(config, FakeEngine(fails=ALL - {3}))
     assert result["counts"]["scored"] == 10
     assert result["token_recall"] == pytest.approx(0.1)
+    said = (
+        "9 of 10 questions failed and count as wrong. The last one said: refused. The same "
+        "command with --retry-errors asks them again"
+    )
+    log = Path(config.experiment.output_dir) / config.experiment.name / "experiment.log"
+    assert said in capsys.readouterr().err and said in log.read_text()
+    run(config, FakeEngine())
+    assert "9 of 10 questions failed and count as wrong. The same" in capsys.readouterr().err
+    run(config, FakeEngine(), retry_errors=True)
+    assert "failed" not in capsys.readouterr().err
 
 
 def test_the_other_cells_of_a_sweep_go_on(make_config: MakeConfig) -> None:
