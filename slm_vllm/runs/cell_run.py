@@ -213,9 +213,16 @@ class CellRun:
 
     def _until(self, plan: Plan) -> UntilDecided | None:
         """How far to ask; None: to the end."""
-        if self._cell.config.experiment.until == "all":
+        cell = self._cell
+        if cell.config.experiment.until == "all":
             return None
-        return UntilDecided(self._cell, plan, self._host.settings.max_num_seqs)
+        until = UntilDecided(cell, plan, self._host.settings.max_num_seqs)
+        if until.failed:
+            self._services.console.say(
+                f"{cell.name}: {until.failed} of {until.total} questions failed in "
+                f"{cell.config.experiment.against} and count as answered with nothing there"
+            )
+        return until
 
     def _ask_again(self, plan: Plan) -> float:
         """Asks the rows of `experiment.repeat_check` that were not; returns the seconds it took."""

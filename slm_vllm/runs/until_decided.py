@@ -81,7 +81,7 @@ def paired_rows(cell: Cell) -> tuple[pl.Series, pl.DataFrame]:
     """
     path = find_baseline(cell.config.experiment)
     rows = pl.concat(frame.select("question_id", *_TEXTS) for frame in cell.questions.scan())
-    theirs = load_run(path, ("question_id", *_TEXTS, MAIN)).predictions
+    theirs = load_run(path, ("question_id", *_TEXTS, MAIN, "error")).predictions
     for ids, where in ((rows["question_id"], cell.name), (theirs["question_id"], "")):
         if (n := int(ids.is_duplicated().sum())) or ids.null_count():
             raise DataError(
@@ -117,6 +117,7 @@ class UntilDecided:
 
     Attributes:
         total: Questions that the run it is decided against has too.
+        failed: Those of them that failed there, which count as answered with nothing.
 
     Raises:
         ConfigError: The runs share no question, or have other ones under the same ids.
@@ -133,6 +134,7 @@ class UntilDecided:
         self._differences: list[npt.NDArray[np.float64]] = []
         self._looks: list[Look] = []
         self.total = len(self._order)
+        self.failed = int(baseline["error"].count())
 
     @property
     def asked(self) -> npt.NDArray[np.bool_]:

@@ -156,6 +156,18 @@ def test_another_judge_is_asked_anew(
     assert first["judge"]["fingerprint"] != second["judge"]["fingerprint"]
 
 
+def test_another_version_of_the_prompt_is_asked_anew(
+    config: Config, run_of: RunOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the run's journal nor the cache of all runs answers for it."""
+    paths = [run_of("one", "answer 0"), run_of("two", "answer 0")]
+    judged(paths[:1], config, ScriptedJudge(perfect))
+    monkeypatch.setattr("slm_vllm.judging.judge.PROMPT_VERSION", 2)
+    found = judged(paths, config, judge := ScriptedJudge(lambda *_: "incorrect"))
+    assert len(judge.prompts) == 1 and grades(paths[0]) == grades(paths[1]) == ["incorrect"]
+    assert [one["judge"]["prompt_version"] for one in found] == [2, 2]
+
+
 def test_an_engine_that_dies_is_started_once_more(config: Config, run_of: RunOf) -> None:
     path = run_of("one", "answer 0", "no", "answer 2")
     judged([path], config, judge := ScriptedJudge(perfect, dies_after=1))

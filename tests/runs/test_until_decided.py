@@ -215,6 +215,14 @@ def test_other_missing_questions_still_need_intersect(make_config: MakeConfig, b
     assert isinstance(CliRunner().invoke(cli, words).exception, ConfigError)
 
 
+def test_failures_of_the_other_run_are_told(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(make_config("experiment.name=base"), FakeEngine(fails=frozenset(range(7))))
+    run(make_config(*DECIDED), Says(25))
+    assert "new: 7 of 300 questions failed in base and count as" in caplog.text
+
+
 def spoiled(path: Path, key: str, value: object) -> None:
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, key: value}))
