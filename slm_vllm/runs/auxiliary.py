@@ -116,7 +116,7 @@ class AuxiliaryRequests(Generic[Item]):
             )
 
     def _take_from_cache(self) -> None:
-        for batch in batches(self._open.items()):
+        for batch in batches(list(self._open.items())):
             requests = [
                 GenerationRequest(f"{key:016x}", self._cached_as(item)) for key, item in batch
             ]

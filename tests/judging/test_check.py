@@ -95,6 +95,15 @@ def test_a_check_that_was_stopped_asks_nothing_twice(
     assert len(first.prompts) == 20 and len(second.prompts) == 5
 
 
+def test_a_check_of_known_replies_alone_asks_nobody(rows: pl.DataFrame, config: Config) -> None:
+    """All 300, which are looked up in two parts."""
+    first = checked(rows, config, lambda *_: "correct")
+    again = ScriptedJudge(lambda *_: "incorrect")
+    found = check_judge(rows, config, JudgeOptions(make_engine=again.factory))
+    assert not again.prompts
+    assert found.compared[0].found.accuracy == first.compared[0].found.accuracy == 105 / 300
+
+
 def test_baselines_are_recomputed(rows: pl.DataFrame) -> None:
     found = {one.grader: one.found for one in check_baselines(rows).compared}
     kinds = Counter(rows["kind"])
