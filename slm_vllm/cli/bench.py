@@ -65,7 +65,7 @@ cores."""
 @JSON
 @OVERRIDES
 def throughput(models: str, as_json: bool, **given: Any) -> None:
-    """Measure questions, prompt tokens and new tokens per second of each model."""
+    """Measure questions and tokens per second of each model."""
     from slm_vllm.bench.rounds import verdicts
     from slm_vllm.bench.table import merge, throughput_table
     from slm_vllm.bench.throughput import measure_all

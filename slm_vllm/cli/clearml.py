@@ -12,7 +12,13 @@ from slm_vllm.cli.options import CONFIG_DIR, JSON, OUTPUT_DIR, OVERRIDES, RUNS
 
 @click.group("clearml")
 def command() -> None:
-    """Check the ClearML server, and publish runs that could not be published."""
+    """Check the ClearML server, and publish runs that could not be published.
+
+    \b
+    Examples:
+      slm-vllm clearml check
+      slm-vllm clearml sync demo_demo_oracle
+    """
 
 
 @command.command(epilog="Example: slm-vllm clearml check")
@@ -20,10 +26,11 @@ def command() -> None:
 @CONFIG_DIR
 @JSON
 def check(overrides: tuple[str, ...], config_dir: str | None, as_json: bool) -> None:
-    """Log in, create and delete a task, store and delete an artifact, and say where it was stored.
+    """Check log-in, a task and an artifact, step by step.
 
-    Settings (tracking.project, tracking.output_uri) are those of a run with the same KEY=VALUE.
-    Ends within a minute, whatever the server does; with exit code 5 when a step fails.
+    Task and artifact are deleted again; it says where the artifact was stored. Settings
+    (tracking.project, tracking.output_uri) are those of a run with the same KEY=VALUE. Ends within
+    a minute, whatever the server does; with exit code 5 when a step fails.
     """
     from slm_vllm.config.compose import compose_config
     from slm_vllm.tracking.clearml.check import check_clearml
@@ -50,10 +57,10 @@ Examples:
     help="Time limit for each run, in seconds.",
 )
 def sync(runs: tuple[str, ...], output_dir: Path, timeout: float) -> None:
-    """Publish what the server does not have yet; nothing is published twice.
+    """Publish what the server does not have yet.
 
-    RUN is a name under --output-dir, a path, a glob, or a folder that holds runs (a sweep). A
-    finished run that was not tracked at all is published as a whole.
+    Nothing is published twice. RUN is a name under --output-dir, a path, a glob, or a folder that
+    holds runs (a sweep). A finished run that was not tracked at all is published as a whole.
     """
     from slm_vllm.errors import ConfigError
     from slm_vllm.runs.jobs import find_jobs

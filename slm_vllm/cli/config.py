@@ -9,7 +9,12 @@ from slm_vllm.cli.options import CONFIG_DIR, JSON, OVERRIDES, echo_json
 
 @click.group("config")
 def command() -> None:
-    """List, show and validate configurations."""
+    """List, show and validate configurations.
+
+    \b
+    Example:
+      slm-vllm config show model=qwen_1.7b dataset=nq
+    """
 
 
 @command.command("list", epilog="Example: slm-vllm config list model")

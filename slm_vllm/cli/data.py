@@ -78,7 +78,9 @@ def check(
     config_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Read a whole dataset and say whether a run can use it; exit code 3 when not.
+    """Read a whole dataset and say what a run would find.
+
+    Exit code 3 when it cannot be used.
 
     FIELD=COLUMN says which column holds a field (question, answers, question_id, contexts,
     documents, metadata), as dataset.options.columns.FIELD=COLUMN does for a run.
@@ -152,7 +154,7 @@ def stats(
     config_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Show rows, lengths in words, and topics where the metadata has them.
+    """Show rows, lengths in words, and topics of the metadata.
 
     \b
     Example:

@@ -86,7 +86,7 @@ def build(as_json: bool, **given: Any) -> None:
 )
 @JSON
 def info(cache_dir: str, as_json: bool) -> None:
-    """List the stored indexes: kind, passages, size, and whether they are intact.
+    """List the stored indexes, and whether they are intact.
 
     \b
     Example:
@@ -112,11 +112,11 @@ def info(cache_dir: str, as_json: bool) -> None:
 @click.argument("question")
 @_shared
 def search(question: str, as_json: bool, **given: Any) -> None:
-    """Print the passages found for a question, ranked, with their scores.
+    """Print the best passages for a question, with their scores.
 
     \b
     Example:
-      slm-vllm index search "what does hp mean in war and order" --dataset demo --top-k 5
+      slm-vllm index search "Which element has the atomic number 47?" --dataset demo --top-k 5
     """
     config = _compose(given)
     _refuse_stages(config)
@@ -139,9 +139,10 @@ def search(question: str, as_json: bool, **given: Any) -> None:
 @click.option("--write-run", type=UserPath(), help="Write the results as a TREC run file.")
 @_shared
 def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
-    """Measure how well the retriever finds answers and documents; no language model needed.
+    """Measure how well a retriever finds answers and documents.
 
-    Searches for the 10 best passages of each question, or more with a larger --top-k.
+    No language model is needed. Searches for the 10 best passages of each question, or more with
+    a larger --top-k.
 
     \b
     Examples:
@@ -194,10 +195,10 @@ _STORE = click.option(
 @DRY_RUN_OPTION
 @connection_options
 def push(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -> None:
-    """Upload stored indexes with the passages they search; all of them when none is named.
+    """Upload stored indexes with the passages they search.
 
-    NAME is a name of `index info`, which ends in the index's fingerprint. An index that the bucket
-    has already is skipped.
+    All of them when none is named. NAME is a name of `index info`, which ends in the index's
+    fingerprint. An index that the bucket has already is skipped.
 
     \b
     Example:
@@ -226,7 +227,9 @@ def push(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
 @DRY_RUN_OPTION
 @connection_options
 def pull(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -> None:
-    """Download indexes that were pushed; runs with the same documents and settings find them.
+    """Download indexes that were pushed.
+
+    Runs with the same documents and settings find them.
 
     \b
     Examples:

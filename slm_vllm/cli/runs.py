@@ -23,6 +23,11 @@ def command() -> None:
     """List, watch, show, follow and stop runs.
 
     RUN is a name under --output-dir, a path, a glob, or a folder that holds runs (a sweep).
+
+    \b
+    Examples:
+      slm-vllm runs list
+      slm-vllm runs show demo_demo_oracle
     """
 
 
@@ -107,7 +112,7 @@ def watch(runs: tuple[str, ...], output_dir: Path, once: bool, keep: bool) -> No
 @OUTPUT_DIR
 @JSON
 def show(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
-    """Show state, results and files of RUN, and how to resume it if it is not finished."""
+    """Show state, results and files of RUN, and how to resume it."""
     from slm_vllm.runs.jobs import find_jobs
 
     jobs = find_jobs(runs, output_dir)

@@ -62,7 +62,9 @@ def command() -> None:
 def check(
     test_operations: bool, check_datasets: bool, prefix: str, as_json: bool, **given: Any
 ) -> None:
-    """Test endpoint, credentials, clock, TLS and bucket, and say what to set where one fails.
+    """Test endpoint, TLS, clock, credentials and bucket.
+
+    Where one fails it says what to set.
 
     \b
     Example:
@@ -216,7 +218,7 @@ def push(which: str | None, as_json: bool, **given: Any) -> None:
 @DRY_RUN_OPTION
 @connection_options
 def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
-    """Download the raw file of a dataset, convert it, upload the converted files.
+    """Download a raw dataset, convert it, upload the result.
 
     \b
     Examples:
@@ -243,7 +245,9 @@ def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
 @click.option("--prefix", default="", help="Only keys with this prefix.")
 @connection_options
 def artifacts(run: str, output_dir: Path, prefix: str, as_json: bool, **given: Any) -> None:
-    """Show what RUN left in the artifact bucket, compared with its folder by size and hash.
+    """Compare what RUN left in a bucket with its folder.
+
+    Objects and files are compared by size and hash.
 
     RUN is a name under --output-dir, or the path of a run folder. Without --bucket it is looked
     for where it was stored, else in CLEARML_S3_ARTIFACTS_BUCKET, else in CLEARML_S3_BUCKET.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +66,29 @@ def test_every_listed_command_exists(slm: Command) -> None:
         answer = slm(name, "--help")
         assert answer.code == 0
         assert answer.out.startswith(f"Usage: slm-vllm {name} ")
+
+
+def commands(found: click.Command, *words: str) -> Iterator[tuple[str, click.Command]]:
+    yield " ".join(words), found
+    if isinstance(found, click.Group):
+        context = click.Context(found)
+        for name in found.list_commands(context):
+            inner = found.get_command(context, name)
+            if inner is not None and not inner.hidden:
+                yield from commands(inner, *words, name)
+
+
+COMMANDS = dict(commands(entry.cli))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_and_cuts_no_line_off(slm: Command, name: str) -> None:
+    said = slm(*name.split(), "--help").out
+    assert "Example" in said and f"slm-vllm {name}".rstrip() in said.partition("Example")[2]
+    if isinstance(COMMANDS[name], click.Group):
+        _, _, listed = said.partition("Commands:")
+        cut = [line for line in listed.splitlines() if line.endswith("...")]
+        assert all(line.endswith(", ...") for line in cut), cut
 
 
 def test_version(slm: Command) -> None:
