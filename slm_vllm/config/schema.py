@@ -7,6 +7,7 @@ heavy is imported. They are frozen: after validation a configuration is data, no
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
@@ -277,6 +278,14 @@ class ExperimentConfig(Section):
             raise ValueError(
                 "experiment.until=decided (or worse) and experiment.against=RUN go together: the "
                 "run is ended when its difference from RUN is settled"
+            )
+        own = Path(self.output_dir) / self.name
+        if self.against is not None and (
+            self.against == self.name or Path(self.against).resolve() == own.resolve()
+        ):
+            raise ValueError(
+                f"experiment.against={self.against} is this run itself; leave its mode out, or "
+                "give this run another name (--name)"
             )
         return self
 

@@ -180,7 +180,8 @@ def _shared_questions(
     counts = {run.name: run.predictions.height for run in runs}
     notes = []
     if pl.concat(all_ids)["question_id"].n_unique() != ids.height:
-        message = f"{_counted(counts)}; {ids.height} are in all of these runs"
+        those = "of these runs" if len(whole) == len(runs) else "that were not stopped"
+        message = f"{_counted(counts)}; {ids.height} are in all {those}"
         if not ids.height:
             raise DataError(f"the runs share no question: {message}")
         if not intersect:

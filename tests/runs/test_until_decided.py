@@ -259,6 +259,14 @@ def test_until_and_against_go_together(make_config: MakeConfig) -> None:
             make_config(words)
 
 
+@pytest.mark.parametrize("against", ["new", "{}/new"])
+def test_a_run_is_not_set_against_itself(make_config: MakeConfig, against: str) -> None:
+    against = against.format(make_config().experiment.output_dir)
+    words = ("experiment.name=new", "experiment.until=decided", f"experiment.against={against}")
+    with pytest.raises(ConfigError, match="is this run itself"):
+        make_config(*words)
+
+
 def test_looks_are_a_step_and_a_tenth_apart() -> None:
     assert list(looks_at(300, 64)) == [64, 128, 192, 256, 300]
     assert list(looks_at(2000, 64))[10:13] == [704, 775, 853]
