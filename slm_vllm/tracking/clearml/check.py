@@ -53,7 +53,7 @@ def try_all(
     from slm_vllm.tracking.clearml.server import check_task
     from slm_vllm.tracking.clearml.storage import check_storage, output_place
 
-    name = "server and credentials"
+    name, fix = "server and credentials", ""
     try:
         api = ClearMLApi()
         from clearml import __version__
@@ -65,6 +65,7 @@ def try_all(
         name = "artifacts"
         place = output_place(request["output_uri"], api.files_server)
         said = f"{place.url} ({place.named_by})"
+        fix = f"The place is named by {place.named_by}."
         check_storage(place.url)
         said += ": stored, read back, deleted"
         if place.among_datasets:
@@ -72,7 +73,7 @@ def try_all(
         else:
             yield name, "ok", said
     except SlmVllmError as error:
-        yield name, "fail", str(error)
+        yield name, "fail", str(error), fix
     except Exception as error:  # whatever the SDK lets through
         said = " ".join(str(error).split())[:300]
-        yield name, "fail", f"{type(error).__name__}: {said}"
+        yield name, "fail", f"{type(error).__name__}: {said}", fix

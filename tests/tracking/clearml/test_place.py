@@ -56,6 +56,16 @@ def test_the_files_server_is_the_last_resort(configured: Loopback) -> None:
     assert f"{configured.url}/files" in said.found and "files server" in said.found
 
 
+def test_a_place_that_stores_nothing_is_named_with_its_setting(
+    configured: Loopback, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("CLEARML_DEFAULT_OUTPUT_URI", str(tmp_path / "file"))
+    said = check_clearml("p", None)[-1]
+    assert (said.name, said.status) == ("artifacts", "fail")
+    assert "CLEARML_DEFAULT_OUTPUT_URI" in said.fix
+
+
 def test_artifacts_among_the_datasets_are_said(
     configured: Loopback, config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
