@@ -21,7 +21,10 @@ from support.qa_files import write_rows
 
 @pytest.fixture
 def questions(tmp_path: Path) -> Path:
-    rows = [{"question": f"question {n}?", "answer": f"answer {n}"} for n in range(6)]
+    rows = [
+        {"question": f"question {n}?", "answer": f"answer {n}", "context": f"page {n}"}
+        for n in range(6)
+    ]
     return write_rows(tmp_path / "qa.jsonl", [dict(row) for row in rows])
 
 

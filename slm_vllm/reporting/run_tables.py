@@ -10,6 +10,7 @@ from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.reporting.html_table import table
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_view import RunView
+from slm_vllm.rundir.remarks import without_context
 from slm_vllm.scoring.metrics import PLAIN, Described, in_tables, judged_in_tables
 
 _COUNTS = {
@@ -82,10 +83,15 @@ def hit_name(results: Mapping[str, Any]) -> str | None:
 
 def _notes(views: Sequence[RunView]) -> list[str]:
     """A line for each kind of rows that not all runs are free of, and what runs say themselves."""
+    kinds = {
+        text: [view.run.results["counts"].get(key) for view in views]
+        for key, text in _COUNTS.items()
+    }
+    kinds["questions asked without context"] = [without_context(view.run.results) for view in views]
     counted = []
-    for key, text in _COUNTS.items():
-        counts = {view.run.name: view.run.results["counts"].get(key) for view in views}
-        listed = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    for text, counts in kinds.items():
+        found = zip(views, counts, strict=True)
+        listed = ", ".join(f"{view.run.name} {count:,}" for view, count in found if count)
         counted += [f"{text}: {listed}"] if listed else []
     return counted + [f"{view.run.name}: {view.run.note}" for view in views if view.run.note]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slm_vllm.reporting.estimates import metric_text
-from slm_vllm.rundir.remarks import repeated, sampled, stopped
+from slm_vllm.rundir.remarks import repeated, sampled, stopped, without_context
 from slm_vllm.scoring.metrics import Described, in_tables, judged_in_tables
 from slm_vllm.scoring.normalize import SCORING_VERSION
 from slm_vllm.text_table import text_table
@@ -52,6 +52,8 @@ def _note(result: Mapping[str, Any]) -> str:
         "unterminated_thinking": "ended while thinking (raise generation.max_new_tokens)",
     }
     said = [f"{counts[name]} {text}" for name, text in worth_saying.items() if counts.get(name)]
+    if count := without_context(result):
+        said.append(f"{count} asked without context")
     if counts["total"] and not counts["scored"]:
         said.append("no answer of the dataset has a word, so no metric can judge it")
     if (version := result.get("scoring_version", 1)) != SCORING_VERSION:

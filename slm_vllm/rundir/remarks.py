@@ -15,6 +15,12 @@ def remarks(manifest: Manifest, results: Mapping[str, Any]) -> list[str]:
     return list(filter(None, said))
 
 
+def without_context(results: Mapping[str, Any]) -> int:
+    """Questions whose prompt showed no passage, in a run whose mode shows some."""
+    shows_some = results.get("uses_gold") or results.get("retriever")
+    return results["counts"].get("without_passage", 0) if shows_some else 0
+
+
 def was_stopped(results: Mapping[str, Any]) -> bool:
     """Whether a run ended before all its questions were asked, for what its figures were."""
     until = results.get("until")

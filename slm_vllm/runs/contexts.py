@@ -16,6 +16,7 @@ import polars as pl
 
 from slm_vllm.config.schema import Config, RetrieverConfig
 from slm_vllm.datasets.schema import gold_passages
+from slm_vllm.errors import DataError
 from slm_vllm.plugins import Registry
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.retrieval.base import BaseRetriever
@@ -192,6 +193,25 @@ def context_of(config: Config) -> type[Context]:
         ConfigError: There is none of that name.
     """
     return _CONTEXTS.find(config.experiment_mode.context)
+
+
+def check_gold(config: Config, rows: int, with_contexts: int) -> None:
+    """Refuses a mode that shows gold contexts where there are none at all.
+
+    Args:
+        config: The run's configuration.
+        rows: Rows of its dataset that are asked.
+        with_contexts: Those that have gold contexts.
+
+    Raises:
+        DataError: Its figures would be those of another mode.
+    """
+    if rows and not with_contexts and context_of(config).uses_gold:
+        raise DataError(
+            f"{config.dataset.path}: none of the {rows} rows has a context, and mode "
+            f"{config.experiment_mode.name} shows nothing else. Say which column holds them with "
+            "dataset.options.columns.contexts=COLUMN, or take another mode (--mode no_context)"
+        )
 
 
 def found_tokens(retriever: RetrieverConfig) -> int:

@@ -23,7 +23,13 @@ from slm_vllm.rundir.journal import count_answers
 from slm_vllm.rundir.lookup import runs_in, why_unfinished
 from slm_vllm.rundir.settings import flat
 from slm_vllm.runs.choices import check_choices
-from slm_vllm.runs.contexts import context_of, found_tokens, passage_tokens, search_depth
+from slm_vllm.runs.contexts import (
+    check_gold,
+    context_of,
+    found_tokens,
+    passage_tokens,
+    search_depth,
+)
 from slm_vllm.runs.question_set import QuestionSet
 from slm_vllm.text_table import text_table
 from slm_vllm.types import Passage
@@ -40,6 +46,7 @@ class _Asked:
     """The rows of a run, and the bytes of its prompts: all of them, and the longest."""
 
     rows: int = 0
+    with_contexts: int = 0
     rejected: int = 0
     prompts: int = 0
     longest: int = 0
@@ -200,9 +207,11 @@ def _look_over(configs: Sequence[Config]) -> list[tuple[Config, _Asked]]:
                 prompt = template.render(question, _shown(config, contexts))
                 size = len(prompt.encode("utf-8", "surrogatepass"))
                 asked.rows += 1
+                asked.with_contexts += bool(contexts)
                 asked.prompts += size
                 asked.longest = max(asked.longest, size)
-    for _, asked in found:
+    for config, asked in found:
+        check_gold(config, asked.rows, asked.with_contexts)
         asked.rejected = rejects.count
     return found
 

@@ -27,7 +27,7 @@ from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.cell_run import CellRun
 from slm_vllm.runs.choices import check_choices
-from slm_vllm.runs.contexts import context_of
+from slm_vllm.runs.contexts import check_gold, context_of
 from slm_vllm.runs.dataset_checks import check_datasets, survey_datasets
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
@@ -178,7 +178,7 @@ class _Session:
         by_dataset = check_datasets(self._cells, self._fail)
         with services.phase("survey"):
             survey_datasets(by_dataset, self._fail, services, self._import_ahead)
-            self._check_against()
+            self._check_surveyed()
         if not self._alive():
             return [cell.failure() for cell in self._cells]
         require_model_packages(self._config.engine.name, services.device.profile)
@@ -211,14 +211,16 @@ class _Session:
             self._indexes.keep(self._cells[position + 1 :])
         return [cell.failure() if cell.error else cell.result for cell in self._cells]
 
-    def _check_against(self) -> None:
-        """Refuses what cannot be decided against before anything large is loaded for it."""
+    def _check_surveyed(self) -> None:
+        """Refuses what has no gold context to show, or cannot be decided against."""
         for cell in self._alive():
-            if cell.config.experiment.until != "all":
-                try:
+            found = cell.questions.found
+            try:
+                check_gold(cell.config, found.rows, found.with_contexts)
+                if cell.config.experiment.until != "all":
                     paired_rows(cell)
-                except SlmVllmError as error:
-                    self._fail([cell], error)
+            except SlmVllmError as error:
+                self._fail([cell], error)
 
     def _import_ahead(self) -> None:
         config, device = self._config, self._services.device

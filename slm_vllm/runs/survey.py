@@ -24,11 +24,13 @@ class Survey:
 
     Attributes:
         rows: Usable rows, up to the run's limit.
+        with_contexts: Those that have gold contexts.
         longest_questions: The rows with the longest questions.
         longest_contexts: The rows with the longest question and gold contexts together.
     """
 
     rows: int
+    with_contexts: int
     longest_questions: tuple[PromptInput, ...]
     longest_contexts: tuple[PromptInput, ...]
 
@@ -39,7 +41,7 @@ def survey(frames: Iterable[pl.DataFrame]) -> Survey:
     Args:
         frames: Canonical rows.
     """
-    rows = order = 0
+    rows = with_contexts = order = 0
     by_question: list[tuple[int, int, PromptInput]] = []
     by_context: list[tuple[int, int, PromptInput]] = []
     for frame in frames:
@@ -53,6 +55,7 @@ def survey(frames: Iterable[pl.DataFrame]) -> Survey:
             ).alias("whole"),
         )
         rows += frame.height
+        with_contexts += int((frame["contexts"].list.len() > 0).sum())
         for column, heap in (("asked", by_question), ("whole", by_context)):
             for question, contexts, size in (
                 sized.top_k(_KEPT, by=column).select("question", "contexts", column).iter_rows()
@@ -63,4 +66,9 @@ def survey(frames: Iterable[pl.DataFrame]) -> Survey:
                 heapq.heappush(heap, entry)
                 if len(heap) > _KEPT:
                     heapq.heappop(heap)
-    return Survey(rows, tuple(e[2] for e in by_question), tuple(e[2] for e in by_context))
+    return Survey(
+        rows,
+        with_contexts,
+        tuple(e[2] for e in by_question),
+        tuple(e[2] for e in by_context),
+    )

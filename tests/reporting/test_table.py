@@ -35,3 +35,11 @@ def test_results_of_an_earlier_definition_are_told(tmp_path: Path) -> None:
     assert "scored by" not in results_table([old])
     del old["scoring_version"]
     assert "old: scored by version 1 of what a word is, not 2" in results_table([old])
+
+
+def test_questions_that_were_asked_without_context_are_told(tmp_path: Path) -> None:
+    oracle = results(tmp_path / "oracle", token_recall=1.0)
+    oracle["counts"]["without_passage"] = 2
+    assert "asked without context" not in results_table([oracle])
+    assert "oracle: 2 asked without context" in results_table([{**oracle, "uses_gold": True}])
+    assert "oracle: 2 asked without context" in results_table([{**oracle, "retriever": "bm25"}])

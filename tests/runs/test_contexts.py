@@ -11,14 +11,17 @@ import pytest
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.schema import Config
-from slm_vllm.errors import ConfigError
+from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.plugins import PluginError
 from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import config_hash
+from slm_vllm.rundir.remarks import without_context
 from slm_vllm.runs.choices import check_choices
 from slm_vllm.runs.options import RunOptions
+from slm_vllm.runs.plan import plan_command
 from slm_vllm.runs.session import evaluate
 from support.fake_engine import FakeEngine
+from support.qa_files import write_rows
 
 MakeConfig = Callable[..., Config]
 
@@ -47,6 +50,30 @@ def test_it_is_refused_before_a_folder_is_made(make_config: MakeConfig, tmp_path
     with pytest.raises(ConfigError, match="oracle"):
         evaluate([config], RunOptions(make_engine=FakeEngine().factory()))
     assert not (tmp_path / "outputs").exists()
+
+
+def test_an_oracle_without_any_gold_context_is_refused(
+    make_config: MakeConfig, rows: list[dict[str, object]]
+) -> None:
+    closed, oracle = (
+        make_config(f"experiment_mode={mode}", f"experiment.name={mode}")
+        for mode in ("no_context", "oracle")
+    )
+    bare = [{**row, "contexts": []} for row in rows]
+    write_rows(Path(closed.dataset.path), bare)
+    engine = FakeEngine()
+    options = RunOptions(make_engine=engine.factory(), keep_going=True)
+    finished, failed = evaluate([closed, oracle], options)
+    assert "none of the 10 rows has a context" in failed["error"] and failed["exit_code"] == 3
+    assert finished["counts"]["total"] == len(engine.asked) == 10
+    with pytest.raises(DataError, match="none of the 10 rows has a context.*columns.contexts"):
+        plan_command([closed, oracle])
+    write_rows(Path(closed.dataset.path), [*bare[:9], rows[9]])
+    (some,) = evaluate([oracle], options)
+    assert without_context(some) == some["counts"]["without_passage"] == 9
+    (closed_book,) = evaluate([closed], options)
+    assert without_context(closed_book) == 0
+    assert plan_command([closed, oracle]).runs[1].refused == ""
 
 
 FIRST = """
