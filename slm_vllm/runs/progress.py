@@ -48,7 +48,7 @@ class Progress:
         self._started = time.monotonic()
         self._every = _TERMINAL_SECONDS if console.is_terminal else _PLAIN_SECONDS
         self._shown_at = self._logged_at = self._started
-        self._moments: deque[tuple[float, int]] = deque()
+        self._moments: deque[tuple[float, int, int]] = deque()
 
     @property
     def running_recall(self) -> float | None:
@@ -63,12 +63,20 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Questions per second of the last minute, from the first answer on; at the end, of all."""
-        now = time.monotonic()
-        then, done = self._moments[0] if self._moments else (self._started, 0)
+        """Questions per second, lately."""
+        seconds, answers, _ = self._lately
+        return answers / seconds
+
+    @property
+    def _lately(self) -> tuple[float, int, int]:
+        """Seconds, answers and new tokens: of the last minute, from the first answer on.
+
+        Of all where there are few answers, and at the end.
+        """
+        then, done, tokens = self._moments[0] if self._moments else (self._started, 0, 0)
         if self.total_done == self._total or self.done - done < _ETA_ANSWERS:
-            then, done = self._started, 0
-        return (self.done - done) / max(now - then, 1e-9)
+            then, done, tokens = self._started, 0, 0
+        return max(time.monotonic() - then, 1e-9), self.done - done, self.tokens - tokens
 
     @property
     def seconds_left(self) -> float | None:
@@ -122,12 +130,12 @@ class Progress:
 
     def line(self) -> str:
         """The state as one line of text."""
-        seconds = max(time.monotonic() - self._started, 1e-9)
+        seconds, answers, tokens = self._lately
         of = f"/{self._total}" if self._total is not None else ""
         parts = [
             f"{self._label}: {self.total_done}{of}",
-            f"{self.rate:.1f} questions/s",
-            f"{self.tokens / seconds:.0f} tokens/s",
+            f"{answers / seconds:.1f} questions/s",
+            f"{tokens / seconds:.0f} tokens/s",
         ]
         if self.errors == self.done:
             pass  # failures alone make no figure
@@ -145,7 +153,7 @@ class Progress:
         """Keeps one moment of each second of the last minute."""
         now = time.monotonic()
         if not self._moments or now - self._moments[-1][0] >= 1.0:
-            self._moments.append((now, self.done))
+            self._moments.append((now, self.done, self.tokens))
             while now - self._moments[0][0] > _RATE_SECONDS:
                 self._moments.popleft()
 

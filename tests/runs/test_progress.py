@@ -66,6 +66,14 @@ def test_the_rate_is_that_of_the_last_minute(clock: Clock) -> None:
     assert progress.rate == pytest.approx(1, rel=0.05)
 
 
+def test_tokens_are_counted_over_the_same_time_as_answers(clock: Clock) -> None:
+    progress = Progress(Console(io.StringIO()), "run", 100)
+    for seconds in (90.0, *[0.5] * 30):  # the first one waits for all prompts to be read
+        clock.now += seconds
+        progress.add("Paris", ["Paris"], Completion("0", "Paris", "stop", 1, 20))
+    assert "2.0 questions/s  40 tokens/s" in progress.line()
+
+
 def test_what_the_state_says_is_what_the_line_says(clock: Clock) -> None:
     progress = Progress(Console(io.StringIO()), "run", 60, done_before=20)
     answer(progress, clock, 20, 0.5)
