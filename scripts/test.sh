@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets .venv up, then runs every check; fails if one of them does.
+# Sets .venv up and servers for tests, then runs every check; fails if one of them does.
 #   bash scripts/test.sh           everything, in two processes and in random order
 #   bash scripts/test.sh --fast    what needs no model, browser or publisher: a minute or two
 # Further words go to pytest, e.g. --randomly-seed=N to see an order again.
@@ -11,6 +11,8 @@ chosen=()
 if [ "${1:-}" = --fast ]; then
     shift
     chosen=(-m 'not e2e and not slow')
+else
+    bash scripts/test_servers.sh
 fi
 
 failed=()

@@ -15,6 +15,7 @@ import pytest
 
 from slm_vllm.models.demo import packed_demo_model
 from support import llama_server
+from support.places import server_python, without_server
 from support.real_runs import assert_same_answers, command
 from support.servers import free_port, serving
 
@@ -22,7 +23,7 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.slow,
     pytest.mark.xdist_group("model"),
-    pytest.mark.skipif(llama_server.why_not() is not None, reason=str(llama_server.why_not())),
+    without_server("llama.cpp"),
 ]
 ROWS = 24  # of `undisturbed`
 KEY = {**os.environ, "OPENAI_API_KEY": llama_server.KEY}
@@ -37,7 +38,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def running(model: Path, port: int) -> AbstractContextManager[Any]:
     """The server; it is killed in the end."""
-    return serving(["-m", "support.llama_server", str(model), str(port)], "^serves")
+    words = ["-m", "support.llama_server", str(model), str(port)]
+    return serving(words, "^serves", python=server_python("llama.cpp"))
 
 
 def words(port: int) -> list[str]:

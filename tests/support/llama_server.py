@@ -1,24 +1,15 @@
-"""llama.cpp's own HTTP server with the demo model in float32, from the package xllamacpp.
+"""llama.cpp's own HTTP server with the demo model in float32.
 
-python -m support.llama_server MODEL.gguf PORT
+python -m support.llama_server MODEL.gguf PORT, by the Python that has the package xllamacpp.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import sys
 from pathlib import Path
 
 KEY = "secret"
-
-
-def why_not() -> str | None:
-    """Why it cannot be started here; None if it can."""
-    for name in ("xllamacpp", "gguf"):
-        if importlib.util.find_spec(name) is None:
-            return f"{name} is not installed (glibc 2.35 and up, x86-64 or ARM): pip install {name}"
-    return None
 
 
 def write_model(packed: Path, to: Path) -> None:

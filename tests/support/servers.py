@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 
 def free_port() -> int:
@@ -20,7 +21,10 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    words: list[str], sign: str, env: Mapping[str, str] | None = None
+    words: list[str],
+    sign: str,
+    env: Mapping[str, str] | None = None,
+    python: str | Path = sys.executable,
 ) -> Iterator[re.Match[str]]:
     """Starts a server, waits for the line that says it serves, and kills it in the end.
 
@@ -28,12 +32,13 @@ def serving(
         words: For Python.
         sign: An expression that this line matches, and no earlier one.
         env: In place of the usual environment.
+        python: The interpreter.
 
     Yields:
         The match.
     """
     process = subprocess.Popen(
-        [sys.executable, *words],
+        [python, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

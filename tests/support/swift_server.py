@@ -1,14 +1,9 @@
-"""OpenStack Swift with its S3 face, as Debian packages it, all of it in one folder.
-
-    apt-get install --no-install-recommends \
-        swift-proxy swift-account swift-container swift-object memcached
-"""
+"""OpenStack Swift with its S3 face, all of it in one folder."""
 
 from __future__ import annotations
 
 import getpass
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from support.places import server_python
 from support.servers import free_port
 
-PROGRAMS = (
-    *("swift-proxy-server", "swift-account-server", "swift-container-server"),
-    *("swift-object-server", "swift-ring-builder", "memcached"),
-)
+RELEASES = ("swift-2.30", "swift-2.38")
+"""As `scripts/test_servers.sh` names them."""
+
 ACCESS, SECRET, REGION = "test:tester", "testing", "garage"
 
 _PIPELINE = (
@@ -43,32 +38,25 @@ _FILTERS = {
 }
 
 
-def installed() -> bool:
-    return all(shutil.which(program) for program in PROGRAMS)
-
-
 @contextmanager
-def serving_swift(folder: Path, max_parts: int = 1000) -> Iterator[str]:
+def serving_swift(release: str, folder: Path, max_parts: int = 1000) -> Iterator[str]:
     """Starts Swift with one disk below `folder`; gives the URL of its S3 face.
 
     Its region is one that no client guesses.
     """
-    ports = {kind: free_port() for kind in ("proxy", "account", "container", "object", "cache")}
-    _configure(folder, ports, max_parts)
-    user = getpass.getuser()
-    cache = ["memcached", "-l", "127.0.0.1", "-p", str(ports["cache"]), "-u", user]
-    commands = {"cache": cache}
-    for kind in ("account", "container", "object", "proxy"):
-        commands[kind] = [f"swift-{kind}-server", str(folder / f"{kind}.conf")]
+    python = server_python(release)
+    ports = {kind: free_port() for kind in ("account", "container", "object", "proxy")}
+    _configure(python, folder, ports, max_parts)
     started = []
     try:
         with (folder / "log").open("wb") as log:
-            for command in commands.values():
+            for kind in ports:
+                words = [python, python.with_name(f"swift-{kind}-server"), folder / f"{kind}.conf"]
                 started.append(
-                    subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+                    subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
                 )
-        for kind, process in zip(commands, started, strict=True):
-            _wait_for(ports[kind], process, folder / "log")
+        for port, process in zip(ports.values(), started, strict=True):
+            _wait_for(port, process, folder / "log")
         yield f"http://127.0.0.1:{ports['proxy']}"
     finally:
         for process in started:
@@ -77,7 +65,7 @@ def serving_swift(folder: Path, max_parts: int = 1000) -> Iterator[str]:
             process.wait()
 
 
-def _configure(folder: Path, ports: dict[str, int], max_parts: int) -> None:
+def _configure(python: Path, folder: Path, ports: dict[str, int], max_parts: int) -> None:
     (folder / "srv" / "d1").mkdir(parents=True)
     (folder / "swift.conf").write_text(
         "[swift-hash]\nswift_hash_path_suffix = a\nswift_hash_path_prefix = b\n"
@@ -90,20 +78,20 @@ def _configure(folder: Path, ports: dict[str, int], max_parts: int) -> None:
             f"mount_check = false\n[pipeline:main]\npipeline = {kind}-server\n"
             f"[app:{kind}-server]\nuse = egg:swift#{kind}\n"
         )
-        builder = str(folder / f"{kind}.builder")
+        builder = [python, python.with_name("swift-ring-builder"), folder / f"{kind}.builder"]
         for words in (
             ["create", "4", "1", "0"],
             ["add", f"r1z1-127.0.0.1:{ports[kind]}/d1", "1"],
             ["rebalance"],
         ):
-            command = ["swift-ring-builder", builder, *words]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([*builder, *words], check=True, stdout=subprocess.DEVNULL)
     filters = "".join(f"[filter:{n}]\nuse = egg:swift#{egg}\n" for n, egg in _FILTERS.items())
     (folder / "proxy.conf").write_text(
         f"[DEFAULT]\n{common}bind_port = {ports['proxy']}\n"
         f"[pipeline:main]\npipeline = {_PIPELINE}\n"
         "[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n"
-        f"[filter:cache]\nuse = egg:swift#memcache\nmemcache_servers = 127.0.0.1:{ports['cache']}\n"
+        # Nobody listens there: the older release wants the filter, not what is behind it.
+        "[filter:cache]\nuse = egg:swift#memcache\nmemcache_servers = 127.0.0.1:9\n"
         "[filter:tempauth]\nuse = egg:swift#tempauth\nuser_test_tester = testing .admin\n"
         f"[filter:s3api]\nuse = egg:swift#s3api\nlocation = {REGION}\n"
         f"max_upload_part_num = {max_parts}\n{filters}"
