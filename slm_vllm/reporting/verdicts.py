@@ -84,7 +84,7 @@ class _Words:
             # Their means are of other questions than those that both were asked.
             best, second = second, best
         text = (
-            f"Highest {METRICS[MAIN].label}: {self._named(best)}, "
+            f"highest {METRICS[MAIN].label}: {self._named(best)}, "
             f"{metric_text(best.run.results['metrics'][MAIN])}; "
         )
         if pair.is_clear:

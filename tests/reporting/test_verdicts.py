@@ -66,7 +66,7 @@ def test_the_oracle_is_a_bound_and_wins_nothing(tmp_path: Path) -> None:
     make_run(tmp_path / "b", mode="retriever", rows=rows(50))
     make_run(tmp_path / "c", mode="oracle", rows=rows(90))
     best, bound = verdicts(paired(tmp_path))
-    assert best.text.startswith("Highest token recall: retriever (bm25), 0.500 [")
+    assert best.text.startswith("highest token recall: retriever (bm25), 0.500 [")
     # The pair is said once.
     assert "; it beats closed book, the next, by 0.400 [" in best.text
     assert best.text.endswith("; 0 of 10 right answers were lost, 40 gained.")
@@ -209,7 +209,7 @@ def test_a_model_that_a_race_dropped_wins_nothing(tmp_path: Path) -> None:
     make_run(tmp_path / "c", model="c", rows=rows(15, 20))
     mark_stopped(tmp_path / "c", against="a", of=100, decision="worse")
     best, *_ = verdicts(paired(tmp_path))
-    assert best.text.startswith("Highest token recall: a · closed book, 0.400 [")
+    assert best.text.startswith("highest token recall: a · closed book, 0.400 [")
 
 
 def test_the_next_best_is_told_by_the_questions_that_both_were_asked(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_the_next_best_is_told_by_the_questions_that_both_were_asked(tmp_path: P
     make_run(tmp_path / "c", model="c", rows=rows(10))
     mark_stopped(tmp_path / "b", against="c", of=100, decision="better")
     best, *_ = verdicts(paired(tmp_path))
-    assert best.text.startswith("Highest token recall: a · closed book, 0.400 [")
+    assert best.text.startswith("highest token recall: a · closed book, 0.400 [")
     assert "it beats b · closed book, the next, by 0.500 [" in best.text
 
 
