@@ -19,17 +19,20 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 from slm_vllm.errors import EngineError
 from slm_vllm.parallel import import_path
 
 _MODULE = "slm_vllm.engines.fork_server"
 _UNKNOWN = "unknown"
+_OUTPUTS = (1, 2)  # descriptors of standard output and error
+_MOST_TOLD = 1 << 20
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -48,6 +51,8 @@ class ForkServer(AbstractContextManager["ForkServer"]):
         self._run, self._prepare = run, prepare
         self._environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._output: BinaryIO | None = None
+        self._told = 0
         self._connection: Connection | None = None
         self._lock = threading.Lock()
 
@@ -76,8 +81,10 @@ class ForkServer(AbstractContextManager["ForkServer"]):
                 connection = self._begin()
                 try:
                     connection.send(("fork", dict(environment)))
-                    send_handle(connection, descriptor, None)
+                    for number in (descriptor, *_OUTPUTS):
+                        send_handle(connection, number, None)
                     pid: int = connection.recv()
+                    self._tell_output()
                 except (EOFError, OSError):
                     self._close()
                 except BaseException:  # a signal: the next request must not get this one's answer
@@ -117,10 +124,14 @@ class ForkServer(AbstractContextManager["ForkServer"]):
     def _begin(self) -> Connection:
         if self._connection is None:
             self._connection, other = Pipe()
+            # It begins before the run has a log.
+            self._output, self._told = TemporaryFile(), 0
             with other:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", _MODULE, str(other.fileno())],
                     stdin=subprocess.DEVNULL,
+                    stdout=self._output,
+                    stderr=subprocess.STDOUT,
                     pass_fds=[other.fileno()],
                     env={**os.environ, **import_path(), **self._environment},
                     start_new_session=True,  # Ctrl-C in the terminal is for the run
@@ -145,12 +156,24 @@ class ForkServer(AbstractContextManager["ForkServer"]):
             raise EngineError(f"how process {pid} ended is not known")
         return found
 
+    def _tell_output(self) -> None:
+        """Writes on to standard error what its process has written."""
+        if self._output is not None:
+            # Its process writes at the offset of the file, which is that of this one too.
+            found = os.pread(self._output.fileno(), _MOST_TOLD, self._told)
+            self._told += len(found)
+            with suppress(OSError):
+                os.write(_OUTPUTS[1], found)
+
     def _close(self) -> None:
         if self._process is not None and self._connection is not None:
             self._connection.close()
             self._process.kill()
             self._process.wait()
-        self._process = self._connection = None
+            self._tell_output()
+        if self._output is not None:
+            self._output.close()
+        self._process = self._connection = self._output = None
 
 
 def main(descriptor: int) -> None:
@@ -170,9 +193,25 @@ def main(descriptor: int) -> None:
 
 
 def _fork(run: Callable[[int], None], environment: Mapping[str, str], driver: Connection) -> int:
-    descriptor = recv_handle(driver)
+    descriptor, *outputs = (recv_handle(driver) for _ in range(1 + len(_OUTPUTS)))
+    try:
+        return _forked(run, descriptor, outputs, environment, driver)
+    finally:
+        for number in outputs:
+            os.close(number)
+
+
+def _forked(
+    run: Callable[[int], None],
+    descriptor: int,
+    outputs: Sequence[int],
+    environment: Mapping[str, str],
+    driver: Connection,
+) -> int:
     if _is_told_to_spawn(environment) or _holds_cuda():
-        return _start(run, descriptor, environment)
+        return _start(run, descriptor, outputs, environment)
+    sys.stdout.flush()  # once, not in every process
+    sys.stderr.flush()
     with warnings.catch_warnings():
         # Of threads; those of numpy's library, the only ones here, can stand it.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -182,6 +221,9 @@ def _fork(run: Callable[[int], None], environment: Mapping[str, str], driver: Co
         return pid
     try:
         driver.close()
+        for number, own in zip(outputs, _OUTPUTS, strict=True):
+            os.dup2(number, own)
+            os.close(number)
         os.setsid()  # its group is what its engine starts
         os.environ.update(environment)
         if _cannot_use_cuda():
@@ -215,11 +257,19 @@ def _fresh(run: Callable[[int], None], descriptor: int) -> list[str]:
     return [sys.executable, "-m", _MODULE, str(descriptor), pickle.dumps(run).hex()]
 
 
-def _start(run: Callable[[int], None], descriptor: int, environment: Mapping[str, str]) -> int:
+def _start(
+    run: Callable[[int], None],
+    descriptor: int,
+    outputs: Sequence[int],
+    environment: Mapping[str, str],
+) -> int:
     """As `_fork`, in a process that imports everything itself."""
+    out, err = outputs
     process = subprocess.Popen(
         _fresh(run, descriptor),
         stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
         pass_fds=[descriptor],
         env={**os.environ, **environment},
         start_new_session=True,

@@ -59,6 +59,37 @@ def test_what_an_import_may_read_is_there_before_it() -> None:
         assert connection.recv() == "early"
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_all_is_written_where_the_driver_writes_when_it_forks(method: str, tmp_path: Path) -> None:
+    """An engine is begun before its run has a log."""
+    code = """
+import os, sys
+from multiprocessing.connection import Pipe
+from slm_vllm.engines.fork_server import ForkServer
+from support import forked
+with ForkServer(forked.print_run, forked.print_import) as fork_server:
+    fork_server.begin()
+    log = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1), os.dup2(log, 2)
+    for _ in range(2):
+        connection, other = Pipe()
+        with other:
+            fork_server.fork(other.fileno(), {"VLLM_WORKER_MULTIPROCESSING_METHOD": sys.argv[2]})
+        connection.poll(None)
+"""
+    log = tmp_path / "log"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(log), method],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    said = ["imported", "with a warning", *["run", "run with a warning"] * 2]
+    assert sorted(log.read_text().splitlines()) == sorted(said)
+
+
 def test_one_that_is_killed_is_known_until_it_is_reaped() -> None:
     with ForkServer(forked.answer) as fork_server:
         connection, pid = start(fork_server)

@@ -52,3 +52,15 @@ def answer(descriptor: int) -> None:
     while isinstance(asked := connection.recv(), str):
         connection.send(os.environ.get(asked))
     os._exit(asked)
+
+
+def print_import() -> None:
+    """Writes to both outputs, one of them buffered."""
+    print("imported")
+    print("with a warning", file=sys.stderr)
+
+
+def print_run(descriptor: int) -> None:
+    """Writes to both outputs."""
+    os.write(1, b"run\n")
+    os.write(2, b"run with a warning\n")
