@@ -40,8 +40,7 @@ def check_deterministic(config: Config, device: Device, dtype: str, release: str
     if not has_batch_invariance(release, capability):
         raise ConfigError(
             f"{_KEY}: {device.name} (compute capability {capability[0]}.{capability[1]}) with vLLM "
-            f"{release} has no batch-invariant kernels. They need 9.0 and vLLM 0.19, or 8.0 and "
-            f"vLLM 0.22. {_WITHOUT}"
+            f"{release} has no batch-invariant kernels. They need 8.0 and vLLM 0.27. {_WITHOUT}"
         )
     if os.environ.get(VARIABLE, "1") != "1":
         raise ConfigError(f"{_KEY}: the environment says {VARIABLE}={os.environ[VARIABLE]}")

@@ -125,7 +125,7 @@ class ForkServer(AbstractContextManager["ForkServer"]):
         if self._connection is None:
             self._connection, other = Pipe()
             # It begins before the run has a log.
-            self._output, self._told = TemporaryFile(), 0
+            self._output, self._told = TemporaryFile(), 0  # noqa: SIM115
             with other:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", _MODULE, str(other.fileno())],

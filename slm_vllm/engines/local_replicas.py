@@ -57,7 +57,9 @@ class LocalReplicas(ReplicatedEngine):
     def _open(self, number: int, times_replaced: int) -> Link:
         part = share(self._plan, self._settings, number)
         make_engine = partial(self._make_engine, part.settings)
-        return ReplicaProcess(self._fork_server, make_engine, part.environment, part.cores)
+        return ReplicaProcess(
+            self._fork_server, make_engine, part.environment, part.cores, part.threads
+        )
 
     def _ready(self, links: Sequence[Link], seconds: float) -> list[Link]:
         return ready(links, seconds)

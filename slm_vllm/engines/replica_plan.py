@@ -12,13 +12,15 @@ from slm_vllm.config.engine import VllmConfig
 from slm_vllm.engines.settings import EngineSettings, device_bytes, kv_cache_bytes
 from slm_vllm.errors import ConfigError
 
-# Seen on an H200 with SmolLM2-135M (0.27 GB): 2 engines answer 1.8 to 2.2 times as much as one, 4
-# 2.1 to 2.6 times, 6 no more. What larger models gain, and slower GPUs, was not measured: both are
-# less idle.
+# Seen on an H100 and an H200 with SmolLM2-135M (0.27 GB): 2 engines answer 1.7 to 2.2 times as much
+# as one, 4 2.1 to 2.6 times, 6 no more; with Qwen3-0.6B (1.5 GB) 2 engines 1.6 times. What larger
+# models gain, and slower GPUs, was not measured: both are less idle.
 _MEASURED_ON = (9, 0)
 _MOST_BY_WEIGHTS = ((GIB // 2, 4), (3 * GIB // 2, 2))
 _TOKENS_PER_SECOND = 20_000  # new ones, of one engine there, which is bound by a core of Python
-_WORTH_SECONDS = 8.0  # of answering by one engine; more of them load some seconds longer
+# Of answering by one engine. A second one loads some tenths of a second longer and halves that; a
+# third and fourth take a fifth off what is left.
+_WORTH_TWO_SECONDS, _WORTH_MORE_SECONDS = 5.0, 30.0
 _FREE = 0.9  # of the memory of a GPU that nobody else works on
 
 
@@ -71,12 +73,12 @@ def _chosen(settings: EngineSettings) -> ReplicaPlan:
     if settings.device.kind == "cpu":
         return ReplicaPlan((), 1, "one engine uses all cores")
     seconds = _seconds_of_one(settings)
-    if seconds < _WORTH_SECONDS:
+    if seconds < _WORTH_TWO_SECONDS:
         gpus, on_each, reason = settings.gpus[:1], 1, f"one answers in about {seconds:.0f} s"
     else:
-        free = (gpu for gpu in settings.gpus if gpu.free_bytes >= _FREE * gpu.memory_bytes)
-        gpus = tuple(free) or settings.gpus[:1]
-        on_each, reason = _on_each(dataclasses.replace(settings, gpus=gpus))
+        free = [gpu for gpu in settings.gpus if gpu.free_bytes >= _FREE * gpu.memory_bytes]
+        gpus = tuple(free[: int(2 * seconds / _WORTH_TWO_SECONDS)]) or settings.gpus[:1]
+        on_each, reason = _on_each(dataclasses.replace(settings, gpus=gpus), seconds)
     return ReplicaPlan(tuple(gpu.name for gpu in gpus), on_each, reason)
 
 
@@ -86,8 +88,13 @@ def _seconds_of_one(settings: EngineSettings) -> float:
     return tokens / _TOKENS_PER_SECOND * max(1.0, settings.weight_bytes / (GIB // 2))
 
 
-def _on_each(settings: EngineSettings) -> tuple[int, str]:
-    """Engines that pay on each of the GPUs, and what bounds them."""
+def _on_each(settings: EngineSettings, seconds: float) -> tuple[int, str]:
+    """Engines that pay on each of the GPUs, and what bounds them.
+
+    Args:
+        settings: With the GPUs that are used.
+        seconds: Of `_seconds_of_one`.
+    """
     by_size = next((n for size, n in _MOST_BY_WEIGHTS if settings.weight_bytes <= size), 1)
     if (settings.device.compute_capability or (0, 0)) < _MEASURED_ON:
         by_size //= 2
@@ -98,7 +105,12 @@ def _on_each(settings: EngineSettings) -> tuple[int, str]:
     if kv_cache_bytes(settings) is not None:
         free = min(gpu.free_bytes for gpu in settings.gpus)
         by_memory = int(_FREE * free / device_bytes(settings))
-    bounds = {"the model's size": by_size, "the cores": by_cores, "the memory": by_memory}
+    seconds /= max(1, len(settings.gpus))
+    by_time = 1 if seconds < _WORTH_TWO_SECONDS else 2
+    if seconds >= _WORTH_MORE_SECONDS:
+        by_time = by_size
+    bounds = {"the model's size": by_size, "how little is asked": by_time}
+    bounds |= {"the cores": by_cores, "the memory": by_memory}
     named = min(bounds, key=bounds.__getitem__)
     return max(1, bounds[named]), f"bounded by {named}"
 
@@ -111,11 +123,13 @@ class Share:
         settings: Its settings.
         environment: Variables of its process.
         cores: Those it may use; empty: all.
+        threads: Of torch on the CPU; 0: as torch chooses.
     """
 
     settings: EngineSettings
     environment: Mapping[str, str]
     cores: tuple[int, ...] = ()
+    threads: int = 0
 
 
 def share(plan: ReplicaPlan, settings: EngineSettings, number: int) -> Share:
@@ -126,6 +140,7 @@ def share(plan: ReplicaPlan, settings: EngineSettings, number: int) -> Share:
         settings: Those of the run.
         number: Which one, from 0.
     """
+    whole = settings
     settings = dataclasses.replace(
         settings,
         engines_on_device=plan.on_each,
@@ -133,11 +148,18 @@ def share(plan: ReplicaPlan, settings: EngineSettings, number: int) -> Share:
     )
     if settings.device.kind == "cpu":
         cores = core_share(number, plan.count)
-        return Share(settings, core_environment(cores), cores)
-    environment = {}
+        return Share(settings, core_environment(cores), cores, len(cores))
+    environment, threads = {}, 0
     name = "VLLM_ENABLE_V1_MULTIPROCESSING"
-    if plan.count > 1 and name not in os.environ and name not in settings.hardware.env:
-        environment[name] = "0"  # the process is the engine's own: its core needs no other
+    if (
+        name not in os.environ
+        and name not in settings.hardware.env
+        and _shares_process(plan, whole)
+    ):
+        environment[name] = "0"
+    if plan.count > 1:
+        # Each would have one for every core while it converts weights, and wait for theirs.
+        threads = max(1, len(os.sched_getaffinity(0)) // plan.count)
     arguments = settings.hardware.engine_args
     if "gpu_memory_utilization" in arguments:
         part = int(100 * float(arguments["gpu_memory_utilization"]) / plan.on_each) / 100
@@ -150,7 +172,19 @@ def share(plan: ReplicaPlan, settings: EngineSettings, number: int) -> Share:
         settings = dataclasses.replace(settings, gpus=gpus)
         # NVML counts GPUs in this order, CUDA by itself in another.
         environment |= {"CUDA_VISIBLE_DEVICES": own, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    return Share(settings, environment)
+    return Share(settings, environment, threads=threads)
+
+
+def _shares_process(plan: ReplicaPlan, settings: EngineSettings) -> bool:
+    """Whether an engine's core is in the process of its driver, which is the engine's own.
+
+    Apart a single one answers a tenth to a fifth more a second, and takes a second longer to start
+    and another to end.
+    """
+    if plan.count > 1:
+        return True
+    one_gpu = int(settings.hardware.engine_args.get("tensor_parallel_size", 1)) == 1
+    return one_gpu and 0 < _seconds_of_one(settings) < _WORTH_TWO_SECONDS
 
 
 def core_share(number: int, count: int) -> tuple[int, ...]:

@@ -43,6 +43,7 @@ class ReplicaProcess(Link):
         make_engine: Builds the engine, there; can be pickled.
         environment: Variables that the process gets beside those of this one.
         cores: Those it may use; empty: all.
+        threads: Of torch on the CPU; 0: as torch chooses.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ReplicaProcess(Link):
         make_engine: Callable[[], BaseEngine],
         environment: Mapping[str, str],
         cores: Sequence[int] = (),
+        threads: int = 0,
     ) -> None:
         self._fork_server = fork_server
         self.connection, other = Pipe()
@@ -61,7 +63,7 @@ class ReplicaProcess(Link):
             except BaseException:  # what was forked nevertheless ends with this
                 self.connection.close()
                 raise
-        self._send((pickle.dumps(make_engine), tuple(cores)))
+        self._send((pickle.dumps(make_engine), tuple(cores), threads))
 
     def exchange(self, requests: list[GenerationRequest], wait: float) -> None:
         """See `Link.exchange`."""
@@ -148,10 +150,10 @@ def _log_beside_the_engine() -> None:
 
 
 def _serve(connection: Connection) -> None:
-    pickled, cores = connection.recv()
+    pickled, cores, threads = connection.recv()
     if cores:
         os.sched_setaffinity(0, cores)
-    replica = Replica(partial(_made_on, len(cores), pickle.loads(pickled)))
+    replica = Replica(partial(_made_with, threads, pickle.loads(pickled)))
     connection.send(replica.start())
     while (message := connection.recv()) is not None:
         if message == _FORGET:
@@ -161,15 +163,15 @@ def _serve(connection: Connection) -> None:
     replica.end()
 
 
-def _made_on(cores: int, make_engine: Callable[[], BaseEngine]) -> BaseEngine:
-    """Makes the engine, in its thread, with a thread of OpenMP for each of its cores.
+def _made_with(threads: int, make_engine: Callable[[], BaseEngine]) -> BaseEngine:
+    """Makes the engine, in its thread, with so many threads of OpenMP.
 
     OpenMP has read the environment in the process that this one was forked from. More threads than
     cores wait for each other a time slice at every step.
     """
     torch = sys.modules.get("torch")
-    if cores and torch is not None:
-        torch.set_num_threads(cores)
+    if threads and torch is not None:
+        torch.set_num_threads(threads)
     return make_engine()
 
 

@@ -55,7 +55,7 @@ def test_a_gpu_gets_kernels_for_it(sized: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("device", "release"), [(V100, "0.9.2"), (V100, "0.32.0"), (A100, "0.19.1"), (H100, "0.9.2")]
+    ("device", "release"), [(V100, "0.9.2"), (V100, "0.32.0"), (A100, "0.26.0"), (H100, "0.26.0")]
 )
 def test_where_there_are_none(sized: Any, device: Device, release: str) -> None:
     major, minor = device.compute_capability or (0, 0)
@@ -64,12 +64,14 @@ def test_where_there_are_none(sized: Any, device: Device, release: str) -> None:
         sized(device, ON, release=release)
 
 
-def test_releases_that_know_the_variable() -> None:
-    """As far as their lists of variables go; what their kernels need is in the sources named."""
+def test_releases_whose_kernels_are_whole() -> None:
+    """As far as their lists of variables go; from which on they keep it is in the source named."""
     folder = Path(__file__).parent / "vllm_arguments"
     for path in folder.glob("*.json"):
-        known = "VLLM_BATCH_INVARIANT" in path.read_text()
-        assert has_batch_invariance(path.stem, (9, 0)) is known, path
+        if has_batch_invariance(path.stem, (9, 0)):
+            assert "VLLM_BATCH_INVARIANT" in path.read_text(), path
+    assert not has_batch_invariance("0.26.0", (9, 0))
+    assert has_batch_invariance("0.27.0", (9, 0)) and not has_batch_invariance("0.27.0", (7, 5))
 
 
 def test_a_server_has_its_own_settings() -> None:

@@ -76,8 +76,11 @@ def auto(settings: EngineSettings) -> ReplicaPlan:
         ({}, ("0",), 4, "bounded by the model's size"),
         ({"weight_bytes": GIB}, ("0",), 2, "bounded by the model's size"),
         ({"weight_bytes": LARGE}, ("0",), 1, "one is taken to fill a GPU"),
-        ({"questions": 3610}, ("0",), 1, "one answers in about 6 s"),
-        ({"questions": 5100}, ("0",), 4, "bounded by the model's size"),
+        ({"questions": 3100}, ("0",), 1, "one answers in about 5 s"),
+        ({"questions": 3610}, ("0",), 2, "bounded by how little is asked"),
+        ({"questions": 18_000}, ("0",), 2, "bounded by how little is asked"),
+        ({"questions": 19_000}, ("0",), 4, "bounded by the model's size"),
+        ({"questions": 3610, "gpus": 3}, ("0", "1"), 1, "bounded by how little is asked"),
         ({"questions": 0}, ("0",), 1, "one answers in about 0 s"),
         ({"gpus": 3}, ("0", "1", "2"), 4, "bounded by the model's size"),
         ({"gpus": (gpu("0"), gpu("1", 0.01), gpu("7"))}, ("0", "7"), 4, "size"),
@@ -139,6 +142,7 @@ def test_the_share_of_a_gpu() -> None:
     assert {part.settings.questions for part in parts} == {3}
     assert [part.settings.gpus for part in parts[1:3]] == [(gpu("0"),), (gpu("GPU-b"),)]
     assert {part.cores for part in parts} == {()}
+    assert {part.threads for part in parts} == {4}  # of 16 cores
 
 
 def test_what_the_user_says_of_vllms_processes_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +152,18 @@ def test_what_the_user_says_of_vllms_processes_stays(monkeypatch: pytest.MonkeyP
 
 
 def test_a_single_engine_keeps_vllms_processes() -> None:
-    part = share(ReplicaPlan(("0",), 1, ""), sized(), 0)
-    assert set(part.environment) == {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"}
+    for settings in (sized(), sized(questions=0)):
+        part = share(ReplicaPlan(("0",), 1, ""), settings, 0)
+        assert set(part.environment) == {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"}
+        assert part.threads == 0
+
+
+def test_one_that_is_asked_little_has_a_single_process() -> None:
+    part = share(ReplicaPlan(("0",), 1, ""), sized(questions=1000), 0)
+    assert part.environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    over_two = sized(questions=1000, gpus=2, engine_args={"tensor_parallel_size": 2})
+    part = share(ReplicaPlan((), 1, ""), over_two, 0)
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in part.environment
 
 
 def test_the_share_of_a_cpu() -> None:
