@@ -1,4 +1,4 @@
-"""Amounts of data and memory and spans of time as people read them."""
+"""Formats sizes, memory and durations for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package from Python: the same runs as the command line's, in a notebook, script or thread.
+"""The Python interface: the same runs as the command line, from a notebook, script or thread.
 
 Unlike the command line it takes neither standard output nor signals from the process it runs in.
 Errors are `SlmVllmError`, with the message that the command line would print.
@@ -41,7 +41,7 @@ def evaluate(
     retry_errors: bool = False,
     track: bool = False,
 ) -> list[RunData]:
-    """Asks a model the questions of a dataset; a run that is there already is gone on with.
+    """Asks a model the questions of a dataset; an existing run is resumed.
 
     Args:
         model: Model configuration, local folder or Hugging Face repository.

@@ -1,4 +1,4 @@
-"""The git checkout that this package runs from, where it does."""
+"""The git checkout that this package runs from, if it does."""
 
 from __future__ import annotations
 

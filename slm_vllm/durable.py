@@ -1,4 +1,4 @@
-"""Files that are whole or not there, locks between processes, and how files are hashed."""
+"""Atomic file writes, locks between processes, and file hashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors a user can cause or mend, each with the exit code the command line gives it.
+"""Errors that a user can cause or fix, each with the exit code of the command line.
 
 Every message says what was wrong, where, and what to do about it. Anything that is not an
 `SlmVllmError` is a defect of the program and shows its traceback.

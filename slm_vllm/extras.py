@@ -1,4 +1,4 @@
-"""What installs an optional part of this package, in words that work wherever it came from."""
+"""Advice on installing optional dependencies, wherever the package came from."""
 
 from __future__ import annotations
 

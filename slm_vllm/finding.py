@@ -1,4 +1,4 @@
-"""What a check found: of a machine, a bucket or a server."""
+"""A finding of a check of a machine, a bucket or a server."""
 
 from __future__ import annotations
 

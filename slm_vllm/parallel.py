@@ -1,4 +1,4 @@
-"""Work done ahead by threads or processes, its results in order.
+"""Work done ahead by threads or processes, with results in order.
 
 `python -m slm_vllm.parallel` is a process of `Workers`.
 """

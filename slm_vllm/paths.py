@@ -1,4 +1,4 @@
-"""Paths and names that users give, made ready once, where they come in."""
+"""Normalises and checks paths and names that users give."""
 
 from __future__ import annotations
 

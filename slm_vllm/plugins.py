@@ -1,4 +1,4 @@
-"""Classes found by a name: this package's, those of installed packages, those of plain files.
+"""Finds classes by name: this package's, installed packages', plain files'.
 
 The files lie in the folder `plugins` beside the user's configuration. A setting names a class of
 one as `module:Class`; a name of that form may be one of an installed package as well. Code is run

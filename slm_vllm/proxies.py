@@ -1,4 +1,4 @@
-"""Proxies of the environment: what runs on this machine is asked past them."""
+"""Proxies of the environment; addresses of this machine bypass them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What travels between the stages of a run: one small frozen dataclass for each arrow.
+"""The data passed between the stages of a run: one small frozen dataclass for each arrow.
 
     dataset.scan() -> retriever.search() -> prompt.render() -> engine.stream() -> journal.append()
 

@@ -1,5 +1,5 @@
-"""Taking over what the scripts that came before this package left behind.
+"""Importing what the scripts before this package left behind.
 
-Their checkout is only read: configurations become configurations of today, finished runs become
-runs that `compare` and `report` read. No secret leaves it.
+Their checkout is only read: its configurations are converted, and its finished runs become runs
+that `compare` and `report` read. No secret leaves it.
 """

@@ -1,4 +1,4 @@
-"""What an earlier checkout holds."""
+"""Reads a checkout of the earlier scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is typed today instead of a command of the earlier scripts."""
+"""Translates commands of the earlier scripts into current ones."""
 
 from __future__ import annotations
 

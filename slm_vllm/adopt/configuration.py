@@ -1,4 +1,4 @@
-"""The configuration of an earlier checkout, written in the words of today."""
+"""Converts the configuration of an earlier checkout to the current keys."""
 
 from __future__ import annotations
 

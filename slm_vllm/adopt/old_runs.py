@@ -1,4 +1,4 @@
-"""Runs of the earlier scripts, read."""
+"""Reads runs of the earlier scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of the earlier scripts, written as a run folder of today."""
+"""Writes a run of the earlier scripts as a current run folder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TakenRun:
 
 
 def take_run(checkout: OldCheckout, run: OldRun, folder: Path) -> TakenRun:
-    """Scores the predictions of a run anew and writes them with what is known of it.
+    """Rescores the predictions of a run and writes them with what is known of it.
 
     Args:
         checkout: Where it comes from; its data says which question is which.

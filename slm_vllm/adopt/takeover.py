@@ -1,4 +1,4 @@
-"""The takeover as a whole: what would be done, and doing it."""
+"""The import as a whole: what it would do, and doing it."""
 
 from __future__ import annotations
 

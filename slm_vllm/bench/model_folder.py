@@ -1,4 +1,4 @@
-"""Model folders for random weights: a shape (`config.json`) with the demo model's tokenizer."""
+"""Model folders with random weights: a shape (`config.json`) and the demo tokenizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_model(path: str, revision: str | None, *, dummy: bool, cache_dir: Path)
         cache_dir: This project's own cache.
 
     Raises:
-        EngineError: The model cannot be had.
+        EngineError: The model is not available.
     """
     local = Path(path)
     if dummy and (local / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""What one measurement does, in a form that travels to the process that does it."""
+"""The description of one measurement, as it is sent to the process that runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several measurements of one engine as one row, and what two rows say of one another."""
+"""Joins several measurements of one engine into a row, and compares two rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engines that are measured: ours and its peers, behind one small contract."""
+"""The engines that are measured, ours and its peers, behind one small interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of `bench throughput` as a table, of one machine or several side by side."""
+"""`bench throughput` results as a table, of one machine or several."""
 
 from __future__ import annotations
 

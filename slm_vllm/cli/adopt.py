@@ -116,7 +116,7 @@ def _runs(takeover: Takeover, dry_run: bool) -> list[str]:
             continue
         click.echo(
             f"  {place}: {about}, token recall {_figure(taken.before)} then, "
-            f"{_figure(taken.recall)} scored anew; {taken.matched:,} questions found in the dataset"
+            f"{_figure(taken.recall)} rescored; {taken.matched:,} questions found in the dataset"
         )
     return names
 

@@ -1,4 +1,4 @@
-"""`slm-vllm clearml`: is the server there, and does it have every run."""
+"""`slm-vllm clearml`: checks the server, and publishes runs it lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`slm-vllm compare`: runs set against each other, question by question."""
+"""`slm-vllm compare`: compares runs question by question."""
 
 from __future__ import annotations
 

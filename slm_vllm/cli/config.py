@@ -1,4 +1,4 @@
-"""`slm-vllm config`: what can be configured, and what a set of choices comes to."""
+"""`slm-vllm config`: lists, shows and validates configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`slm-vllm data`: convert, check, list and measure datasets."""
+"""`slm-vllm data`: converts, checks, lists and describes datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`slm-vllm doctor`: what this machine looks like, with the fix for each problem."""
+"""`slm-vllm doctor`: checks this machine, with a fix for each problem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How `doctor`, `s3 test` and `clearml check` show what they found."""
+"""Prints the findings of `doctor`, `s3 test` and `clearml check`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`slm-vllm index`: build, look into, search and evaluate the index of a retriever."""
+"""`slm-vllm index`: builds, inspects, searches and evaluates retrieval indexes."""
 
 from __future__ import annotations
 

@@ -145,13 +145,13 @@ def check(file: str, overrides: tuple[str, ...], as_json: bool, **given: Any) ->
 
 
 def _until_stopped(work: Callable[[], T]) -> T:
-    """Says how to go on where a signal ends the work."""
+    """Says how to resume where a signal ends the work."""
     from slm_vllm.runs.signals import Interrupted
 
     try:
         return work()
     except Interrupted as stop:
-        click.echo(f"{stop}. All replies so far are kept; the same command goes on.", err=True)
+        click.echo(f"{stop}. All replies so far are kept; the same command resumes it.", err=True)
         raise click.exceptions.Exit(stop.exit_code) from None
 
 

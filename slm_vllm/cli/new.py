@@ -1,4 +1,4 @@
-"""`slm-vllm new`: begin a dataset, retriever, engine, metric, tracker or mode of one's own."""
+"""`slm-vllm new`: creates a plug-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command finds of its process, made fit: open streams, any terminal, a home, proxies."""
+"""Prepares the process of a command: open streams, terminal encoding, home folder, proxies."""
 
 from __future__ import annotations
 

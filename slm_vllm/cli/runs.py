@@ -63,7 +63,7 @@ def list_runs(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
     if died:
         click.echo(
             f"Died without finishing: {', '.join(died)}. "
-            f"`slm-vllm runs show {died[0]}` says how to go on."
+            f"`slm-vllm runs show {died[0]}` says how to resume it."
         )
 
 

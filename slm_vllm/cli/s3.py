@@ -1,4 +1,4 @@
-"""`slm-vllm s3`: look at a bucket, and move datasets and files to and from it."""
+"""`slm-vllm s3`: lists a bucket, and moves datasets and files to and from it."""
 
 from __future__ import annotations
 

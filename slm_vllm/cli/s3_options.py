@@ -1,4 +1,4 @@
-"""What all commands that talk to a bucket share: options, and a line for each transfer."""
+"""Options and output that all commands with a bucket share."""
 
 from __future__ import annotations
 

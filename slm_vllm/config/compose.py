@@ -209,7 +209,7 @@ def _leave_run_folder(raw: dict[str, Any]) -> None:
     if not isinstance(experiment, dict):
         return
     folder, name = (Path(str(experiment.get(key) or "")) for key in ("output_dir", "name"))
-    # Earlier versions doubled the name; what they left there is still gone on with.
+    # Earlier versions doubled the name; what they left there is still resumed.
     if name.name and folder.name == str(name) and not (folder / name).is_dir():
         raw["experiment"] = {**experiment, "output_dir": str(folder.parent)}
 

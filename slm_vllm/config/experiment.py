@@ -1,4 +1,4 @@
-"""From what a user names (model, dataset, modes, ...) to the words that compose each run."""
+"""Turns what a user names (model, dataset, modes, ...) into the overrides of each run."""
 
 from __future__ import annotations
 

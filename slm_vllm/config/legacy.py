@@ -1,4 +1,4 @@
-"""Keys of earlier configurations: what each is now, or why it has no counterpart.
+"""Keys of earlier configurations: their current names, or why they have none.
 
 The scripts before this package ran transformers batch by batch; their files and their users' habits
 hold keys of that world.

@@ -1,4 +1,4 @@
-"""Where the YAML files of `configs/` lie."""
+"""Finds the YAML files of `configs/`."""
 
 from __future__ import annotations
 

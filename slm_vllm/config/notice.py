@@ -1,4 +1,4 @@
-"""What users should know of how their configuration was read, each thing said once.
+"""Notices about how a configuration was read, each shown once.
 
 One command composes the configurations of several runs, and mostly of the same files.
 """

@@ -1,4 +1,4 @@
-"""Words of the form `key=value`: taken as they are typed wherever that has one meaning.
+"""Overrides `key=value`: values are taken as typed wherever that is unambiguous.
 
 Hydra's grammar has no place for letters beyond ASCII, apostrophes, `(`, `=`, `#`, `&` and others.
 What it cannot read, and every value of a key that holds text, is quoted for it here.

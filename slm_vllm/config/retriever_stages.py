@@ -1,4 +1,4 @@
-"""What models do before and after a search: sections of `retriever`."""
+"""Sections of `retriever` for models that act before and after a search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users type after `--model`, `--dataset` and `--mode`, turned into overrides.
+"""Turns the values of `--model`, `--dataset` and `--mode` into overrides.
 
 Each takes the name of a YAML file of its group; `--model` also takes a folder or a Hugging Face
 repository, `--dataset` also a file or URL.

@@ -1,4 +1,4 @@
-"""`BaseDataset`: the one thing a new dataset has to be."""
+"""`BaseDataset`: the interface of a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BEIR's folders: queries, the documents that answer them, and a corpus of their own."""
+"""BEIR folders: queries, relevance judgements and a corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moving the known dataset files between a bucket and a folder, and converting them."""
+"""Moves the known dataset files between a bucket and a folder, and converts them."""
 
 from __future__ import annotations
 

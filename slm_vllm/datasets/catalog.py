@@ -1,4 +1,4 @@
-"""The datasets that have a YAML file, and the cache of what was made from them."""
+"""The configured datasets, and the cache of downloaded and converted ones."""
 
 from __future__ import annotations
 

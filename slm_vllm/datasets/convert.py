@@ -1,4 +1,4 @@
-"""Conversion of raw files to the JSON files people have tools for, and to Parquet."""
+"""Converts raw files to the JSON files of earlier tools, and to Parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A corpus of its own: the documents that a retriever searches, from files of any usual form."""
+"""A retrieval corpus from files of any supported form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all datasets of this package share: checks of each row, duplicates, the empty file."""
+"""The base of datasets read from files: row checks, duplicates, empty files."""
 
 from __future__ import annotations
 

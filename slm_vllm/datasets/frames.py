@@ -1,4 +1,4 @@
-"""Canonical rows, put into frames of bounded size."""
+"""Collects canonical rows into frames of bounded size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows, documents and files these are.
+"""Identities of rows, documents and files.
 
 Ids of rows and documents depend on content alone, so that row order, file layout and machine do not
 matter.

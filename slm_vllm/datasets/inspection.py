@@ -1,4 +1,4 @@
-"""What `data check` and `data stats` say about a file."""
+"""The reports of `data check` and `data stats`."""
 
 from __future__ import annotations
 

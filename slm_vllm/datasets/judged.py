@@ -1,4 +1,4 @@
-"""Files of relevance judgements (qrels), as trec_eval and BEIR have them."""
+"""Relevance judgements (qrels) in the layouts of trec_eval and BEIR."""
 
 from __future__ import annotations
 

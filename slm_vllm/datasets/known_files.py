@@ -1,4 +1,4 @@
-"""The dataset files that teams keep in their bucket, under the names they have everywhere."""
+"""The dataset files that teams keep in their bucket, under their usual names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the files of nq and simple_qa are looked for, and what to type where there are none."""
+"""Where files of nq and simple_qa are searched for, and what to do if they are missing."""
 
 from __future__ import annotations
 

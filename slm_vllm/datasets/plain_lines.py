@@ -1,9 +1,9 @@
-"""Lines of JSON that all look alike, decoded by polars in a fifth of the time.
+"""The fast path for uniform JSON lines: polars decodes them in a fifth of the time.
 
-Lines are taken where it is certain what they say: each matches an expression that is made from one
-of them, with the same keys in the same order and a text or a list of texts behind each. So no key
-stands twice, none is missing, and no value is of a type that polars would bring to another. Lines
-that do not, and those beside them, are left to the reader of records.
+A batch of lines is taken only if every line matches an expression made from one of them: the same
+keys in the same order, each with a text or a list of texts. So no key occurs twice, none is
+missing, and no value has a type that polars would convert. Other batches are left to the reader of
+records.
 """
 
 from __future__ import annotations

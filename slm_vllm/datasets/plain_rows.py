@@ -1,7 +1,7 @@
-"""Plain records by the column: what `QaPairsDataset.row` makes of them one by one, many at once.
+"""The fast path for plain records: what `QaPairsDataset.row` does, a column at a time.
 
-Most files hold texts and lists of texts under known names. Whatever is written otherwise is odd and
-left to `row`, which says what a value means.
+Most files hold texts and lists of texts under known names. Records with anything else are "odd" and
+left to `row`, the reference.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Question-answer pairs: the layouts of public files, and data of one's own."""
+"""Question-answer pairs in the layouts of public files, and users' own data."""
 
 from __future__ import annotations
 

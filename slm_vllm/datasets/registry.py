@@ -1,4 +1,4 @@
-"""Which class reads a dataset: by its kind, or by what the file looks like."""
+"""Chooses the class that reads a dataset: by its kind, or by what the file looks like."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where rejected rows go: a file beside the results, or an error under `--strict`."""
+"""Collects rejected rows in a file beside the results, or raises under `--strict`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The canonical row every dataset yields, whatever its file looks like."""
+"""The canonical row that every dataset yields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ids came before, in eight bytes an id."""
+"""Finds repeated ids in eight bytes an id."""
 
 from __future__ import annotations
 

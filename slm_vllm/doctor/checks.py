@@ -1,4 +1,4 @@
-"""All checks in order; one that breaks is itself a finding and hides none of the others."""
+"""All checks in order; one that crashes becomes a finding and hides no other."""
 
 from __future__ import annotations
 

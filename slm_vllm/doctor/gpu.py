@@ -1,4 +1,4 @@
-"""NVIDIA GPUs, their driver, and whether the installed builds have code for them."""
+"""NVIDIA GPUs, their driver, and whether the installed builds support them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory, disk, shared memory and CPU of this machine, as far as a container may use them."""
+"""Memory, disk, shared memory and CPU, within the limits of a container."""
 
 from __future__ import annotations
 

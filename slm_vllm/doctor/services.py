@@ -1,4 +1,4 @@
-"""What runs need beside the machine: models, data, S3, ClearML. Nothing is connected to."""
+"""Models, data, S3 and ClearML, checked without connecting to anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many requests one server gets at once, found out from how it answers."""
+"""Adapts the number of concurrent requests to one server to how it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`BaseEngine`: the one contract every engine keeps."""
+"""`BaseEngine`: the interface of an engine."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class BaseEngine(AbstractContextManager["BaseEngine"]):
         """
 
     def forget_prompts(self) -> None:
-        """Drops what is kept of earlier prompts, so that the same ones are computed anew."""
+        """Drops what is kept of earlier prompts, so that the same ones are computed again."""
 
     def wind_down(self) -> None:
         """Ends the stream soon: sends nothing more, drops what is not answered in seconds.

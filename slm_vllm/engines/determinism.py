@@ -1,4 +1,4 @@
-"""Answers that do not depend on what else is in the batch (`hardware.deterministic`)."""
+"""Answers independent of the batch (`hardware.deterministic`)."""
 
 from __future__ import annotations
 

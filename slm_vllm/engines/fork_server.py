@@ -77,7 +77,7 @@ class ForkServer(AbstractContextManager["ForkServer"]):
             EngineError: The server died while it imported.
         """
         with self._lock:
-            for _ in range(2):  # one that was killed since is started anew
+            for _ in range(2):  # one that was killed since is started again
                 connection = self._begin()
                 try:
                     connection.send(("fork", dict(environment)))

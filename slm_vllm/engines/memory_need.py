@@ -1,4 +1,4 @@
-"""Whether a model fits a device, from the sizes of its files; nothing is loaded."""
+"""Estimates from the file sizes whether a model fits a device; loads nothing."""
 
 from __future__ import annotations
 

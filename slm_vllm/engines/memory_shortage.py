@@ -1,4 +1,4 @@
-"""An engine that finds too little memory at its start is tried again with less, step by step."""
+"""Retries an engine that runs out of memory at its start with less, step by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server's JSON says: the answer if there is one, else why not.
+"""Reads a server's JSON: the answer, or why there is none.
 
 Servers differ in everything beside the answer. What is out of form there costs no answer; what is
 wrong is said in the server's own words.

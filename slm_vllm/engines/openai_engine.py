@@ -1,4 +1,4 @@
-"""Answers from running OpenAI-compatible servers, such as `vllm serve`.
+"""The engine for running OpenAI-compatible servers, such as `vllm serve`.
 
 Nothing of vLLM or a GPU is needed in this process. An event loop in a thread of its own sends the
 requests; answers come back through a queue.

@@ -1,4 +1,4 @@
-"""What a server's list of models says of the run's model."""
+"""Finds the run's model in a server's list of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request holds beside its prompt."""
+"""The body of a request, without its prompt."""
 
 from __future__ import annotations
 

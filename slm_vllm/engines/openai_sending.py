@@ -1,4 +1,4 @@
-"""The requests of one stream: sent, asked again, answered or given up; inside the event loop."""
+"""Sends the requests of one stream inside the event loop: retries, answers, failures."""
 
 from __future__ import annotations
 

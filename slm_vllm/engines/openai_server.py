@@ -1,4 +1,4 @@
-"""One OpenAI-compatible server: what it serves, how it is asked, how it is doing."""
+"""One OpenAI-compatible server: what it serves, how it is asked, its health."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Prefetcher(Generic[T]):
     """Runs `source` in a thread and keeps at most `size` of its items waiting.
 
     What the source raises is raised again by `take`. `close` stops the thread after the item it
-    is making; a source that may wait for ever has a method `stop`, which is called then.
+    is making; a source that may wait forever has a method `stop`, which is called then.
     """
 
     def __init__(self, source: Iterable[T], size: int) -> None:

@@ -1,4 +1,4 @@
-"""Which 8-bit and 4-bit forms of a model work on which device, checked before it is loaded.
+"""Which 8-bit and 4-bit forms of a model a device supports, checked before loading.
 
 Only what is known not to work is refused, with the form that does; everything else is vLLM's to
 judge. The rules come from vLLM's source (0.9.2, 0.19.1, 0.26.0, 0.32.0); `docs/hardware.md` has

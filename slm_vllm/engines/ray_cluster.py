@@ -1,4 +1,4 @@
-"""Joins a Ray cluster or starts one on this machine, and leaves signals as they were."""
+"""Joins a Ray cluster or starts one here, and restores the signal handlers."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _shutdown(ray: Any, others: Container[int]) -> None:
     """Disconnects and ends Ray's processes that are children of this one, except `others`."""
     started = _with_descendants(_daemons(others))
     ray.shutdown()
-    # Agents that were only just starting outlive their raylet, and wait for it in vain.
+    # Agents that were only just starting outlive their raylet, and wait for it.
     _, left = psutil.wait_procs(started, _GRACE_SECONDS)
     _kill(left)
 

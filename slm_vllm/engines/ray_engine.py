@@ -1,4 +1,4 @@
-"""Many engines on a Ray cluster behind the contract of one.
+"""Several engines on a Ray cluster behind one interface.
 
 Plain actors rather than Ray Data: the contract is a stream with every answer in hand as it
 finishes, so that it can be journaled.

@@ -1,4 +1,4 @@
-"""What runs in a replica's process: one engine in a thread, requests in, finished answers out."""
+"""The process of a replica: one engine in a thread, requests in, finished answers out."""
 
 from __future__ import annotations
 

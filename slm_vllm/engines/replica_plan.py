@@ -1,4 +1,4 @@
-"""How many engines one machine gets, and what each of them has of it."""
+"""How many engines run on one machine, and the share of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several engines behind the contract of one: who is asked what, and what becomes of a lost one.
+"""Several engines behind one interface: distributes requests, replaces lost engines.
 
 Where they run is left to the classes derived: actors of a Ray cluster, processes of this machine.
 Journal, scores and progress stay with the driver. A lost replica loses only what it had in
@@ -372,11 +372,11 @@ class ReplicatedEngine(BaseEngine):
         if not self._members:
             raise EngineDiedError(
                 f"All replicas are lost; the last one said: {reason}. What was answered is kept; "
-                "the same command goes on from there"
+                "the same command resumes from there"
             )
 
     def _replace(self, member: Member, *, is_explained: bool) -> None:
-        """Starts a lost replica anew, unless it was lost again and again without much work."""
+        """Starts a lost replica again, unless it was lost again and again without much work."""
         enough = 1 if is_explained else self._settings.window
         before = 0 if member.answered >= enough else self._replaced.get(member.number, 0)
         if before < _MOST_REPLACEMENTS:

@@ -1,4 +1,4 @@
-"""Several servers that share the load, and what becomes of one in trouble."""
+"""Balances load over several servers, and takes failing ones out."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ class ServerPool:
                     said_at = now
                     self._say(f"No answers since {clock}; it is asked again. {error}")
                 continue
-            except Exception as error:  # nobody would ask it again, and the run wait for ever
+            except Exception as error:  # nobody would ask it again, and the run wait forever
                 log.exception("%s: could not be asked again", server.url)
                 self.give_up(server, f"{server.url}: {type(error).__name__}: {error}")
                 return
@@ -231,7 +231,7 @@ class ServerPool:
             return
         raise EngineError(
             f"No server has answered for {waited:.0f} seconds:\n{self._reasons()}\n"
-            "What was answered is kept; the same command goes on from there"
+            "What was answered is kept; the same command resumes from there"
         )
 
     def _reasons(self) -> str:

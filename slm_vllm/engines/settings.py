@@ -1,4 +1,4 @@
-"""What an engine is told: from the run's configuration and needs to vLLM's arguments."""
+"""Engine settings: from the run's configuration to vLLM's arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an engine starts fast or answers fast: with CUDA graphs or without.
+"""Chooses between a fast start (eager) and fast answers (CUDA graphs).
 
 The figures are of SmolLM2-135M (30 layers) with vLLM 0.26 on an H200: graphs and compilation made
 the start 24 s longer with a warm compile cache and 38 to 43 s with a cold one, 14 of them in

@@ -1,4 +1,4 @@
-"""What vLLM's own log says of where the time of its start goes."""
+"""Reads the durations of a start from vLLM's own log."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where vLLM releases differ: names of arguments, what a release lacks, how an engine ends.
+"""Differences between vLLM releases: argument names, missing features, shutdown.
 
 Read in the source of 0.9.2, 0.19.1, 0.26.0, 0.32.0 and 0.33.0; `tests/engines/vllm_arguments` holds
-their argument lists and `scripts/update_vllm_arguments.py` makes them anew.
+their argument lists and `scripts/update_vllm_arguments.py` regenerates them.
 """
 
 from __future__ import annotations

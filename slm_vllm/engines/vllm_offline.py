@@ -1,4 +1,4 @@
-"""vLLM in this machine, driven step by step.
+"""vLLM on this machine, driven step by step.
 
 `LLM.generate` returns only when everything is done. Here requests are topped up to a window and
 every answer is handed on as it finishes, with the same tokens at the same speed, in bounded
@@ -387,7 +387,7 @@ def _death(error: Exception) -> EngineDiedError:
     """What anything means that an engine raises while it has requests, whichever call meets it."""
     return EngineDiedError(
         f"The engine died while generating: {type(error).__name__}: {error}. "
-        "engine.log has its own messages; the same command goes on where it stopped"
+        "engine.log has its own messages; the same command resumes where it stopped"
     )
 
 

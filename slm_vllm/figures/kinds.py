@@ -1,4 +1,4 @@
-"""What a figure shows, whatever draws it: `reporting` as SVG and PNG, `tracking` as plotly's JSON.
+"""The content of a figure, drawn by `reporting` (SVG, PNG) and `tracking` (plotly).
 
 Colours are names, the numbers of a palette that each of them has.
 """

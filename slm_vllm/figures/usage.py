@@ -1,4 +1,4 @@
-"""Memory over time, from what a run recorded of it."""
+"""Memory over time, from what a run recorded."""
 
 from __future__ import annotations
 

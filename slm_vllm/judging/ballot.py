@@ -1,4 +1,4 @@
-"""Answers and the votes on them: what the judge is asked about, and what comes of its replies."""
+"""Answers and the votes on them: from the judge's questions to its grades."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graders that are no model: words in common from a threshold on, and phrases of refusal."""
+"""Graders without a model: thresholds of token recall, and refusal phrases."""
 
 from __future__ import annotations
 

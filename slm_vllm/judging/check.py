@@ -1,4 +1,4 @@
-"""A judge, and graders that are no model, set against the labels of people."""
+"""Compares a judge, and graders without a model, with human labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a user names as the judge to its configuration."""
+"""The configuration of a judge, from what a user names."""
 
 from __future__ import annotations
 

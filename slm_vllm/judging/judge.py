@@ -64,7 +64,7 @@ class Judge:
         stack: Closes its engine and its cache.
         make_engine: Builds the engine; None: the one that the configuration names.
         engine_log: Where what the engine prints may be found.
-        is_here: Whether the model's files can be had on this machine. Of a server that answers
+        is_here: Whether the model's files are on this machine. Of a server that answers
             chats nothing is needed but its address.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""A finished run in front of the judge: which answers are asked about, and what is written."""
+"""Judges one finished run: which answers are asked about, and what is written."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class JudgedRun:
         if (problem := why_unfinished(path)) is not None:
             raise DataError(
                 f"{path}: the run is not finished ({problem}), so there is nothing to judge. "
-                f"`slm-vllm runs show {path}` says how to go on with it"
+                f"`slm-vllm runs show {path}` says how to resume it"
             )
         self.name = path.resolve().name
         self.folder = RunFolder(path)

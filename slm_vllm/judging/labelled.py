@@ -1,4 +1,4 @@
-"""Answers with labels: the shipped ones, or a file of one's own."""
+"""Labelled answers: the shipped ones, or a user's file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a judge is asked, and what it said.
+"""A judge's prompt, and parsing its reply.
 
 The three grades are SimpleQA's (see `scoring.grades`); the words here are this project's own. Each
 vote lists the grades in another order under the same letters, so that a judge that likes a letter
@@ -16,7 +16,7 @@ from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.scoring.grades import CORRECT, GRADES, INCORRECT, NOT_ATTEMPTED
 
 PROMPT_VERSION = 1
-"""Raised when the wording changes: grades of another version are asked for anew."""
+"""Raised when the wording changes: grades of another version are asked for again."""
 
 LETTERS = ("A", "B", "C")
 # Neighbours differ in every place; the first is the order in which people read grades.

@@ -1,4 +1,4 @@
-"""A judge's whole work: any number of runs over one engine load."""
+"""Judges any number of runs over one engine load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding a model's files: the demo model, a local folder, the Hugging Face cache or the hub."""
+"""Finds a model's files: the demo model, a local folder, the Hugging Face cache or the hub."""
 
 from slm_vllm.models.resolve import ResolvedModel, resolve_model
 

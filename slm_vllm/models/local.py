@@ -1,4 +1,4 @@
-"""What can be said of a model folder without loading it."""
+"""Inspects a model folder without loading it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the word a config calls a model by to a folder that an engine can load."""
+"""Resolves the name of a model to a folder that an engine can load."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def resolve_model(path: str, revision: str | None = None, *, cache_dir: Path) ->
         cache_dir: This project's own cache, where the demo model is kept.
 
     Raises:
-        EngineError: It cannot be had. The message names what was tried and what to do.
+        EngineError: It is not available. The message names what was tried and what to do.
     """
     if path in DEMO_NAMES:
         _warn_ignored(path, revision)
@@ -113,7 +113,7 @@ def check_local(path: str) -> None:
     """Refuses a folder that holds no whole model; nothing is made, hashed or downloaded.
 
     Raises:
-        EngineError: It names one. What may be had from the hub is not looked for.
+        EngineError: It names one. What may be on the hub is not looked for.
     """
     folder = Path(path)
     if path in DEMO_NAMES or not (folder.exists() or _looks_like_path(path)):
@@ -197,7 +197,7 @@ def _wanted(names: Sequence[str]) -> list[str]:
 def _unavailable(repo: str, revision: str | None, tried: str) -> EngineError:
     at = f" (revision '{revision}')" if revision else ""
     return EngineError(
-        f"The model '{repo}'{at} cannot be had. {tried}. What to do: copy the model to this "
+        f"The model '{repo}'{at} is not available. {tried}. What to do: copy the model to this "
         "machine and name its folder (model.path=/path/to/model), point HF_HOME at a cache that "
         "has it, or use --model demo, which needs no hub."
     )

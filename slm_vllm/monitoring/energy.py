@@ -41,7 +41,7 @@ class EnergyMeter:
 
 
 def gpu_clock() -> int | None:
-    """Clock of the GPU's multiprocessors in MHz, None where it cannot be had."""
+    """Clock of the GPU's multiprocessors in MHz, None where it is not available."""
     with Nvml() as nvml:
         clock = nvml.ask("nvmlDeviceGetClockInfo", nvml.first_gpu(), _SM_CLOCK)
     return None if clock is None else int(clock)

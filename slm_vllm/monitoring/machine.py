@@ -1,4 +1,4 @@
-"""What the machine and its processes use now, seen from outside of them."""
+"""Current memory and load of the machine and its processes, seen from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NVIDIA's management library: one session, in which a figure that cannot be had is None."""
+"""NVIDIA's management library: one session, in which a figure that is not available is None."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Nvml(AbstractContextManager["Nvml"]):
             self._library = None
 
     def ask(self, function: str, *arguments: Any) -> Any:
-        """What a function of `pynvml` gives; None where it, or an argument, is not to be had."""
+        """What a function of `pynvml` gives; None where it, or an argument, is not available."""
         if self._library is None or None in arguments:
             return None
         return self._tried(function, *arguments)[1]

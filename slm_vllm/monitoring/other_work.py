@@ -1,4 +1,4 @@
-"""How busy the processor was with the work of others while something was measured."""
+"""How busy other processes kept the CPU during a measurement."""
 
 from __future__ import annotations
 

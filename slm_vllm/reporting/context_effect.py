@@ -79,7 +79,7 @@ def context_effects(aligned: AlignedRuns, *, seed: int) -> tuple[list[ContextEff
         for other in (closed, oracle):
             if other is not None and (differing := _differing(run, aligned.runs[other])):
                 notes.append(
-                    f"{run.name} is set against {aligned.runs[other].name}, though they differ in "
+                    f"{run.name} is compared with {aligned.runs[other].name}, but they differ in "
                     f"{', '.join(differing)}."
                 )
         values = aligned.values

@@ -71,7 +71,7 @@ def dissents(
     Args:
         values: See `other_values`.
         run: Position of the run.
-        against: Position of the one it is set against.
+        against: Position of the one it is compared with.
         main: The difference in the main metric.
         main_is_clear: Whether that differs from 0.
         significance: Of one test, corrected by the caller for the number of pairs.

@@ -24,7 +24,7 @@ class Content:
 
     Attributes:
         views: The runs, in the order of the page.
-        datasets: The same by dataset, set against each other.
+        datasets: The same by dataset, compared with each other.
         harms: What context destroyed, for each run that has some.
         figures: The plots.
     """

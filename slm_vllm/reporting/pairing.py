@@ -1,4 +1,4 @@
-"""Which runs of a report are set against each other, and how they differ."""
+"""Which runs of a report are compared with each other, and how they differ."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class DatasetPairs:
-    """The runs of a report over one dataset, set against each other.
+    """The runs of a report over one dataset, compared with each other.
 
     Attributes:
         dataset: Its name.
@@ -67,7 +67,7 @@ class DatasetPairs:
 
 
 def paired_datasets(views: Sequence[RunView]) -> list[DatasetPairs]:
-    """Sets the runs of each dataset against each other; p-values are Holm's, over all pairs."""
+    """Compares the runs of each dataset with each other; p-values are Holm's, over all pairs."""
     names = dict.fromkeys(view.dataset for view in views)
     found = [_paired(name, tuple(view for view in views if view.dataset == name)) for name in names]
     adjusted = iter(holm([pair.paired.p_value for one in found for pair in one.pairs]))

@@ -59,7 +59,7 @@ def _note(result: Mapping[str, Any]) -> str:
     if (version := result.get("scoring_version", 1)) != SCORING_VERSION:
         said.append(
             f"scored by version {version} of what a word is, not {SCORING_VERSION} (compare and "
-            "report score it anew)"
+            "report rescore it)"
         )
     said += filter(None, [stopped(result), sampled(result), repeated(result)])
     return f"{result['name']}: {', '.join(said)}" if said else ""

@@ -1,4 +1,4 @@
-"""What a retriever is: questions in, ranked passages out."""
+"""`BaseRetriever`: the interface of a retriever."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class StoredRetriever(BaseRetriever):
     Unlike `version` it is no part of the fingerprint, so the answers given by an index stay valid.
     """
     resumable: ClassVar[bool] = False
-    """Whether `build` can go on from what an interrupted build left in the folder."""
+    """Whether `build` can resume what an interrupted build left in the folder."""
 
     def __init__(
         self, passages: PassageStore, fingerprint: str, folder: Path, options: Any

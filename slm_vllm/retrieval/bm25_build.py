@@ -2,7 +2,7 @@
 
 The words of each block of passages are counted, as many blocks at a time as there are threads, and
 the counts of a block are written to a folder of its own. When all are there they are merged, some
-terms at a time. A build that was killed goes on with the blocks whose folders are whole.
+terms at a time. A build that was killed resumes with the blocks whose folders are whole.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from slm_vllm.retrieval.postings import ARRAYS, BLOCK, TERMS, idf, norms, weight
 from slm_vllm.scoring.normalize import WORDS_VERSION
 
 COUNTED = f"counted-{WORDS_VERSION}"
-"""Folder of the blocks that are counted; those of other words are not gone on with."""
+"""Folder of the blocks that are counted; those of other words are not resumed."""
 MERGED = f"merged-{WORDS_VERSION}.txt"
 """Says that all files are whole and on disk."""
 

@@ -1,4 +1,4 @@
-"""How far the build of an index is, in words."""
+"""Formats the progress of an index build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a retriever may search: documents in batches, and the key under which they are known.
+"""The documents a retriever may search, in batches, and the key that identifies them.
 
 Every source of documents is a class with the two members of `Corpus`. `open_index` takes them,
 reads the documents once, and makes passages and index of them in bounded memory.
@@ -33,7 +33,7 @@ class Corpus(Protocol):
     def documents(self) -> Iterator[pl.DataFrame]:
         """Frames of bounded size with document_id, title and text (`DOCUMENT_FIELDS`), in order.
 
-        Called again, it gives the same documents: an interrupted build goes on that way.
+        Called again, it gives the same documents: an interrupted build is resumed that way.
         """
 
 

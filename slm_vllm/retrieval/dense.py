@@ -1,4 +1,4 @@
-"""Search by meaning: sentence embeddings and their nearest neighbours."""
+"""Dense retrieval: sentence embeddings and their nearest neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors of the passages that somebody has computed already."""
+"""Precomputed passage vectors."""
 
 from __future__ import annotations
 

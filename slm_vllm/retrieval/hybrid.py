@@ -1,4 +1,4 @@
-"""Several searches in one, such as by words and by meaning."""
+"""Hybrid retrieval: several searches fused, such as BM25 and dense."""
 
 from __future__ import annotations
 

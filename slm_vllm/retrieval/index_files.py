@@ -108,7 +108,7 @@ def building(folder: Path, what: str, *, resumable: bool = False) -> Iterator[Pa
     except (KeyboardInterrupt, SystemExit, IndexCancelled):
         if not resumable:
             shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # where there is something to go on with
+        with contextlib.suppress(OSError):  # where there is something to resume
             folder.rmdir()
         raise
     except Exception as error:

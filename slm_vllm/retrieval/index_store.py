@@ -263,7 +263,7 @@ def _write_passages(
 ) -> tuple[DocumentFilter, int]:
     """Cuts all documents; returns what was seen of them and the number of passages.
 
-    All documents are read again by a build that goes on, since it has to know which came before.
+    All documents are read again by a build that is resumed, since it has to know which came before.
     """
     with PassageWriter(folder, going_on=going_on) as writer:
         kept = writer.written

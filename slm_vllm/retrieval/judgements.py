@@ -1,4 +1,4 @@
-"""Which documents answer which question: what a search is judged by."""
+"""Relevance judgements: which documents answer which question."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class PassageWriter(AbstractContextManager["PassageWriter"]):
         self._files[_STARTS].write(frame["start"].to_numpy().tobytes())
 
     def keep(self, facts: Mapping[str, Any]) -> None:
-        """Brings what was written so far to disk, for a writer that goes on."""
+        """Brings what was written so far to disk, for a writer that resumes."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -193,7 +193,7 @@ class PassageWriter(AbstractContextManager["PassageWriter"]):
         for file in self._files.values():
             file.close()
         if kind is not None:
-            if not self.written:  # nothing that could be gone on with
+            if not self.written:  # nothing that could be resumed
                 for name in self._files:
                     (self._folder / name).unlink()
             return

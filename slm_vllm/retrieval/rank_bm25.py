@@ -1,4 +1,4 @@
-"""The rank-bm25 library itself, for results that can be held against earlier ones."""
+"""The rank-bm25 library, for results comparable with earlier ones."""
 
 from __future__ import annotations
 

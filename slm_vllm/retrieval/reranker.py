@@ -1,4 +1,4 @@
-"""A second look at the best passages, by a model that reads question and passage together."""
+"""Reranks the best passages with a model that reads question and passage together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in trec_eval's form: rankings that others made, and ours for others.
+"""TREC run files: reads rankings made by others, and writes ours.
 
 A line is ``question Q0 document rank score tag``. As for trec_eval the scores make the order, and
 the column of ranks is not read.
@@ -74,7 +74,7 @@ class TrecRunRetriever(StoredRetriever):
         }
 
     def search(self, questions: Sequence[str], top_k: int) -> SearchResult:
-        """Not to be had.
+        """Not available.
 
         Raises:
             ConfigError: Always: a run knows questions by their ids, not by their words.

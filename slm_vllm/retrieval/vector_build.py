@@ -1,4 +1,4 @@
-"""Builds a vector index of a kind, a part at a time, and goes on where a killed build was."""
+"""Builds a vector index part by part, and resumes an interrupted build."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def build_index(
 
     Args:
         folder: Holds the vectors, and what a killed build of the same kind, vectors and options
-            left, which is gone on with. `keep_built` then takes away what a search does not need.
+            left, which is resumed. `keep_built` then takes away what a search does not need.
         kind: The kind of index.
         n: How many vectors there are.
         dimension: Their length.

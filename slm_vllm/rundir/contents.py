@@ -1,4 +1,4 @@
-"""What stands in the JSON files of a run folder.
+"""The content of the JSON files of a run folder.
 
 Files of other versions may have more keys, or lack some that are named here: a reader asks for
 what it can do without by `get`.

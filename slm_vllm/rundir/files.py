@@ -1,4 +1,4 @@
-"""The files of a run folder, read: one error for each kind of trouble.
+"""Reads the files of a run folder, with one error for each kind of trouble.
 
 What is missing is None, what is damaged a `DataError`, what may not be read a `StorageError`.
 """
@@ -89,7 +89,7 @@ def damaged(path: Path, reason: str) -> DataError:
     if path.name in (names.JUDGEMENT, names.GRADES):
         whose, what, journal = "judge", "replies", names.JUDGEMENTS
     return DataError(
-        f"{path} is damaged ({reason}). Giving the {whose}'s command again writes it anew: the "
+        f"{path} is damaged ({reason}). Giving the {whose}'s command again rewrites it: the "
         f"{what} are in {journal} and not affected"
     )
 

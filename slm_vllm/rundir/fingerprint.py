@@ -1,4 +1,4 @@
-"""Hashes that say when an old answer is still the answer."""
+"""Fingerprints that decide whether an earlier answer is still valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: who may write to it, and how files appear in it."""
+"""The run folder: locking, and atomic writes into it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class RunFolder:
         """Locks the folder, and takes up an earlier run in it or begins one.
 
         Returns:
-            Whether there is an earlier run to go on with.
+            Whether there is an earlier run to resume.
 
         Raises:
             ConfigError: It holds a run of another configuration.

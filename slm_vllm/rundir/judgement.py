@@ -1,4 +1,4 @@
-"""What a judge left in a run folder: its journal, its grades, its figures.
+"""A judge's files in a run folder: journal, grades, figures.
 
 A judgement is beside the run and changes none of its files. It belongs to the answers it was made
 of: their digest is kept with it, and where they have changed since, it is not used.

@@ -1,4 +1,4 @@
-"""Runs by what a user calls them: a name, a path, a glob, or a folder that holds runs."""
+"""Finds runs by name, path, glob, or a folder that holds runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finished runs as data."""
+"""Loads finished runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RunData:
         results: `results.json`.
         memory: `memory_usage.json`, None where the run has none.
         predictions: `predictions.parquet`, one row for each question.
-        note: What its reader should know: what was computed anew, where it is from; "" for nothing.
+        note: Remarks for the reader: what was recomputed, where it is from; "" for none.
         judgement: `judgement.json`, None where its answers were not judged. Its figures are among
             those of `results`, its grades among the columns of `predictions`.
     """
@@ -88,7 +88,7 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
     if (problem := why_unfinished(path)) is not None:
         raise DataError(
             f"{path}: the run is not finished ({problem}). `slm-vllm runs show {path}` says how to "
-            "go on with it; until then leave it out"
+            "resume it; until then leave it out"
         )
     results, manifest, config = read_results(path), read_manifest(path), read_settings(path)
     assert results is not None and manifest is not None and config is not None
@@ -187,7 +187,7 @@ def _rescored(
     note = ""
     if version != SCORING_VERSION:
         note = (
-            f"scored anew from its predictions by version {SCORING_VERSION} of what a word is, not "
+            f"rescored from its predictions by version {SCORING_VERSION} of what a word is, not "
             f"{version} as in its files (token recall {_rounded(before)} then, {_rounded(mean)} now"
         )
         note += "; search figures as they were)" if results.get("retrieval") else ")"

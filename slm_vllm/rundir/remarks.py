@@ -1,4 +1,4 @@
-"""What the reader of a run's figures should know, in words."""
+"""Remarks that qualify the figures of a run."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _adopted(manifest: Manifest) -> str:
         return ""
     before = about["token_recall"]
     said = (
-        f"taken over from {about['from']} and scored anew (token recall "
+        f"taken over from {about['from']} and rescored (token recall "
         f"{'-' if before is None else f'{before:.3f}'} there)"
     )
     if (own := about["rows"] - about["rows_of_dataset"]) > 0:

@@ -1,4 +1,4 @@
-"""Settings with dotted keys, and which of them make a run another one."""
+"""Settings with dotted keys, and which of them separate two runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`state.json`: what a run is doing, for other processes to read."""
+"""`state.json`: the current state of a run, for other processes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Greedy answers that several runs share: one SQLite file, keyed by what was asked of what.
+"""Greedy answers shared between runs: one SQLite file, keyed by model and prompt.
 
-An answer is found again by the weights, their data type, the settings of generation and the token
-ids of the prompt; which dataset, mode or run the prompt came from does not matter. Sampled answers
-are never kept: asking again is meant to give another one.
+The key covers the weights, their data type, the generation settings and the token ids of the
+prompt, but not the dataset, mode or run that the prompt came from. Sampled answers are never kept:
+asking again is meant to give another one.
 """
 
 from __future__ import annotations

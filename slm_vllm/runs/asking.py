@@ -1,4 +1,4 @@
-"""Open rows asked to their end, through the death of an engine and signals to stop."""
+"""Asks the open rows of a cell, through the death of an engine and signals to stop."""
 
 from __future__ import annotations
 

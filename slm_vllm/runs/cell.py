@@ -1,4 +1,4 @@
-"""One cell of a command: a model asked one dataset in one mode, and the folder it is kept in."""
+"""One cell of a command: a model, a dataset, a mode, and the run folder."""
 
 from __future__ import annotations
 

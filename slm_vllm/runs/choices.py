@@ -1,4 +1,4 @@
-"""Whether everything that a configuration names by a word can be had."""
+"""Checks that everything a configuration names is available."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Keeps the terminal for the user, the run's story in its log, and everything else in the engine's.
+"""Terminal output, the run's log, and capture of everything else in the engine's log.
 
 vLLM and the libraries under it write to standard output and error from Python, from C++ and from
-processes of their own. While a run is on, both file descriptors lead to `engine.log`; what the user
-should see goes through `Console`, which kept the real standard error, and is told to
-`experiment.log` as well, where this package's log records go.
+processes of their own. During a run both file descriptors lead to `engine.log`. What the user
+should see goes through `Console`, which keeps the real standard error, and also into
+`experiment.log`, where this package's log records go.
 """
 
 from __future__ import annotations

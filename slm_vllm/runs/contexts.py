@@ -1,4 +1,4 @@
-"""What the model sees beside the question: one class for each value of `experiment_mode.context`.
+"""The context of a prompt: one class for each value of `experiment_mode.context`.
 
 A new mode is a class here, a name in `_CONTEXTS` and a YAML file in `configs/experiment_mode/`.
 """

@@ -1,4 +1,4 @@
-"""The datasets of a command are looked at before anything large is loaded."""
+"""Checks the datasets of a command before anything large is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine of a command: started when there is work, and once more when it dies."""
+"""Owns the engine of a command: starts it on demand, and once more if it dies."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _size(path: Path) -> int:
 
 
 def _written(path: Path, start: int) -> list[str]:
-    """The lines of a log from a place on; none where it is missing or was begun anew."""
+    """The lines of a log from a place on; none where it is missing or was replaced."""
     try:
         with path.open("rb") as file:
             file.seek(start)

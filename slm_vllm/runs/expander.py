@@ -1,4 +1,4 @@
-"""`retriever.expansion`: what the evaluated model writes about a question before it is searched."""
+"""`retriever.expansion`: the evaluated model writes a text to search with."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ class Expander(Stage[str]):
         return replace(completion, text=" ".join(text.split()))
 
     def texts(self, questions: Sequence[str]) -> list[str]:
-        """What was written to each; "" where it was asked in vain."""
+        """What was written to each; "" where the request failed."""
         return [text or "" for text in self.replies(questions)]

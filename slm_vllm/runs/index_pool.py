@@ -1,4 +1,4 @@
-"""The retrieval indexes of a command: each is opened once, ahead of the cells that search it."""
+"""Opens the retrieval indexes of a command once each, ahead of their cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `runs list`, `show` and `watch` say of a run, as text."""
+"""Formats runs for `runs list`, `show` and `watch`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs as other processes see them: found in the output folder, looked at, stopped.
+"""Finds, inspects and stops runs of other processes.
 
 All is read from the run folder, so it works from another shell, and after the process has ended.
 """
@@ -81,7 +81,7 @@ class Job:
 
     @property
     def unfinished(self) -> bool:
-        """Whether giving its command again goes on with it."""
+        """Whether giving its command again resumes it."""
         return self.phase in ("died", "interrupted", "failed")
 
     def to_json(self) -> dict[str, Any]:
@@ -192,15 +192,15 @@ def _copied(path: Path, results: Results | None) -> Job:
 
 
 def resume_hint(job: Job) -> str:
-    """How to go on with a run that did not finish."""
+    """How to resume a run that did not finish."""
     words = (if_readable(read_manifest, job.path) or {}).get("command")
     said = ". "
     if isinstance(words, list) and words[1:2] == ["eval"]:
-        # With --overwrite it would begin anew.
+        # With --overwrite it would start over.
         kept = [str(word) for word in words[1:] if word != "--overwrite"]
         said = f":\n  slm-vllm {shlex.join(kept)}\n"
     return (
-        f"Go on with it by giving its command again{said}"
+        f"Resume it by giving its command again{said}"
         f"{job.path / names.CONFIG} holds its settings; what is answered is not asked again."
     )
 

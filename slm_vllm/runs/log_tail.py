@@ -1,4 +1,4 @@
-"""The end of a run's log, and what is added to it."""
+"""Reads and follows the end of a run's log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manifest.json`: what it would take to repeat a run."""
+"""`manifest.json`: versions, hashes and settings needed to repeat a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One mode of a run: rows in, prompts to the engine, answers to the journal."""
+"""One mode of a run: from rows to prompts to journaled answers."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class ModeRun:
         self._retry_errors = retry_errors
         self._asked: dict[str, _Asked] = {}
         self._refused: list[Completion] = []
-        self._failed: list[int] = []  # keys of rows that this run itself has asked in vain
+        self._failed: list[int] = []  # keys of rows whose request failed in this run
         self._stop = threading.Event()
         self.from_cache = 0
 

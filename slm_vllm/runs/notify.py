@@ -1,4 +1,4 @@
-"""Tells a command or a web hook how a run or a sweep has ended.
+"""Notifies a command or a webhook of the end of a run or sweep.
 
 A notifier that fails or hangs costs a warning and some seconds, never the run.
 """

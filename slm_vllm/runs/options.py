@@ -1,4 +1,4 @@
-"""How a command treats what is there already, and what of its process it may use."""
+"""Options of `evaluate` that are no part of the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All runs of some folders at one moment, with the sweeps and the machine they run on."""
+"""A snapshot of all runs of some folders, their sweeps and their machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Sweep:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {phase}" for phase, count in self.phases.items())
-        end = "" if self.alive else "; its process has ended: its command goes on with it"
+        end = "" if self.alive else "; its process has ended: its command resumes it"
         return f"sweep {self.path}: {counts}{end}"
 
 

@@ -1,4 +1,4 @@
-"""What a command would do, said before a night is spent on it; nothing is loaded or written."""
+"""Estimates what a command would do; loads and writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The day that a chat template takes for today: one for all prompts of a run."""
+"""The date that chat templates see: one for all prompts of a run."""
 
 from __future__ import annotations
 

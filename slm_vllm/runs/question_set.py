@@ -1,4 +1,4 @@
-"""The questions of a command: each dataset is looked over once, however many cells ask it."""
+"""The questions of a command: each dataset is read once for all its cells."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""`sweep --race`: a model that is certainly not the best is not asked to the end.
+"""`sweep --race`: stops models early that are certainly not the best.
 
-Models run one after the other. Each is set against the best one so far that was asked everything
-in the same mode over the same data, and ends when it is settled that it is below that one
-(`until_decided`). Which one was the best is itself chosen by its figures, out of up to m - 1
-models. So the level of every test is 5 % / (m - 1), and the chance that the best model is dropped
-stays below 5 % (Bonferroni).
+Models run one after the other. Each is compared with the best one so far that was asked everything
+in the same mode over the same data, and stops when it is settled that it is below that one
+(`until_decided`). The best one is itself chosen by its figures, out of up to m - 1 models. So the
+level of every test is 5 % / (m - 1), and the chance that the best model is dropped stays below 5 %
+(Bonferroni).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows asked once more, one at a time: what the numerics of batching change."""
+"""Asks rows again one at a time, to measure what the numerics of batching change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the journal to the final files, in bounded memory."""
+"""Makes the final files from the journal, in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of runs that keep several answers to a question, or how probable each was."""
+"""Figures for runs with several answers to a question, or with log-probabilities."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the evaluated model is asked before passages are known: ahead of a run's own questions.
+"""Stages in which the evaluated model is asked before passages are known.
 
-A search itself asks nothing: it looks up what was replied. So a run that is taken up again finds
-the same passages, and pays for no reply twice.
+A search itself asks nothing: it looks the replies up. So a resumed run finds the same passages and
+pays for no reply twice.
 """
 
 from __future__ import annotations

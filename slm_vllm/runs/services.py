@@ -1,4 +1,4 @@
-"""What the cells of one command share beside the engine: console, signals, memory, clock."""
+"""What the cells of a command share: console, signals, memory sampler, timing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command's whole work: cells of one model (modes, datasets, retrievers) over one engine load."""
+"""The work of one command: its cells, over one engine load."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class _Session:
     def mark_interrupted(self, stop: BaseException) -> None:
         """Writes that the run was stopped, into its log too."""
         said = str(stop) or "stopped from the keyboard"
-        log.warning("%s; what is answered is kept, the same command goes on", said)
+        log.warning("%s; what is answered is kept, the same command resumes it", said)
         self.mark_unfinished("interrupted")
 
     def interruption(self) -> Interrupted | None:

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: finish what is in flight, say how to go on, leave.
+"""SIGINT, SIGTERM and SIGHUP: finish what is in flight, say how to resume, exit.
 
 The first signal asks the run to stop. While answers are generated the run drains; in any other
 phase (loading the model, building an index) it is interrupted where it is. A second signal ends
@@ -36,7 +36,7 @@ class Interrupted(BaseException):
             overwrite: Whether the command had `--overwrite`, which would remove what is kept.
         """
         again = "the same command without --overwrite" if overwrite else "the same command"
-        return f"{self}. All answers so far are kept; {again} goes on from there."
+        return f"{self}. All answers so far are kept; {again} resumes from there."
 
 
 class StopSignals:

@@ -1,4 +1,4 @@
-"""A stage of a search that asks the evaluated model; its replies are kept by content."""
+"""The base of stages that ask the evaluated model; replies are cached by content."""
 
 from __future__ import annotations
 
@@ -141,12 +141,12 @@ class Stage(Generic[Item]):
                 yield Asked(request, prompt.opened, error)
 
     def record(self, key: int, item: Item, reply: Completion) -> None:
-        """Notes what was asked in vain; replies are in the cache."""
+        """Notes a failed request; replies are in the cache."""
         if reply.error is not None:
             self._failed.add(self.content(item))
 
     def replies(self, items: Sequence[Item]) -> list[str | None]:
-        """What was replied; None where the model was asked in vain.
+        """What was replied; None where the request failed.
 
         Raises:
             StorageError: A reply was not kept.
@@ -163,7 +163,7 @@ class Stage(Generic[Item]):
                     raise StorageError(
                         "what the model said before a search cannot be kept in "
                         "search_stages.sqlite of cache_dir: is the disk full? The log says why. "
-                        "The same command goes on"
+                        "The same command resumes it"
                     )
             found += [texts.get(i) for i in range(len(batch))]
         return found

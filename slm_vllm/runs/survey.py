@@ -1,6 +1,6 @@
-"""A first look at the dataset: how many rows, and how long the longest prompts will be.
+"""First pass over a dataset: counts rows and finds the longest prompts.
 
-It runs while vLLM is imported. A dataset that cannot be used is found out here, before a model
+It runs while vLLM is imported, so that a dataset that cannot be used is reported before a model
 is loaded.
 """
 

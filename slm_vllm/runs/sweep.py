@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep: one process for each model, so that its memory is given back."""
+"""Runs the cells of a sweep in one process for each model, which frees its memory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run_sweep(
         For each cell the content of its `results.json`, or its name, `error` and `exit_code`.
 
     Raises:
-        Interrupted: A signal stopped the sweep; giving the command again goes on.
+        Interrupted: A signal stopped the sweep; giving the command again resumes it.
         StorageError: The folder cannot be written.
     """
     words = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors

@@ -1,4 +1,4 @@
-"""A sweep as the user wrote it: options of the command line, a YAML file, or both."""
+"""Reads a sweep from options, a YAML file, or both."""
 
 from __future__ import annotations
 

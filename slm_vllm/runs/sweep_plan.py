@@ -1,4 +1,4 @@
-"""Which cells a sweep has, and which of them are done already."""
+"""Plans the cells of a sweep, and finds those that are done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a sweep, and how far its cells are, as a table for the terminal."""
+"""The plan and the progress of a sweep as a table for the terminal."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`eval --against RUN --until decided`: questions in random order, until the difference is settled.
+"""`eval --against RUN --until decided`: stops when the difference is settled.
 
-The order is a hash of seed and question id: independent of all answers, the same for every run
-over the data, and unchanged where rows are added. So an interrupted run takes up its looks where
-they were, and runs that were stopped share their first questions.
+Questions are asked in random order, by a hash of seed and question id: independent of all answers,
+the same for every run over the data, and unchanged where rows are added. So an interrupted run
+resumes its looks where they were, and runs that stopped early share their first questions.
 """
 
 from __future__ import annotations

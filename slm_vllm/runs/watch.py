@@ -1,4 +1,4 @@
-"""The screen of `runs watch`: all runs at once, drawn anew every two seconds."""
+"""The screen of `runs watch`, redrawn every two seconds."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def watch_screen(look: Look, output_dir: Path, console: Console, *, keep: bool) 
     from rich.text import Text
 
     def foot() -> Text:
-        return Text(f"{time.strftime('%H:%M:%S')}  q ends this look, the runs go on", style="dim")
+        return Text(f"{time.strftime('%H:%M:%S')}  q quits, the runs continue", style="dim")
 
     overview = look()
     with (
@@ -166,7 +166,7 @@ def _troubles(overview: Overview, output_dir: Path) -> list[str]:
     lines = []
     for job in overview.troubled[:_MOST_TROUBLES]:
         name = called(job, output_dir)
-        said = job.error or job.problem or f"slm-vllm runs show {name} says how to go on"
+        said = job.error or job.problem or f"slm-vllm runs show {name} says how to resume it"
         lines.append(one_line(f"{name} {job.phase}: {said}"))
     return lines
 

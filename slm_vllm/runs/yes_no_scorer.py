@@ -1,10 +1,10 @@
-"""`retriever.reranker.model=evaluated`: the evaluated model says of each passage Yes or No.
+"""`retriever.reranker.model=evaluated`: scores passages by the model's Yes or No.
 
 The score is log P(Yes) - log P(No) as the first token of the reply, as in "Is this passage
 relevant?" of Liang et al., "Holistic evaluation of language models" (2022), and Qwen3-Reranker.
 The question stands before the passage: its prompts have the instruction and the question in
 common, which the engine's prefix cache computes once. The other way round they would share what
-is seldom there twice, the passage.
+rarely occurs twice, the passage.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far two graders agree: accuracy, confusion, Cohen's kappa."""
+"""Agreement of two graders: accuracy, confusion matrix, Cohen's kappa."""
 
 from __future__ import annotations
 

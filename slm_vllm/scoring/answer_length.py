@@ -1,4 +1,4 @@
-"""How long the expected answers are, and the groups of lengths that figures show."""
+"""Length of the expected answers, and the groups of lengths that figures show."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where in a text an answer stands: the places that the report marks.
+"""Where an answer occurs in a text: the spans that the report marks.
 
-Whether it stands there is `scoring.normalize`'s to say. Its place is found piece by piece: a piece
-is a run without blanks, or a letter of a script without blanks with its marks, small enough to be
-brought to its normal form by itself and to be shown as a whole.
+Whether it occurs at all is defined by `scoring.normalize`. Its place is found piece by piece: a
+piece is a run without blanks, or a letter with its marks in a script without blanks, small enough
+to be normalised by itself and to be highlighted as a whole.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far confidence tells right answers from wrong ones, and what abstaining would give."""
+"""Calibration of confidence, and the effect of abstaining."""
 
 from __future__ import annotations
 

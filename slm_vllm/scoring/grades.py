@@ -1,4 +1,4 @@
-"""Grades of answers, and the figures that a judge's grades give.
+"""Grades of answers, and the figures computed from a judge's grades.
 
 The three grades and their figures are those of SimpleQA: Wei et al., "Measuring short-form
 factuality in large language models" (2024). With c correct, i incorrect and s not attempted
@@ -39,7 +39,7 @@ def grade_estimates(
 ) -> dict[str, MeanEstimate]:
     """The five figures with 95 % intervals.
 
-    Shares are means of 0 and 1 (`ValueTally.estimate`). The two ratios are computed anew in each
+    Shares are means of 0 and 1 (`ValueTally.estimate`). The two ratios are computed again in each
     bootstrap resample of the questions, drawn with replacement; a resample in which nothing was
     attempted has no correct given attempted and is left out of its interval. Their standard error
     is the standard deviation over the resamples. A ratio of 0 or 1 is the same in all of them: its

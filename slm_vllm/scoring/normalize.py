@@ -1,4 +1,4 @@
-"""What a word is, what SQuAD's normal form is, and when an answer stands in a text.
+"""Words, SQuAD's normalisation, and when a text contains an answer.
 
 The one place of these definitions; `docs/statistics.md` tells them to users. A text is folded
 first: characters that are never shown (zero-width ones, soft hyphens, direction marks, variation

@@ -1,4 +1,4 @@
-"""What a run's figures owe to the numerics of the machine.
+"""How much of a difference the numerics of the machine can explain.
 
 The same prompt can get another answer in another batch: sums are made in another order, and where
 two tokens are nearly as likely the other one wins. Asking rows twice shows by how much.

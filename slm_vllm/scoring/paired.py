@@ -1,4 +1,4 @@
-"""Two runs over the same questions: the difference, its interval and its significance.
+"""Compares two runs over the same questions: difference, interval, significance.
 
 All of it works on one metric value of each run for each question, paired by question. Metrics have
 few distinct values, so most draws are made over distinct values instead of over questions.

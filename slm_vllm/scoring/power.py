@@ -1,4 +1,4 @@
-"""How many questions it takes to see a difference, before they are asked."""
+"""How many questions a difference needs to be detected."""
 
 from __future__ import annotations
 

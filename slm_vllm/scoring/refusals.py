@@ -1,4 +1,4 @@
-"""Answers that say they are none: found by phrases, without a model.
+"""Finds answers that decline, by phrases and without a model.
 
 A cheap baseline for a judge's "not attempted". It knows phrases of ten languages and no meaning: a
 text that goes on to answer ("I am not sure, but 1961") is none where the phrase only hedges, and a

@@ -1,4 +1,4 @@
-"""What several answers to each question tell: of the model, and of how far to trust it."""
+"""Statistics over several answers to each question."""
 
 from __future__ import annotations
 

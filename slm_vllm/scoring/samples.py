@@ -1,4 +1,4 @@
-"""Rows with several answers: each is scored, and the row has the mean of them."""
+"""Scores rows with several answers; a row has the mean of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paired differences that may be looked at after every question, and stopped at any look.
+"""Confidence sequences for paired differences, valid at every look.
 
 Each hypothesis "the mean difference is m" is bet against. While it is true the capital of the bets
 stays at 1 on average, so it ever reaches 20 with a probability of at most 1/20 (Ville 1939): all m

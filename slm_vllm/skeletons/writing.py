@@ -79,7 +79,7 @@ def write_skeleton(kind: str, name: str, folder: Path) -> list[Path]:
         What was written, the plug-in first, then its test.
 
     Raises:
-        ConfigError: The name cannot be had, or one of the files is there.
+        ConfigError: The name is not available, or one of the files is there.
         StorageError: They cannot be written.
     """
     contents = {folder / path: text for path, text in skeleton(kind, name).items()}

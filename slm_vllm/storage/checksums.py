@@ -1,4 +1,4 @@
-"""Whether a file and an object hold the same bytes."""
+"""Checks whether a file and an object have the same content."""
 
 from __future__ import annotations
 

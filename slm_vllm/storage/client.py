@@ -1,4 +1,4 @@
-"""A boto3 client that suits MinIO and Amazon alike."""
+"""Makes a boto3 client that works with MinIO and Amazon S3."""
 
 from __future__ import annotations
 

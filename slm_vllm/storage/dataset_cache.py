@@ -45,7 +45,7 @@ def cached_dataset(
         **client: See `make_client`.
 
     Raises:
-        S3Error: The object cannot be had; where nobody answers, only if there is no copy.
+        S3Error: The object is not available; where nobody answers, only if there is no copy.
         StorageError: The cache cannot be written.
         ConfigError: The URL or the settings cannot be used.
     """

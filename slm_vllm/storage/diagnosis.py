@@ -1,4 +1,4 @@
-"""What `s3 test` finds out, one thing after the other."""
+"""The checks of `s3 test`, one after the other."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Downloads: parts by range into a partial file, checked, then renamed.
 
-boto3's managed download throws everything away when it fails, so it cannot be taken up again; here
+boto3's managed download throws everything away when it fails, so it cannot be resumed; here
 the partial file stays, with a note of the parts that are whole.
 """
 
@@ -72,10 +72,10 @@ def download(
 ) -> Transferred:
     """Brings an object to a file; the file is whole or not touched.
 
-    An interrupted download is taken up where it stopped, if the object is still the same.
+    An interrupted download is resumed where it stopped, if the object is still the same.
 
     Raises:
-        S3Error: The object cannot be had, or arrived damaged twice.
+        S3Error: The object is not available, or arrived damaged twice.
         StorageError: The file cannot be written, or holds changes of its own and `force` is off.
     """
     options = options or TransferOptions()
@@ -99,7 +99,7 @@ def download(
                 if last or error.fault not in (Fault.CHECKSUM, Fault.CHANGED):
                     raise
                 arrived = attempt.arrived
-                logger.warning("%s; downloading it anew", error)
+                logger.warning("%s; downloading it again", error)
                 remote = bucket.get(key)
     return Transferred(
         "downloaded",

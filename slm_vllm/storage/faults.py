@@ -1,4 +1,4 @@
-"""What went wrong with a bucket: which of its parts is at fault, and what to set."""
+"""Explains errors of a bucket: which part is at fault, and what to set."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ _OR_MISSING = (
     "(s3:ListBucket), and then a new key cannot be told from one that is there"
 )
 _BAD_BUCKET = "'{bucket}' cannot be the name of a bucket. Correct CLEARML_S3_BUCKET or --bucket"
-_NEW_KEYS = "Set CLEARML_S3_ACCESS_KEY and CLEARML_S3_SECRET_KEY anew"
+_NEW_KEYS = "Set CLEARML_S3_ACCESS_KEY and CLEARML_S3_SECRET_KEY again"
 
 
 @contextmanager

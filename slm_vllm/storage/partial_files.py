@@ -1,4 +1,4 @@
-"""What a transfer leaves beside a file while it is not finished."""
+"""The files that a transfer keeps beside its target until it is finished."""
 
 from __future__ import annotations
 

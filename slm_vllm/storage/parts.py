@@ -1,4 +1,4 @@
-"""Moving the parts of one object in several threads."""
+"""Transfers the parts of one object in several threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a transfer is: one line redrawn on a terminal, a line now and then elsewhere."""
+"""Progress of a transfer: one line on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

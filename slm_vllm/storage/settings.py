@@ -1,4 +1,4 @@
-"""Where the bucket is and who may use it: from `.env`, environment, AWS profile and flags.
+"""Endpoint and credentials of the bucket, from `.env`, environment, AWS profile and flags.
 
 From weak to strong: `.env`, the environment, a named AWS profile, flags. Of two names for one
 thing the project's own (`CLEARML_S3_...`) comes before the standard one (`AWS_...`).

@@ -1,4 +1,4 @@
-"""Hashing a file while its parts arrive, so that the check costs little time at the end."""
+"""Hashes a file while its parts arrive, so that verification adds little time."""
 
 from __future__ import annotations
 

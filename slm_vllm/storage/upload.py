@@ -1,6 +1,6 @@
-"""Uploads: whole where small, in parts where large, taken up from the parts already there.
+"""Uploads: small files whole, large ones in parts; interrupted ones are resumed.
 
-boto3's managed upload removes its parts when it fails, so it cannot be taken up again; here they
+boto3's managed upload removes its parts when it fails, so it cannot be resumed; here they
 stay, and a note beside the file says to which upload they belong.
 """
 

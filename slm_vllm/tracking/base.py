@@ -1,4 +1,4 @@
-"""What a tracking service has to do; the publisher does the rest."""
+"""`BaseTracker`: the interface of a tracking service."""
 
 from __future__ import annotations
 

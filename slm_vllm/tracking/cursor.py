@@ -1,4 +1,4 @@
-"""How far a run's spool is published; written before and after everything that is sent."""
+"""How far a run's spool is published; written before and after each batch."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Cursor:
 
 
 def load_cursor(path: Path, destination: str) -> Cursor:
-    """Reads a cursor; a missing or damaged one, or one of another server, begins anew."""
+    """Reads a cursor; a missing or damaged one, or one of another server, starts over."""
     cursor = read_cursor(path)
     if cursor is None:
         return Cursor(destination=destination)

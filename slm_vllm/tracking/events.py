@@ -1,4 +1,4 @@
-"""What a run says about itself: typed events, each one line of JSON in the spool."""
+"""Events of a run for trackers, each one line of JSON in the spool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracking as a run sees it: recorders for its folders, and the process that publishes them."""
+"""Tracking from the run's side: recorders for its folders, and the publisher process."""
 
 from __future__ import annotations
 

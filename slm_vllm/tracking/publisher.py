@@ -1,4 +1,4 @@
-"""The publisher process: tells a tracker about runs while they go on, and after they ended.
+"""The publisher process: publishes runs while they go on and after they ended.
 
     python -m slm_vllm.tracking.publisher TRACKER --bound SECONDS
 
@@ -105,7 +105,7 @@ class Publisher:
         """Publishes runs that have ended while others of their command go on."""
         try:
             for folder, delivery in self._opened().items():
-                # What was there before is of an earlier command, and will be gone on with.
+                # What was there before is of an earlier command, and will be resumed.
                 news = spool_size(folder) > self._sizes[folder]
                 if news and delivery.run_has_ended:
                     self._finish_one(delivery)

@@ -1,4 +1,4 @@
-"""The run's side of tracking: turns what happens into events of the spool."""
+"""Turns what happens in a run into events of the spool."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_an_old_run_is_compared_with_a_new_one(old: Path, tiny_model: Path) -> N
     before = contents(old)
     adopted = slm_vllm("adopt", old)
     assert adopted.exit_code == 0, adopted.output
-    assert "token recall 0.500 then, 0.500 scored anew; 6 questions found" in adopted.output
+    assert "token recall 0.500 then, 0.500 rescored; 6 questions found" in adopted.output
 
     words = [f"model.path={tiny_model}", "model.max_model_len=200", "hardware=cpu"]
     words += ["tracking.tracker=none"]
@@ -58,7 +58,7 @@ def test_an_old_run_is_compared_with_a_new_one(old: Path, tiny_model: Path) -> N
 
     compared = slm_vllm("compare", TAKEN, f"outputs/{OLD_RUN}")
     assert compared.exit_code == 0, compared.output
-    assert f"taken over from {old}/outputs/{OLD_RUN} and scored anew" in " ".join(
+    assert f"taken over from {old}/outputs/{OLD_RUN} and rescored" in " ".join(
         compared.output.split()
     )
     assert "-0.500" in compared.output  # the fake engine never says "east"

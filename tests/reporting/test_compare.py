@@ -142,7 +142,7 @@ def test_closed_book_run_of_the_same_settings_is_taken(tmp_path: Path, compare: 
     assert effect["closed_book"] == "long" and not dataset["notes"]
     (dataset,) = as_json(compare("short", "gold", "--json"))["datasets"]
     assert dataset["context"][0]["closed_book"] == "short"
-    assert "though they differ in generation.max_new_tokens" in dataset["notes"][0]
+    assert "but they differ in generation.max_new_tokens" in dataset["notes"][0]
 
 
 def test_rows_are_paired_by_id_whatever_their_order(tmp_path: Path, compare: Compare) -> None:

@@ -98,7 +98,7 @@ def test_an_old_run_is_scored_anew_and_that_is_said(runs: Path) -> None:
     go_on(runs / HALF)
     assert json.loads((runs / HALF / "results.json").read_text("utf-8"))["scoring_version"] == 2
     output = command("compare", FINISHED, HALF, "--output-dir", str(runs))
-    assert f"{FINISHED}: scored anew" in output
+    assert f"{FINISHED}: rescored" in output
     assert f"{HALF}: scored" not in output
 
 

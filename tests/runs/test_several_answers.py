@@ -219,7 +219,7 @@ def test_runs_scored_by_another_version_are_scored_by_all_their_answers(
     path.write_text(json.dumps({**json.loads(path.read_text()), "scoring_version": 1}))
     data = load_run(folder(config))
     assert data.results["metrics"] == result["metrics"]
-    assert "scored anew" in data.note
+    assert "rescored" in data.note
 
 
 def test_what_cannot_be_had_together_is_refused(make_config: MakeConfig) -> None:

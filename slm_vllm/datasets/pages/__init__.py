@@ -1,1 +1,1 @@
-"""Natural Questions pages: tokens with HTML tags, and the texts they stand for."""
+"""Natural Questions pages: tokens with HTML tags, and their plain text."""

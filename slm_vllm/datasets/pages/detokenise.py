@@ -1,4 +1,4 @@
-"""Tokenised text as people write it: no blanks around punctuation, one empty line at most."""
+"""Detokenises text: no blanks around punctuation, one empty line at most."""
 
 from __future__ import annotations
 

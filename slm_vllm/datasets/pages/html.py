@@ -1,4 +1,4 @@
-"""Plain text out of pages whose HTML tags are tokens of their own (Natural Questions)."""
+"""Plain text from tokenised HTML (Natural Questions)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokens of a page, found by their number and without making them all."""
+"""Access to the tokens of a page by number, without splitting the whole page."""
 
 from __future__ import annotations
 

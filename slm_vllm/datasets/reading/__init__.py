@@ -1,1 +1,1 @@
-"""Records out of files: what a file is, how it is packed, its rows with the line of each."""
+"""Reads records from files: detects form and compression, and numbers the lines."""

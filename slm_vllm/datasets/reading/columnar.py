@@ -1,4 +1,4 @@
-"""Tables in columns: Parquet, Arrow and Feather files."""
+"""Columnar files: Parquet, Arrow and Feather."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV files: any delimiter, any quoting, all fields as the text they are."""
+"""CSV and TSV files: any delimiter, any quoting, all fields as text."""
 
 from __future__ import annotations
 

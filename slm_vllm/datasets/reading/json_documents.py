@@ -1,4 +1,4 @@
-"""Rows of a JSON file that is not one object a line: an array, or an object around the rows."""
+"""JSON files that are not JSON Lines: an array, or an object around the rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON objects, one a line."""
+"""JSON Lines: one object a line."""
 
 from __future__ import annotations
 

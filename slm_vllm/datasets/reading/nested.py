@@ -1,4 +1,4 @@
-"""Questions that are nested in their texts: SQuAD's articles, MRQA's contexts, DROP's passages."""
+"""Questions nested in their texts: SQuAD articles, MRQA contexts, DROP passages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening data files: what is wrong with a path, and what the file is packed with."""
+"""Opens data files: explains a bad path, and decompresses."""
 
 from __future__ import annotations
 

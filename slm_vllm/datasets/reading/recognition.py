@@ -1,4 +1,4 @@
-"""Files that hold no rows, named for what they are, with what to do."""
+"""Recognises files that hold no rows, and says what to do with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every reader gives: an object, and where it stands."""
+"""The record that every reader yields: an object and its position in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one reader: the form of a file from its first bytes, and its rows whatever the form."""
+"""The common reader: detects the form of a file from its first bytes and yields its rows."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the fields of a record mean, whatever they are called and however they are written."""
+"""The meaning of the fields of a record, under any of their public names and forms."""

@@ -1,4 +1,4 @@
-"""Paragraphs beside a question: gold contexts and documents, in the shapes public files have."""
+"""Gold contexts and documents of a question, in the shapes of public files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which columns hold the fields of a row: by the names that public files use, or as mapped."""
+"""Finds the columns that hold the fields of a row: by public names, or as mapped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists and objects that were written into a text: as JSON, as Python, or as NumPy prints them."""
+"""Parses lists and objects stored as text: JSON, Python or NumPy notation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a field may look like in the wild, brought to the types of the canonical row."""
+"""Converts field values to the types of the canonical row."""
 
 from __future__ import annotations
 

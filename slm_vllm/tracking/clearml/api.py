@@ -1,6 +1,6 @@
 """Calls to a ClearML server through the SDK's session, each bounded in time.
 
-The SDK's own `Task` retries 240 times, reports success for what it lost and can hang for ever in
+The SDK's own `Task` retries 240 times, reports success for what it lost and can hang forever in
 `close()`; its session does one request at a time and says what came of it.
 """
 
@@ -32,7 +32,7 @@ class ClearMLApi:
     """
 
     def __init__(self) -> None:
-        # In maintenance the SDK would wait for ever.
+        # In maintenance the SDK would wait forever.
         http = {"wait_on_maintenance_forever": False}
         boto3 = {"connect_timeout": int(CONNECT_SECONDS), "read_timeout": int(READ_SECONDS)}
         try:
@@ -151,7 +151,7 @@ def _batches(events: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
 
 
 def _check_certificate(host: str) -> None:
-    """The SDK tries again for ever where a certificate is not trusted."""
+    """The SDK tries again forever where a certificate is not trusted."""
     if not host.startswith("https"):
         return
     import requests

@@ -1,4 +1,4 @@
-"""Whether runs go to a ClearML server, into an offline session, or nowhere."""
+"""Decides whether runs go to a ClearML server, an offline session, or nowhere."""
 
 from __future__ import annotations
 

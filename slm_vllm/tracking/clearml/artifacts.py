@@ -1,4 +1,4 @@
-"""What a run left in the artifact bucket of ClearML, checked against its folder."""
+"""A run's files in the artifact bucket of ClearML, compared with its folder."""
 
 from __future__ import annotations
 

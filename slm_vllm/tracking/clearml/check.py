@@ -1,4 +1,4 @@
-"""Tries everything a run will need of ClearML, one thing after the other."""
+"""The checks of `clearml check`, one after the other."""
 
 from __future__ import annotations
 

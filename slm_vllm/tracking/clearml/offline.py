@@ -42,7 +42,7 @@ _FRAMEWORKS = (
 
 
 class ClearMLOffline(BaseTracker):
-    """Builds the session anew from the whole spool each time; nothing of an earlier one is used.
+    """Rebuilds the session from the whole spool each time; nothing of an earlier one is used.
 
     Raises:
         MissingExtraError: The SDK is not installed.

@@ -1,4 +1,4 @@
-"""Runs handed to a ClearML queue, and their settings read back where an agent runs them."""
+"""Enqueues runs in ClearML, and reads their settings back on the agent."""
 
 from __future__ import annotations
 

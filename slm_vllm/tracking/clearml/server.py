@@ -45,8 +45,8 @@ _ENDS = {
 }
 _REASONS = {
     "finished": "the run is finished",
-    "interrupted": "the run was interrupted; the same command goes on with it",
-    "died": "the run's process ended without a word; the same command goes on with it",
+    "interrupted": "the run was interrupted; the same command resumes it",
+    "died": "the run's process ended without a word; the same command resumes it",
     "failed": "the run failed; its log says why",
 }
 _PREVIEW_BYTES = 2000
@@ -54,7 +54,7 @@ _READ_BACK_TRIES = 4
 
 
 class ClearMLServer(BaseTracker):
-    """One task for one run folder, taken up again by every publisher of that folder.
+    """One task for one run folder, taken up by every publisher of that folder.
 
     `memory` holds `token` (written into the task's description before it is made, so that it is
     found again when the answer got lost), `project`, `task` and the artifacts that arrived.

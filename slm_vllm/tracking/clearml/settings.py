@@ -1,4 +1,4 @@
-"""Where ClearML is configured, found without importing it."""
+"""Finds the ClearML configuration without importing the SDK."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads to the place ClearML keeps files in: a bucket, a folder or its file server."""
+"""Uploads to ClearML's storage: a bucket, a folder or its file server."""
 
 from __future__ import annotations
 
