@@ -280,7 +280,7 @@ def terminal(
 def test_a_terminal_is_as_before_however_the_look_ends(
     terminal: Terminal, tmp_path: Path, end: Callable[[Terminal], Any], code: int
 ) -> None:
-    terminal.until("q ends this look")
+    terminal.until("q quits")
     assert "\x1b[?1049h" in terminal.seen and "night" in terminal.seen
     end(terminal)
     terminal.until("\x1b[?1049l")  # back from the other screen
