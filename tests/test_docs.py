@@ -253,14 +253,16 @@ def test_both_readmes_show_the_same_blocks_of_commands() -> None:
     assert commands(russian) == commands(english)
 
 
-def test_the_readme_names_the_files_of_a_run_and_the_packages() -> None:
+def test_the_pages_name_the_files_of_a_run_and_the_packages() -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     table = text.split("## What a run leaves")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
     assert named == set(names.WRITTEN) - {names.TRACKING}
     packages = {path.parent.name for path in (REPOSITORY / "slm_vllm").glob("*/__init__.py")}
-    assert set(re.findall(r"slm_vllm/(\w+)", text.split("## Where things are")[1])) == packages
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = page.split("## Where things are")[1].split("\n## ")[0]
+    assert set(re.findall(r"slm_vllm/(\w+)", listed)) == packages
 
 
 @pytest.mark.slow
@@ -269,6 +271,7 @@ def test_quick_commands_of_the_readme_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "questions.jsonl").write_text('{"question": "Who?", "answer": "Ann"}\n')
+    (tmp_path / "quiz.csv").write_text("Query text;Gold\nWho?;Ann\n")
     (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "text": "Silver is the element 47."}\n')
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     quick = [words for words in commands(text) if " ".join(words[:2]) in RUN]

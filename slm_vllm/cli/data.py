@@ -236,7 +236,7 @@ def _shown(value: str | list[str] | None) -> str:
         return "-"
     texts = [value] if isinstance(value, str) else value
     more = f" and {len(texts) - 5:,} more" if len(texts) > 5 else ""
-    return ", ".join(f'"{printable(text)}"' for text in texts[:5]) + more
+    return ", ".join(f'"{printable(" ".join(text.split()))}"' for text in texts[:5]) + more
 
 
 def _presence(entry: Any) -> str:

@@ -147,9 +147,9 @@ class CommandPlan:
             f"Memory: {self.memory}",
             f"Time: {learned} (of answering alone: loading and indexing come on top)",
             f"Energy: {_energy(self.joules)}",
-            f"Prompt tokens: one for {_BYTES_PER_TOKEN} bytes, at most one for each byte and 2.5 "
-            "for a word that a search finds; without the chat template's own",
-            "New tokens: at most. Resumed: while model and data are as they were",
+            f"Prompt tokens: estimated, {_BYTES_PER_TOKEN} bytes each; at most one a byte, and 2.5 "
+            "a word of what a search finds. The chat template's own come on top",
+            "New tokens are at most so many; answers are resumed if model and data are unchanged",
             *(
                 f"Before the searches of {r.name}: {r.auxiliary_prompts:,} prompts more, about "
                 f"{r.auxiliary_tokens:,} tokens, which the time leaves out"

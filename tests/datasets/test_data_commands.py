@@ -50,7 +50,7 @@ def test_check_shows_how_the_first_row_is_understood(tmp_path: Path) -> None:
     assert first["question"] == "Capital\x1b of\nFrance?" and first["answers"][1:3] == ["b", "c"]
     assert first["context"] == ("long " * 100)[:200] and first["document"] == "Paris: A city."
     said = run("check", path)
-    assert '  first question     "Capital\\x1b of\\x0aFrance?"\n' in said
+    assert '  first question     "Capital\\x1b of France?"\n' in said
     assert '  first answers      "Paris|Lutetia", "b", "c", "d", "e" and 1 more\n' in said
     path = write(tmp_path / "b.jsonl", jsonl([{"question": "a?", "answer": None}]))
     said = run("check", path)
