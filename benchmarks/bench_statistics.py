@@ -330,6 +330,8 @@ def race_table(simulations: int, questions: int = 3610) -> str:
         "0.30, 0.30, 0.30, 0.30": (0.30,) * 4,
         "0.35, 0.30, 0.25, 0.20": (0.35, 0.30, 0.25, 0.20),
         "0.32, 0.31, 0.30, 0.29": (0.32, 0.31, 0.30, 0.29),
+        "0.35, 0.30": (0.35, 0.30),
+        "twelve of 0.30": (0.30,) * 12,
     }
     for named, shares in fields.items():
         for order in ("best first", "by chance", "best last"):
@@ -363,7 +365,7 @@ def race_table(simulations: int, questions: int = 3610) -> str:
                 f"{_percent(dropped / simulations / others) if others else '-'} | "
                 f"{_percent(asked / simulations / questions / len(shares))} |"
             )
-    said = f"{simulations:,} simulations each, four models, {questions:,} questions."
+    said = f"{simulations:,} simulations each, {questions:,} questions."
     return "\n".join([*lines, "", said])
 
 
