@@ -65,7 +65,7 @@ def evaluate(
         The finished runs, one for each mode, in their order.
 
     Raises:
-        SlmVllmError: What has to be mended.
+        SlmVllmError: What has to be fixed.
     """
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.experiment import experiment_words, split_modes

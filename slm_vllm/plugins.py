@@ -251,7 +251,7 @@ def fault(error: BaseException) -> str | None:
     return f"{last.filename}, line {last.lineno}{inside}: {_said(error)}"
 
 
-def mendable(error: Exception) -> SlmVllmError:
+def as_user_error(error: Exception) -> SlmVllmError:
     """An error as its user is told it; of one that a plug-in raised, the log gets the whole.
 
     Raises:

@@ -59,7 +59,7 @@ def prepare(plan: Plan) -> Prepared:
     """Finds the model, makes the prompts and sizes the engine for them.
 
     Raises:
-        SlmVllmError: What the user has to mend.
+        SlmVllmError: What the user has to fix.
     """
     config = compose_config([*plan.words, *_plan_words(plan)], plan.config_dir)
     if not isinstance(config.engine, VllmConfig):

@@ -23,7 +23,7 @@ from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.nearest import nearest
 from slm_vllm.types import RejectedRow
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # What `corpus.columns` may map, and the names that are looked for before all others.
 _KEYS = {"id": "document_id", "title": "title", "text": "text"}
@@ -200,7 +200,7 @@ class LostDocuments:
     def warn(self) -> None:
         """Logs how many there were."""
         if self._count:
-            logger.warning(
+            log.warning(
                 "%s: %d rows hold no document and are left out (first: %s)",
                 self._path, self._count, self._first,
             )  # fmt: skip

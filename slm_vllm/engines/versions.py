@@ -131,7 +131,7 @@ def make_modules_readable() -> None:
     vLLM 0.32 on a CPU looks for its kernels in everything that any module holds. The object through
     which numba calls LLVM takes `__dict__` for a function of that library, which ends the start.
     """
-    # Private names of llvmlite: where they are others, there may be nothing to mend.
+    # Private names of llvmlite: where they are others, there may be nothing to fix.
     with contextlib.suppress(ImportError, AttributeError):
         from llvmlite.binding import ffi  # type: ignore[import-untyped,unused-ignore]
 

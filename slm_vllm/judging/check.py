@@ -73,7 +73,7 @@ def check_judge(rows: pl.DataFrame, config: Config, options: JudgeOptions) -> Ch
         options: How it is asked.
 
     Raises:
-        SlmVllmError: What the user has to mend.
+        SlmVllmError: What the user has to fix.
         Interrupted: A signal stopped it; replies are in the judge's cache.
     """
     check_votes(options.votes)

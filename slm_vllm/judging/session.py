@@ -15,7 +15,7 @@ from slm_vllm.judging.judge import Judge
 from slm_vllm.judging.judged_run import JudgedRun
 from slm_vllm.judging.prompt import MOST_VOTES
 from slm_vllm.judging.verdict import FAILED
-from slm_vllm.plugins import mendable
+from slm_vllm.plugins import as_user_error
 from slm_vllm.rundir import names
 from slm_vllm.rundir.judgement import NamedJudgement
 from slm_vllm.runs.options import RunOptions
@@ -55,7 +55,7 @@ def judge_runs(
         For each run its `judgement.json` with the `name` of the run.
 
     Raises:
-        SlmVllmError: What the user has to mend.
+        SlmVllmError: What the user has to fix.
         Interrupted: A signal stopped it; what was replied is kept.
     """
     options = options or JudgeOptions()
@@ -91,14 +91,14 @@ def open_judge(
 
 @contextmanager
 def judge_services(options: JudgeOptions, stack: ExitStack) -> Iterator[Services]:
-    """Console and signals of a judge's command; errors come out as the user can mend them."""
+    """Console and signals of a judge's command; errors come out as errors the user can fix."""
     services = open_services(RunOptions(own_process=options.own_process), stack)
     try:
         yield services
     except Exception as error:
         if (stop := services.signals.interruption()) is not None:
             raise stop from error
-        problem = mendable(error)
+        problem = as_user_error(error)
         raise problem from problem.__cause__
 
 

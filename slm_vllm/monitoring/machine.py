@@ -13,8 +13,8 @@ from slm_vllm.monitoring.nvml import Nvml
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU now.
+class GpuUse:
+    """What is used of a GPU now.
 
     Attributes:
         name: As its driver calls it.
@@ -45,7 +45,7 @@ class Host:
     total_bytes: int
     load: float
     cpus: int
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[GpuUse, ...]
 
 
 class Machine(AbstractContextManager["Machine"]):
@@ -70,13 +70,13 @@ class Machine(AbstractContextManager["Machine"]):
         pids = {member.pid for member in tree(process)}
         return tree_rss(root=process)[0], gpu_memory(self._nvml, self._gpus, pids)
 
-    def _gpu(self, handle: object) -> Gpu | None:
+    def _gpu(self, handle: object) -> GpuUse | None:
         memory = self._nvml.ask("nvmlDeviceGetMemoryInfo", handle)
         if memory is None:
             return None
         name = self._nvml.ask("nvmlDeviceGetName", handle) or "GPU"
         rates = self._nvml.ask("nvmlDeviceGetUtilizationRates", handle)
-        return Gpu(
+        return GpuUse(
             str(name),
             int(memory.total - memory.free),
             int(memory.total),

@@ -99,7 +99,7 @@ def _template_error(error: Exception, turns: Sequence[dict[str, str]]) -> Config
     kind = type(error).__name__
     if isinstance(error, TemplateSyntaxError):
         return ConfigError(
-            f"The model's chat template is not valid (line {error.lineno}: {said}). Mend it in the "
+            f"The model's chat template is not valid (line {error.lineno}: {said}). Fix it in the "
             f"model's folder, or set {_WITHOUT}"
         )
     roles = ", ".join(turn["role"] for turn in turns)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from slm_vllm.reporting.cautions import cautions
 from slm_vllm.reporting.context_effect import ContextEffect
-from slm_vllm.reporting.estimates import estimate_text
+from slm_vllm.reporting.estimates import estimate_text, p_text
 from slm_vllm.reporting.harm import CAUSES, Harm
 from slm_vllm.reporting.html_table import table
 from slm_vllm.reporting.pairing import SIGNIFICANCE, DatasetPairs, Pair
@@ -84,8 +84,8 @@ def _pairs_table(pairs: Sequence[Pair], suffix: str) -> str:
                 pair.run.run.name,
                 pair.against.run.name,
                 f"{estimate_text(paired.difference, signed=True)}{'*' * paired.is_always_valid}",
-                _p(paired.p_value),
-                _p(pair.p_holm),
+                p_text(paired.p_value),
+                p_text(pair.p_holm),
                 f"{paired.wins:,}",
                 f"{paired.ties:,}",
                 f"{paired.losses:,}",
@@ -170,7 +170,3 @@ def harm_section(harms: Sequence[Harm]) -> str:
         "it was not used. Whether a passage supports an answer is more than whether it holds its "
         "words.</p>"
     )
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from slm_vllm.reporting.comparison import Comparison, DatasetComparison, Pair, RunFigures
 from slm_vllm.reporting.context_effect import ContextEffect
-from slm_vllm.reporting.estimates import estimate_text, metric_text
+from slm_vllm.reporting.estimates import estimate_text, metric_text, p_text
 from slm_vllm.reporting.grids import Grid, as_latex, as_markdown, as_terminal
 from slm_vllm.scoring.metrics import JUDGED, described
 from slm_vllm.text_table import one_line
@@ -172,14 +172,14 @@ def _pair_row(pair: Pair, many: bool, with_mcnemar: bool) -> tuple[str, ...]:
     paired = pair.paired
     mark = "*" if paired.is_always_valid else ""
     difference = f"{estimate_text(paired.difference, signed=True)}{mark}"
-    cells = [pair.run, difference, _p(paired.p_value)]
+    cells = [pair.run, difference, p_text(paired.p_value)]
     if many:
-        cells.append(_p(pair.p_holm))
+        cells.append(p_text(pair.p_holm))
     cells.append(f"{paired.wins}/{paired.ties}/{paired.losses}")
     if with_mcnemar:
         exact = None if paired.mcnemar is None else paired.mcnemar.p_value
         shown = pair.mcnemar_p_holm if many else exact
-        cells.append("-" if shown is None else _p(shown))
+        cells.append("-" if shown is None else p_text(shown))
     return tuple(cells)
 
 
@@ -286,12 +286,6 @@ def _csv_cell(cell: object) -> object:
         # A spreadsheet takes text that begins so for a formula.
         return one_line(f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell)
     return "" if cell is None else cell
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _rounded(value: float | None, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""A mean with its 95 % interval, as text."""
+"""Means with their 95 % intervals, and p-values, as text."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def metric_text(metric: Mapping[str, Any] | None) -> str:
     if metric["n"] == 1:
         return f"{metric['mean']:.3f}"
     return _text(metric["mean"], *metric["ci95"])
+
+
+def p_text(value: float) -> str:
+    """A p-value; "-" for NaN."""
+    if math.isnan(value):
+        return "-"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _text(mean: float, low: float, high: float, sign: str = "") -> str:

@@ -45,7 +45,7 @@ from slm_vllm.retrieval.vector_index import (
     vectors_file,
 )
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SHARD = 2_048
 """Passages encoded between two writes to disk: what a killed build loses at most."""
@@ -221,7 +221,7 @@ def _encode_all(
         done = first = min(path.stat().st_size // row, n)
         file.truncate(done * row)
         if done:
-            logger.info("Going on with the embeddings of an interrupted build: %d of %d", done, n)
+            log.info("Going on with the embeddings of an interrupted build: %d of %d", done, n)
         while done < n:
             monitor.report("encoding passages", done, n)
             texts = passages.texts(done, min(done + SHARD, n))
@@ -232,7 +232,7 @@ def _encode_all(
             done += len(texts)
     monitor.report("encoding passages", n, n)
     seconds = max(time.perf_counter() - begin, 1e-9)
-    logger.info("Encoded %d passages, %.0f a second", n - first, (n - first) / seconds)
+    log.info("Encoded %d passages, %.0f a second", n - first, (n - first) / seconds)
     return dimension
 
 

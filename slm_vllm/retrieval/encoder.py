@@ -22,7 +22,7 @@ from slm_vllm.durable import samples
 from slm_vllm.errors import ConfigError, MissingExtraError
 from slm_vllm.models.hub import download, find_cached, hub_reason
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -184,7 +184,7 @@ class Encoder:
                     if "out of memory" not in str(error).lower() or batch == 1:
                         raise
                     batch = self._batch_size = max(batch // 4, 1)
-                    logger.warning("GPU memory is short; encoding %d texts at once", batch)
+                    log.warning("GPU memory is short; encoding %d texts at once", batch)
         return np.ascontiguousarray(vectors, np.float32)
 
     def dimension(self) -> int:

@@ -22,7 +22,7 @@ from slm_vllm.amounts import format_size
 from slm_vllm.errors import StorageError, reason_of
 from slm_vllm.retrieval.base import BuildMonitor, IndexCancelled
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 SEAL = "index.json"
@@ -136,7 +136,7 @@ def locked(path: Path, what: str, monitor: BuildMonitor) -> Iterator[None]:
     def waiting() -> None:
         nonlocal waited
         if not waited:
-            logger.info("Another process is building %s; waiting for it", what)
+            log.info("Another process is building %s; waiting for it", what)
             waited = True
         monitor.report(f"waiting for another process to build {what}", 0)
 

@@ -47,7 +47,7 @@ from slm_vllm.retrieval.passage_store import PassageStore, PassageWriter
 from slm_vllm.retrieval.passages import DocumentFilter, OtherDocumentsError, iter_passages
 from slm_vllm.retrieval.registry import retriever_class
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CHUNKING_VERSION = 1
 """Raised when the same documents and settings would give other passages than before."""
@@ -164,14 +164,14 @@ def _try_open(
         if read_seal(folder).get(LAYOUT, 1) == found.layout:
             return found(passages, fingerprint, folder, options)
         if say_why:
-            logger.warning(
+            log.warning(
                 "The index %s has the files of another version of slm-vllm and is built again",
                 folder,
             )
         return None
     except (DamagedIndexError, OSError, ValueError, KeyError) as damage:
         if say_why:
-            logger.warning("The index %s is damaged and will be rebuilt: %s", folder, damage)
+            log.warning("The index %s is damaged and will be rebuilt: %s", folder, damage)
         return None
 
 
@@ -192,7 +192,7 @@ def _build(
         counts[LAYOUT] = found.layout
         write_seal(temporary, {**facts, **counts, "build_seconds": round(seconds, 3)})
         publish(temporary, folder)
-    logger.info("Built %s: %d passages in %.1f s", folder.name, len(passages), seconds)
+    log.info("Built %s: %d passages in %.1f s", folder.name, len(passages), seconds)
 
 
 def _open_passages(config: PassageConfig, corpus: _Corpus) -> PassageStore:
@@ -225,7 +225,7 @@ def _known_passages(
         return PassageStore(folder, fingerprint)
     except (DamagedIndexError, OSError, ValueError) as damage:
         if say_why:
-            logger.warning("The passages %s are damaged and will be rebuilt: %s", folder, damage)
+            log.warning("The passages %s are damaged and will be rebuilt: %s", folder, damage)
         return None
 
 
@@ -270,7 +270,7 @@ def _write_passages(
         seen = DocumentFilter(kept.get("documents", 0), kept.get("corpus_hash", ""))
         count = n_kept = kept.get("passages", 0)
         if count:
-            logger.info("Going on with the %d passages of an interrupted build", count)
+            log.info("Going on with the %d passages of an interrupted build", count)
         for frame in iter_passages(corpus.documents(), config, seen):
             writer.append(frame)
             count += frame.height

@@ -16,7 +16,7 @@ from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError, StorageE
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import import_ahead as import_tokenizers
 from slm_vllm.models.tokenizer import load_tokenizer
-from slm_vllm.plugins import mendable
+from slm_vllm.plugins import as_user_error
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import answer_facts, answer_fingerprint
@@ -61,7 +61,7 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
         name, `error` and `exit_code`.
 
     Raises:
-        SlmVllmError: What the user has to mend.
+        SlmVllmError: What the user has to fix.
         Interrupted: A signal stopped the run; what was answered is kept.
     """
     first = configs[0].experiment
@@ -90,7 +90,7 @@ def _evaluate(configs: Sequence[Config], options: RunOptions) -> list[dict[str, 
                 session.mark_interrupted(stop)
                 raise stop from error
             try:
-                problem = mendable(error)
+                problem = as_user_error(error)
             except Exception:
                 log.exception("the run ended with a defect of the program")
                 session.mark_unfinished("failed", error)
@@ -207,7 +207,7 @@ class _Session:
                 try:
                     cell.result = self._run_cell(cell, model, tokenizer, host)
                 except Exception as error:
-                    self._fail([cell], mendable(error))
+                    self._fail([cell], as_user_error(error))
             self._indexes.keep(self._cells[position + 1 :])
         return [cell.failure() if cell.error else cell.result for cell in self._cells]
 

@@ -20,7 +20,7 @@ from slm_vllm.storage.client import make_client
 from slm_vllm.storage.faults import Fault, S3Error, error_code, explained
 from slm_vllm.storage.settings import S3Settings
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SHA256_KEY = "sha256"
 """Name of the checksum in the metadata of objects this project wrote."""
@@ -162,7 +162,7 @@ class Bucket:
                 if error_code(error) not in ("NotImplemented", "501"):
                     raise
             self.unconditional.add(self.name)
-            logger.warning(
+            log.warning(
                 "%s knows no conditional writes: two uploads of one key at the same moment are "
                 "not told apart",
                 self.settings.where,

@@ -23,7 +23,7 @@ from slm_vllm.storage.partial_files import read_state, write_state, writing
 from slm_vllm.storage.parts import TransferOptions
 from slm_vllm.storage.settings import S3Settings, load_s3_settings
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def cached_dataset(
@@ -81,7 +81,7 @@ def cached_dataset(
             notices,
         )
     target = folder / _version_name(version) / _file_name(key)
-    logger.info("downloading %s (%s) to %s", url, format_size(remote.size), target)
+    log.info("downloading %s (%s) to %s", url, format_size(remote.size), target)
     done = download(bucket, key, target, options)
     with writing(record):
         # It may have changed again between the question and the download.
@@ -90,7 +90,7 @@ def cached_dataset(
 
 
 def _warn(text: str, notices: list[str] | None) -> None:
-    logger.warning("%s", text)
+    log.warning("%s", text)
     if notices is not None:
         notices.append(text)
 

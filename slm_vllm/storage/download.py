@@ -32,7 +32,7 @@ from slm_vllm.storage.parts import PartRunner, TransferOptions
 from slm_vllm.storage.progress import ByteProgress
 from slm_vllm.storage.streaming_checksum import StreamingChecksum
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _NOTE_SECONDS = 0.5
@@ -99,7 +99,7 @@ def download(
                 if last or error.fault not in (Fault.CHECKSUM, Fault.CHANGED):
                     raise
                 arrived = attempt.arrived
-                logger.warning("%s; downloading it again", error)
+                log.warning("%s; downloading it again", error)
                 remote = bucket.get(key)
     return Transferred(
         "downloaded",
@@ -177,7 +177,7 @@ class _Download:
         n_parts = -(-self._remote.size // self._part_size)
         missing = [number for number in range(n_parts) if number not in self._done]
         if self._done:
-            logger.info("%s: going on with what is there", self._target)
+            log.info("%s: going on with what is there", self._target)
         self._file = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             os.ftruncate(self._file, self._remote.size)
@@ -286,7 +286,7 @@ class _Download:
                 f"{self._target} was not touched",
             )
         if how == "size":
-            logger.warning(
+            log.warning(
                 "%s has no checksum that can be compared; only its size was checked",
                 self._bucket.url(self._remote.key),
             )

@@ -15,7 +15,7 @@ from slm_vllm.amounts import format_size
 from slm_vllm.durable import locked, write_text
 from slm_vllm.errors import StorageError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def part_file(target: Path) -> Path:
@@ -60,7 +60,7 @@ def writing(target: Path) -> Iterator[None]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(
             target.with_name(f".{target.name}.lock"),
-            lambda: logger.info("another process is downloading %s; waiting for it", target),
+            lambda: log.info("another process is downloading %s; waiting for it", target),
         ):
             yield
     except OSError as error:

@@ -25,7 +25,7 @@ from slm_vllm.storage.partial_files import read_state, upload_state, write_state
 from slm_vllm.storage.parts import PartRunner, TransferOptions
 from slm_vllm.storage.progress import ByteProgress
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _BLOCK = 256 << 10
 
@@ -206,7 +206,7 @@ class _Upload:
             with contextlib.suppress(S3Error):
                 stored = self._stored(upload_id)
                 if stored:
-                    logger.info(
+                    log.info(
                         "%s: %d parts are there already", self._bucket.url(self._key), len(stored)
                     )
                 return upload_id, stored

@@ -19,7 +19,7 @@ class TrackerError(SlmVllmError):
 
 
 class RejectedError(TrackerError):
-    """The service said no: asking again does not help until someone mends the settings."""
+    """The service said no: asking again does not help until someone corrects the settings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,14 @@ from rich.console import Console
 
 from slm_vllm.cli.runs import command
 from slm_vllm.errors import ConfigError
-from slm_vllm.monitoring.machine import Gpu, Host, Machine
+from slm_vllm.monitoring.machine import GpuUse, Host, Machine
 from slm_vllm.runs import watch
 from slm_vllm.runs.overview import Overview, take_overview
 from slm_vllm.runs.watch import overview_text, watch_lines, watch_screen
 from support.fake_nvml import FakeNvml
 from support.run_folders import make_run
 
-HOST = Host(3 << 30, 8 << 30, 1.5, 2, (Gpu("Tesla V100", 12 << 30, 16 << 30, 97),))
+HOST = Host(3 << 30, 8 << 30, 1.5, 2, (GpuUse("Tesla V100", 12 << 30, 16 << 30, 97),))
 
 
 @pytest.fixture
