@@ -12,7 +12,7 @@ from slm_vllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
-    from slm_vllm.runs.options import RunOptions
+    from slm_vllm.runs.options import RunOptions, Then
     from slm_vllm.tracking.clearml.queue import QueuedRun
 
 _EPILOG = """\b
@@ -125,12 +125,8 @@ def command(
         sent = _queued_words()
         given = [[*sent, *words] for words in given]
     configs = [compose_config(words, config_dir) for words in given]
-    fork_server = None if only_plan or queue is not None else begin_import(configs[0])
-    # Whatever is not needed for that is imported after it.
-    from slm_vllm.judging.judge_at_end import judge_at_end
-    from slm_vllm.runs.options import RunOptions
-
-    then = judge_at_end(configs, config_dir, own_process=True)
+    if only_plan or queue is not None:
+        _make_then(configs, config_dir)
     if only_plan:
         _plan(configs, overwrite, retry_errors, as_json=as_json)
         return
@@ -141,15 +137,26 @@ def command(
         runs = [QueuedRun(*pair) for pair in zip(configs, given, strict=True)]
         _enqueue(runs, queue, flags, as_json=as_json)
         return
-    options = RunOptions(
-        overwrite=overwrite,
-        retry_errors=retry_errors,
-        track=not no_clearml,
-        own_process=True,
-        fork_server=fork_server,
-        then=then,
-    )
-    _run(configs, options, as_json=as_json)
+    with begin_import(configs[0]) as fork_server:
+        # Whatever is not needed for that is imported after it.
+        from slm_vllm.runs.options import RunOptions
+
+        options = RunOptions(
+            overwrite=overwrite,
+            retry_errors=retry_errors,
+            track=not no_clearml,
+            own_process=True,
+            fork_server=fork_server,
+            then=_make_then(configs, config_dir),
+        )
+        _run(configs, options, as_json=as_json)
+
+
+def _make_then(configs: list[Config], config_dir: str | None) -> Then | None:
+    """What is done after the runs; refuses a judge that there cannot be."""
+    from slm_vllm.judging.judge_at_end import judge_at_end
+
+    return judge_at_end(configs, config_dir, own_process=True)
 
 
 def _plan(configs: list[Config], overwrite: bool, retry_errors: bool, *, as_json: bool) -> None:
