@@ -24,3 +24,8 @@ def format_clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def format_rate(per_second: float) -> str:
+    """So many a second: tenths, and below one two digits that count, since 0.02 is not nothing."""
+    return f"{per_second:.1f}" if per_second >= 0.995 else f"{per_second:.2g}"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slm_vllm.amounts import format_clock, format_memory, format_size
+from slm_vllm.amounts import format_clock, format_memory, format_rate, format_size
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,18 @@ def test_memory_goes_by_gibibytes() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(5.9, "0:05"), (754, "12:34"), (3600, "1:00:00")])
 def test_clock(seconds: float, text: str) -> None:
     assert format_clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (0.0188, "0.019"),
+        (0.32, "0.32"),
+        (0.994, "0.99"),
+        (0.996, "1.0"),
+        (3.13, "3.1"),
+        (655, "655.0"),
+    ],
+)
+def test_a_slow_rate_is_not_nothing(rate: float, text: str) -> None:
+    assert format_rate(rate) == text

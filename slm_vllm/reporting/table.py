@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from slm_vllm.amounts import format_rate
 from slm_vllm.reporting.estimates import metric_text
 from slm_vllm.rundir.remarks import repeated, sampled, stopped, without_context
 from slm_vllm.scoring.metrics import Described, in_tables, judged_in_tables
@@ -32,7 +33,7 @@ def _line(result: Mapping[str, Any], shown: Sequence[Described]) -> list[str]:
         *(metric_text(result["metrics"].get(metric.name)) for metric in shown),
         _hits(result),
         str(result["counts"]["scored"]),
-        "-" if rate is None else f"{rate:.1f}",
+        "-" if rate is None else format_rate(rate),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slm_vllm.amounts import format_clock
+from slm_vllm.amounts import format_clock, format_rate
 from slm_vllm.runs.jobs import Job
 
 
@@ -22,7 +22,7 @@ def job_cells(job: Job) -> dict[str, str]:
         "phase": job.phase,
         "done": done(job),
         "errors": "-" if job.errors is None else str(job.errors),
-        "questions/s": "-" if rate is None else f"{rate:.1f}",
+        "questions/s": "-" if rate is None else format_rate(rate),
         "ETA": "-" if job.eta_seconds is None else format_clock(job.eta_seconds),
         "token recall": "-" if job.token_recall is None else f"{job.token_recall:.3f}",
         "95 % interval": _interval(job),

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from slm_vllm.amounts import format_clock
+from slm_vllm.amounts import format_clock, format_rate
 from slm_vllm.json_text import encode
 from slm_vllm.runs.console import Console
 from slm_vllm.scoring.answers import score_answers
@@ -134,7 +134,7 @@ class Progress:
         of = f"/{self._total}" if self._total is not None else ""
         parts = [
             f"{self._label}: {self.total_done}{of}",
-            f"{answers / seconds:.1f} questions/s",
+            f"{format_rate(answers / seconds)} questions/s",
             f"{tokens / seconds:.0f} tokens/s",
         ]
         if self.errors == self.done:
