@@ -333,7 +333,11 @@ class OpenAIEngine(BaseEngine):
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        under_way = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return under_way.result()
+        finally:
+            under_way.cancel()  # of what a signal has ended the wait for, nothing more is told
 
 
 class _PromptText:

@@ -179,7 +179,7 @@ def _answered(  # noqa: C901 - one case after the other
         return Fault.CHECKSUM, f"the bytes arrived damaged at the server ({code}). Try again"
     if code in _FULL:
         return Fault.REQUEST, f"the server has no room left ({words}). Free some, then try again"
-    if code in _QUOTA:
+    if code in _QUOTA or "quota" in said.lower():
         return Fault.REQUEST, (
             f"a quota of the bucket or of its user is used up ({words}). Delete some objects, or "
             "have it raised"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -408,6 +410,34 @@ def test_a_key_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None
     engine = OpenAIEngine(SETTINGS, config("http://127.0.0.1:9", api_key_env="MY_KEY"))
     with pytest.raises(ConfigError, match="--api-key-env MY_KEY"):
         engine.start()
+
+
+def test_a_signal_at_the_start_tells_nothing_of_the_server() -> None:
+    """It ends the wait for the answer to the test question, which the server still owes."""
+    gate = threading.Event()
+    told: list[str] = []
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    def script(number: int, body: dict[str, Any]) -> Reply:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        gate.wait(60)
+        return None
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with FakeServer(proof=script) as server:
+            with OpenAIEngine(SETTINGS, config(server)) as engine, pytest.raises(Stopped):
+                engine.say = told.append
+                engine.start()
+            gate.set()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not told
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", " "])

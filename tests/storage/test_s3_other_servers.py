@@ -445,6 +445,15 @@ def test_errors_without_words(
     assert not_said not in str(caught.value)
 
 
+def test_a_quota_by_another_code_is_named(
+    proxied: Bucket, proxy: FaultyProxy, make_file: MakeFile, options: TransferOptions
+) -> None:
+    full = {"code": "EntityTooLarge", "message": "Upload exceeds quota."}  # Swift's
+    proxy.plan("PUT", "answer", times=99, status="400 Bad Request", **full)
+    with pytest.raises(S3Error, match="a quota of the bucket or of its user is used up"):
+        upload(proxied, make_file(10), "k", options)
+
+
 def test_a_key_that_a_server_does_not_take(
     proxied: Bucket, proxy: FaultyProxy, make_file: MakeFile, options: TransferOptions
 ) -> None:
