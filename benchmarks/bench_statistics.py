@@ -7,7 +7,8 @@ Draws pairs of runs whose true means are known. `intervals`: how often the permu
 McNemar's test find a difference at 5 % that is not there, and how often the 95 % intervals hold
 the true mean. `power`: how often the questions that `compare --plan` asks for find a difference.
 `floor`: how often another pass over the same questions stays within the numeric floor.
-`stopping`: when runs end under `--until decided`, and how often wrongly.
+`stopping`: when runs end under `--until decided`, and how often wrongly; `looks`: how often a
+confidence sequence that is looked at after every question ever leaves the true difference out.
 `race`: which models `sweep --race` drops. `several`: variance parts of several answers.
 `kappa`: judges of known quality, against the shipped labels.
 """
@@ -37,7 +38,7 @@ from slm_vllm.scoring.numeric_floor import numeric_change, numeric_floor
 from slm_vllm.scoring.paired import compare_pairs, paired_differences, sign_flip_p_value
 from slm_vllm.scoring.power import PairedSpread, questions_needed
 from slm_vllm.scoring.sample_statistics import variance_parts
-from slm_vllm.scoring.sequential import always_valid_p_value, confidence_sequence
+from slm_vllm.scoring.sequential import STAKES, always_valid_p_value, confidence_sequence
 
 Values = npt.NDArray[np.float64]
 Pair = tuple[Values, Values]
@@ -320,6 +321,34 @@ def stopping_table(simulations: int, questions: int = 3610) -> str:
     return "\n".join([*lines, "", said])
 
 
+def looks_table(simulations: int, questions: int = 3610) -> str:
+    """How often the true difference is ever left out, looked at after every question."""
+    lines = ["| differences | true | ever left out |", "| --- | --- | --- |"]
+    signs = np.array([-1.0, 0.0, 1.0])
+    for name, values, shares in (
+        ("0/1, as often up as down", signs, (0.15, 0.70, 0.15)),
+        ("0/1, rare", signs, (0.01, 0.98, 0.01)),
+        ("skewed", np.array([-0.1, 0.9]), (0.9, 0.1)),
+        ("0/1, at the default margin", signs, (0.05, 0.89, 0.06)),
+        ("0/1, small", signs, (0.10, 0.77, 0.13)),
+        ("0/1, large", signs, (0.05, 0.40, 0.55)),
+    ):
+        true, left_out = float(values @ shares), 0
+        for trial in range(simulations):
+            draw = np.random.default_rng((trial, len(name)))
+            found = draw.choice(values, questions, p=shares)
+            # The sequence leaves it out where the capital that is bet against it reaches 20.
+            gains = [
+                np.cumsum(np.log1p(STAKES[:, None] * side * (found - true) / (1 + side * true)), 1)
+                for side in (1, -1)
+            ]
+            capital = np.logaddexp.reduce(np.concatenate(gains)) - math.log(2 * len(STAKES))
+            left_out += bool(capital.max() >= -math.log(LEVEL))
+        lines.append(f"| {name} | {true:.2f} | {_percent(left_out / simulations)} |")
+    said = f"{simulations:,} simulations each, of {questions:,} questions."
+    return "\n".join([*lines, "", said])
+
+
 def race_table(simulations: int, questions: int = 3610) -> str:
     """Which models a race drops, and how many questions it spares."""
     lines = [
@@ -440,9 +469,6 @@ def kappa_table(simulations: int) -> str:
     return "\n".join([*lines, "", f"{simulations:,} simulations each."])
 
 
-PARTS = ("intervals", "power", "floor", "stopping", "race", "several", "kappa")
-
-
 def intervals_part(arguments: argparse.Namespace) -> str:
     """The table of tests and intervals."""
     figures = []
@@ -456,6 +482,18 @@ def intervals_part(arguments: argparse.Namespace) -> str:
     return markdown(figures, arguments.simulations)
 
 
+PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "intervals": intervals_part,
+    "power": lambda given: power_table(given.simulations, given.resamples),
+    "floor": lambda given: floor_table(given.simulations),
+    "stopping": lambda given: stopping_table(given.simulations),
+    "looks": lambda given: looks_table(given.simulations),
+    "race": lambda given: race_table(given.simulations),
+    "several": lambda given: several_table(given.simulations, given.resamples),
+    "kappa": lambda given: kappa_table(given.simulations),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}")
@@ -467,23 +505,10 @@ def main() -> None:
     arguments = parser.parse_args()
     texts = []
     for part in arguments.parts or PARTS:
-        started = time.perf_counter()
-        if part == "intervals":
-            texts.append(intervals_part(arguments))
-        elif part == "power":
-            texts.append(power_table(arguments.simulations, arguments.resamples))
-        elif part == "floor":
-            texts.append(floor_table(arguments.simulations))
-        elif part == "stopping":
-            texts.append(stopping_table(arguments.simulations))
-        elif part == "race":
-            texts.append(race_table(arguments.simulations))
-        elif part == "several":
-            texts.append(several_table(arguments.simulations, arguments.resamples))
-        elif part == "kappa":
-            texts.append(kappa_table(arguments.simulations))
-        else:
+        if part not in PARTS:
             parser.error(f"there is no part {part}")
+        started = time.perf_counter()
+        texts.append(PARTS[part](arguments))
         print(f"{texts[-1]}\n{part}: {time.perf_counter() - started:.0f} s\n", flush=True)
     if arguments.markdown:
         arguments.markdown.write_text("\n\n".join(texts) + "\n")

@@ -16,6 +16,7 @@ from slm_vllm.json_text import encode
 from slm_vllm.rundir import names
 from slm_vllm.rundir.files import damaged, read_object
 from slm_vllm.rundir.predictions import read_predictions
+from slm_vllm.scoring.grades import GRADES, NOT_ATTEMPTED
 
 if TYPE_CHECKING:
     from slm_vllm.scoring.intervals import Mean
@@ -43,6 +44,8 @@ GRADES_SCHEMA = pl.Schema(
     }
 )
 """One row for each prediction, in the order of `predictions.parquet`."""
+
+_NEARLY_ALL, _FEW = 0.9, 20
 
 ANSWER_COLUMNS = ("question_id", "question", "answers", "prediction", "error")
 """What a judge reads of the predictions."""
@@ -111,7 +114,23 @@ def judge_text(judgement: Judgement) -> str:
     graded = judgement["metrics"]["judge_correct"]["n"]
     votes = f", {judge['votes']} votes" if judge["votes"] > 1 else ""
     without = f", {counts['total'] - graded} without a grade" if graded < counts["total"] else ""
-    return f"{judge['model']}, prompt {judge['prompt_version']}{votes}{without}"
+    return (
+        f"{judge['model']}, prompt {judge['prompt_version']}{votes}{without}{_one_sided(judgement)}"
+    )
+
+
+def _one_sided(judgement: Judgement) -> str:
+    """Says where nearly all answers got one grade by one vote, which may be a judge's habit."""
+    counts = judgement["counts"]
+    grades = {grade: counts[grade] for grade in GRADES}
+    grades[NOT_ATTEMPTED] -= counts.get("empty", 0)  # nobody was asked about these
+    n, most = sum(grades.values()), max(grades, key=lambda grade: grades[grade])
+    if judgement["judge"]["votes"] > 1 or n < _FEW or grades[most] < _NEARLY_ALL * n:
+        return ""
+    return (
+        f", which called {grades[most]} of {n} {most.replace('_', ' ')} by one vote each: it may "
+        "like that letter, which --votes 3 shows"
+    )
 
 
 def read_judgement(folder: Path) -> Judgement | None:

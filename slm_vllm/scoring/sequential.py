@@ -25,7 +25,7 @@ Decision = Literal["better", "worse", "no difference"]
 
 # Shares of the capital that are risked. The best one is about the true distance over the variance,
 # so these serve from a distance of 0.001 at a variance of 0.2 to the largest ones.
-_STAKES = np.geomspace(0.005, 0.95, 24)
+STAKES = np.geomspace(0.005, 0.95, 24)
 _TOLERANCE = 1e-6
 
 
@@ -127,10 +127,10 @@ class _Bets:
         up, down = (
             self._log_of_products((1 + side * self._values) / (1 + side * m)) for side in (1, -1)
         )
-        return float(np.logaddexp.reduce(np.concatenate([up, down])) - math.log(2 * len(_STAKES)))
+        return float(np.logaddexp.reduce(np.concatenate([up, down])) - math.log(2 * len(STAKES)))
 
     def _log_of_products(self, gains: Values) -> Values:
-        stakes = _STAKES[:, None]
+        stakes = STAKES[:, None]
         products: Values = np.log1p(stakes * (gains - 1)) @ self._counts
         return products
 

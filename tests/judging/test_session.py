@@ -19,9 +19,11 @@ from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, DataError, EngineError, StorageError
 from slm_vllm.judging.prompt import LETTERS
 from slm_vllm.judging.session import JudgeOptions, judge_runs
+from slm_vllm.judging.tables import judgements_table
 from slm_vllm.rundir import names
 from slm_vllm.rundir.journal import Journal
 from slm_vllm.rundir.judgement import REPLIES_SCHEMA, read_grades, read_judgement
+from slm_vllm.rundir.reading import load_run
 from support.scripted_judge import ScriptedJudge
 
 RunOf = Callable[..., Path]
@@ -142,6 +144,24 @@ def test_a_judge_that_likes_a_letter_is_undecided_by_three_votes(
     assert found["counts"]["tie"] == 1
     assert grades(path) == [None]
     assert found["metrics"]["judge_correct"]["n"] == 0
+
+
+@pytest.mark.parametrize(
+    ("grade", "votes", "is_told"),
+    [
+        (lambda *_: "A", 1, True),
+        (perfect, 1, False),
+        (lambda *_: "correct", 3, False),
+    ],
+)
+def test_a_judge_that_says_the_same_of_all_by_one_vote_is_told(
+    config: Config, run_of: RunOf, grade: Any, votes: int, is_told: bool
+) -> None:
+    path = run_of("one", *(f"answer {i}" if i % 2 else "no" for i in range(24)), "")
+    (found,) = judged([path], config, ScriptedJudge(grade), votes=votes)
+    said = "which called 24 of 24 correct by one vote each"
+    assert (said in judgements_table([found])) == is_told
+    assert (said in load_run(path).note) == is_told
 
 
 def test_another_judge_is_asked_anew(
