@@ -82,6 +82,8 @@ def context_effects(aligned: AlignedRuns, *, seed: int) -> tuple[list[ContextEff
                     f"{run.name} is compared with {aligned.runs[other].name}, but they differ in "
                     f"{', '.join(differing)}."
                 )
+        if closed is not None:
+            notes += _several_answers(run, aligned.runs[closed])
         values = aligned.values
         is_stopped = aligned.are_stopped(number, *(n for n in (closed, oracle) if n is not None))
         estimate = (
@@ -99,7 +101,7 @@ def context_effects(aligned: AlignedRuns, *, seed: int) -> tuple[list[ContextEff
                 is_always_valid=is_stopped,
             )
         )
-    return effects, notes
+    return effects, list(dict.fromkeys(notes))
 
 
 def _changes(
@@ -127,6 +129,12 @@ def _changes(
             )
         )
     return tuple(changes)
+
+
+def _several_answers(*runs: RunData) -> list[str]:
+    """What "right" means of runs that have several answers to a question."""
+    several = [run.name for run in runs if "sampling" in run.results]
+    return [f"Right answers of {name} are questions of which all answers are." for name in several]
 
 
 def _nearest_run(runs: Sequence[RunData], run: RunData, role: Role) -> int | None:

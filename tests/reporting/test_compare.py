@@ -547,3 +547,13 @@ def test_different_judges_are_named_once(tmp_path: Path, compare: Compare) -> No
     found = compare("a", "b", "--metric", "judge_correct", "--allow-different", "--json")
     (dataset,) = as_json(found)["datasets"]
     assert sum("the judges of these runs differ" in note for note in dataset["notes"]) == 1
+
+
+def test_what_right_means_of_several_answers_is_told_once(
+    three_modes: Path, compare: Compare
+) -> None:
+    path = three_modes / "closed" / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sampling": {"answers": 5}}))
+    (dataset,) = as_json(compare("closed", "found", "gold", "--json"))["datasets"]
+    told = "Right answers of closed are questions of which all answers are."
+    assert [note for note in dataset["notes"] if note.startswith("Right")] == [told]
