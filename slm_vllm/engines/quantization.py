@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from slm_vllm.config.schema import ModelConfig
-from slm_vllm.engines.versions import Release, is_installed, parse_release
+from slm_vllm.engines.versions import Release, parse_release
 from slm_vllm.errors import ConfigError
+from slm_vllm.extras import installed_version
 from slm_vllm.monitoring.device import Device
 
 Capability = tuple[int, int]
@@ -120,7 +121,7 @@ def _check_method(
 def _unsupported(rule: Method, device: Device, release: Release | None) -> str | None:
     """Why a method does not work here, or None."""
     has_gone = rule.gone is not None and release is not None and release >= rule.gone
-    if has_gone and (rule.plugin is None or not is_installed(rule.plugin)):
+    if has_gone and (rule.plugin is None or installed_version(rule.plugin) is None):
         gone, here = (".".join(map(str, number or ())) for number in (rule.gone, release))
         return f"vLLM {gone} and later need the package {rule.plugin} for it (here: {here})"
     if device.compute_capability is None:

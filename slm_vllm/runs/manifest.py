@@ -6,12 +6,12 @@ import os
 import platform
 import sys
 from datetime import date
-from importlib import metadata
 from typing import Any
 
 from slm_vllm.checkout import checkout, git_output
 from slm_vllm.config.overrides import may_hold_secret
 from slm_vllm.config.schema import Config
+from slm_vllm.extras import installed_versions
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring.device import Device
 from slm_vllm.rundir.contents import Manifest
@@ -71,15 +71,8 @@ def build_manifest(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": installed_versions(_PACKAGES),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _git() -> dict[str, Any] | None:

@@ -64,7 +64,7 @@ def test_truncated_gzip_names_the_last_good_line(tmp_path: Path) -> None:
     rows = [{**pair, "noise": os.urandom(500).hex()} for pair in pairs(2000)]
     path = write(tmp_path / "a.jsonl", gzip.compress(jsonl(rows))[:-200_000])
     got = []
-    with pytest.raises(DataError, match=r"truncated or corrupt.*last good line is (\d+)") as error:
+    with pytest.raises(DataError, match=r"truncated or corrupt.*after line (\d+)") as error:
         got += [frame.height for frame in open_dataset("qa_pairs", path).scan(100)]
     assert "a.jsonl" in str(error.value)
 

@@ -189,7 +189,7 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(services, "is_installed", lambda _: True)
+    monkeypatch.setattr(services, "installed_version", lambda _: "1.0")
     line = services.check_models(tmp_path / "cache")
     assert line.status == "warn" and "not yet prepared" in line.found
     (tmp_path / "hub" / "models--Qwen--Qwen3-0.6B").mkdir(parents=True)

@@ -91,7 +91,8 @@ def test_what_does_not(
 
 
 def test_plugin_brings_a_method_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantization, "is_installed", lambda name: name == "vllm-gguf-plugin")
+    installed = {"vllm-gguf-plugin": "1.0"}
+    monkeypatch.setattr(quantization, "installed_version", installed.get)
     assert choose(A100, "0.32.0", stored("gguf"), quantization="gguf") == "gguf"
 
 

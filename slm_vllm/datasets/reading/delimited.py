@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TextIO
 
-from slm_vllm.datasets.reading.opening import DamagedArchiveError, open_bytes
+from slm_vllm.datasets.reading.opening import DamagedArchiveError, open_bytes, reading_failed
 from slm_vllm.datasets.reading.record import Place, Record, Reject
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.errors import DataError
@@ -170,15 +170,8 @@ class _Lines:
     def _read(self) -> str:
         try:
             line = self._text.readline(MAX_FIELD_CHARACTERS)
-        except DamagedArchiveError as error:
-            raise DataError(
-                f"{self._path}: the archive is truncated or corrupt ({error}). The last good line "
-                f"is {self.number}. Fetch the file again."
-            ) from error
-        except OSError as error:
-            raise DataError(
-                f"{self._path}: reading failed after line {self.number}: {error}"
-            ) from error
+        except (DamagedArchiveError, OSError) as error:
+            raise reading_failed(self._path, error, f"line {self.number}") from error
         if len(line) >= MAX_FIELD_CHARACTERS and not line.endswith(("\n", "\r")):
             raise DataError(
                 f"{self._path}: line {self.number + 1} is longer than {MAX_FIELD_CHARACTERS >> 20} "

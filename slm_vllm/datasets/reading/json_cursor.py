@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from slm_vllm.datasets.reading.opening import DamagedArchiveError, open_bytes
+from slm_vllm.datasets.reading.opening import DamagedArchiveError, open_bytes, reading_failed
 from slm_vllm.datasets.reading.recognition import UTF8_BOM
 from slm_vllm.errors import DataError
 
@@ -178,15 +178,8 @@ def _text_chunks(path: str) -> Iterator[str]:
             try:
                 raw = file.read(CHUNK_BYTES)
                 text = decode.decode(raw.removeprefix(UTF8_BOM) if not offset else raw, not raw)
-            except DamagedArchiveError as error:
-                raise DataError(
-                    f"{path}: the archive is truncated or corrupt after {offset:,} bytes "
-                    f"({error}). Fetch the file again and compare its size or checksum."
-                ) from error
-            except OSError as error:
-                raise DataError(
-                    f"{path}: reading failed after {offset:,} bytes: {error}"
-                ) from error
+            except (DamagedArchiveError, OSError) as error:
+                raise reading_failed(path, error, f"{offset:,} bytes") from error
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"{path} is not UTF-8: near byte offset {offset + error.start}. Convert it "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from slm_vllm.datasets.reading.opening import DamagedArchiveError, open_bytes
+from slm_vllm.datasets.reading.opening import DamagedArchiveError, open_bytes, reading_failed
 from slm_vllm.datasets.reading.recognition import UTF8_BOM
 from slm_vllm.datasets.rejects import EXCERPT_CHARACTERS
 from slm_vllm.errors import DataError
@@ -95,13 +95,8 @@ def _raw_lines(path: str) -> Iterator[tuple[int, int, bytes]]:
 def _read_line(file: BinaryIO, path: str, number: int) -> bytes:
     try:
         raw = file.readline(MAX_LINE_BYTES)
-    except DamagedArchiveError as error:
-        raise DataError(
-            f"{path}: the archive is truncated or corrupt ({error}). The last good line is "
-            f"{number}. Fetch the file again and compare its size or checksum."
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: reading failed after line {number}: {error}") from error
+    except (DamagedArchiveError, OSError) as error:
+        raise reading_failed(path, error, f"line {number}") from error
     if len(raw) >= MAX_LINE_BYTES:
         raise DataError(
             f"{path}: line {number + 1} is longer than {MAX_LINE_BYTES >> 20} MB. "

@@ -81,6 +81,16 @@ def open_bytes(path: str | Path) -> io.BufferedReader[Any]:
     return raw
 
 
+def reading_failed(path: str | Path, error: DamagedArchiveError | OSError, after: str) -> DataError:
+    """The error to raise where reading broke off, after a last good place such as `line 12`."""
+    if isinstance(error, DamagedArchiveError):
+        return DataError(
+            f"{path}: the archive is truncated or corrupt after {after} ({error}). "
+            "Fetch the file again and compare its size or checksum."
+        )
+    return DataError(f"{path}: reading failed after {after}: {error}")
+
+
 def read_head(path: str | Path, n_bytes: int) -> bytes:
     """Gives the first bytes of a file, unpacked; fewer where the archive is damaged after them."""
     head = b""
@@ -90,10 +100,7 @@ def read_head(path: str | Path, n_bytes: int) -> bytes:
                 head += more
         except DamagedArchiveError as error:
             if not head:
-                raise DataError(
-                    f"{path}: the archive is truncated or corrupt from its beginning ({error}). "
-                    "Fetch it again."
-                ) from error
+                raise reading_failed(path, error, "0 bytes") from error
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error}") from error
     return head
