@@ -47,6 +47,12 @@ def never(reason: str) -> None:
         ({"spans": ["a", "b"], "number": "", "date": {"day": ""}}, ["a", "b"]),
         ([{"text": "a", "answer_start": 0}, {"text": "b", "answer_start": 3}], ["a", "b"]),
         (1990, ["1990"]),
+        (1990.0, ["1990"]),
+        (-0.0, ["0"]),
+        (1.5, ["1.5"]),
+        (1e21, ["1e+21"]),
+        ([8.0, 0.5, "8.0"], ["8", "0.5", "8.0"]),
+        ({"value": 8.0}, ["8"]),
         (float("nan"), []),
         ([float("nan"), "a"], ["a"]),
         (None, []),
@@ -109,6 +115,19 @@ def test_lists_that_pandas_wrote_to_csv(tmp_path: Path) -> None:
     rows = pl.concat(open_dataset(None, tmp_path / "a.csv").scan())
     assert rows["answers"].to_list() == [["Danube", "the Danube"], ["42", "forty two"], ["Ende"]]
     assert rows["contexts"].to_list() == [["c1", "c2"], ["c3"], []]
+
+
+def test_whole_numbers_of_a_table_with_gaps_have_no_fraction(tmp_path: Path) -> None:
+    answers = [1969, None, 8]
+    frame = pl.DataFrame({"question": ["a?", "b?", "c?"], "answer": answers})
+    frame.with_columns(pl.col("answer").cast(pl.Float64)).write_parquet(tmp_path / "a.parquet")
+    text = b"".join(
+        b'{"question": "%s?", "answer": %s}\n' % row
+        for row in ((b"a", b"1969.0"), (b"b", b"null"), (b"c", b"8.0"))
+    )
+    for path in (tmp_path / "a.parquet", write(tmp_path / "a.jsonl", text)):
+        rows = pl.concat(open_dataset(None, path).scan())
+        assert rows["answers"].to_list() == [["1969"], [], ["8"]]
 
 
 def test_values_that_json_does_not_have_are_no_words(tmp_path: Path) -> None:

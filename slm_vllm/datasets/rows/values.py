@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 _LISP = re.compile(r'\(description\s+(?:"((?:[^"\\]|\\.)*)"|([^()\s"]+))\)')
 _NAMED_ANSWERS = ("text", "value", "answer", "aliases", "spans", "number", "name")
+_EXACT = 1 << 53  # from here on a float stands for more than one whole number
 _ALSO = re.compile(r"[\s_-]")
 
 
@@ -61,7 +62,8 @@ def answers_of(value: Any, key: str = "answer", *, plain_numbers: bool = False) 
     """Gives the accepted spellings of an answer; blank ones and missing values are left out.
 
     Understood are a text; a list; a list or object written into a text; `{value, aliases}`
-    (TriviaQA), `{text: [...]}` (SQuAD), `{spans, number}` (DROP), and lists of such.
+    (TriviaQA), `{text: [...]}` (SQuAD), `{spans, number}` (DROP), and lists of such. A whole
+    number is written without a fraction.
 
     Args:
         value: What the field holds.
@@ -83,8 +85,7 @@ def answers_of(value: Any, key: str = "answer", *, plain_numbers: bool = False) 
         if all(item is None or isinstance(item, str) for item in value):
             return [item for item in value if item is not None and item.strip()]
         return [text for item in value for text in _item_answers(item, key)]
-    text = text_of(value, key)
-    return [text] if text.strip() else []
+    return _answer(value, key)
 
 
 def texts_of(value: Any, key: str) -> list[str]:
@@ -162,7 +163,14 @@ def _item_answers(item: Any, key: str) -> list[str]:
     """The answers of one item of a list; only an object or list of them is looked into."""
     if isinstance(item, (Mapping, list, tuple)):
         return answers_of(item, key)
-    text = text_of(item, key)
+    return _answer(item, key)
+
+
+def _answer(value: Any, key: str) -> list[str]:
+    # Tables keep whole numbers as fractions where one of a column is missing: 1969.0 is 1969.
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        value = int(value)
+    text = text_of(value, key)
     return [text] if text.strip() else []
 
 
