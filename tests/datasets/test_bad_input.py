@@ -144,6 +144,16 @@ def test_wrong_columns(tmp_path: Path, kind: str) -> None:
         read(path)
 
 
+def test_csv_without_a_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b"What is the capital of France?,Paris\nWhat is 2+2?,4\n")
+    with pytest.raises(DataError, match="If the first line is a row already, put one with the"):
+        next(open_dataset(None, path).scan())
+    path = write(tmp_path / "b.csv", b"question,gold answer\na?,b\n")
+    with pytest.raises(DataError) as caught:
+        next(open_dataset(None, path).scan())
+    assert "first line" not in str(caught.value)
+
+
 def test_wrong_columns_in_parquet(tmp_path: Path) -> None:
     pl.DataFrame({"question": ["q"]}).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match="'answer'.*parquet with the columns"):

@@ -71,6 +71,7 @@ _ONLY_WITH = {
     "metadata.supporting_facts": "goldenanswers",
 }
 _UNFOLDED = frozenset(("paragraphs", "qas", "qapairs", "rowidx"))  # see `nested`
+_NO_HEADER = ". If the first line is a row already, put one with the names of the columns before it"
 _OPTION = "dataset.options.columns."
 _ANSWER_LIKE = re.compile(r"answer|repl|respon|target|gold|label|solution|output|truth|expect")
 
@@ -194,6 +195,7 @@ class FieldNames:
             raise DataError(
                 f"{path} has no column {names}. Found: {found_as}. "
                 + _advice(missing, found.others, suspects)
+                + (_NO_HEADER if len(missing) > 1 and found_as.startswith("csv") else "")
             )
 
     def _map(self, field: str, column: Any) -> None:
