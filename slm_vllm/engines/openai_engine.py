@@ -21,22 +21,22 @@ from slm_vllm.engines.adaptive_limit import AdaptiveLimit
 from slm_vllm.engines.base import BaseEngine, auxiliary_settings
 from slm_vllm.engines.openai_answers import Failed
 from slm_vllm.engines.openai_models import Unusable
-from slm_vllm.engines.openai_proof import (
-    LOGPROBS,
-    N_TOKENS,
-    QUESTION,
-    STORY,
-    Proof,
-    disproven_message,
-    proof_by_logprobs,
-    prove,
-    unproven_message,
-)
 from slm_vllm.engines.openai_request import (
     CHOICES,
     contrary_defaults,
     neutral_fields,
     request_body,
+)
+from slm_vllm.engines.openai_sampling_proof import (
+    LOGPROBS,
+    TEST_PROMPT,
+    TEST_REQUEST,
+    TEST_TOKENS,
+    Proof,
+    disproven_message,
+    proof_by_logprobs,
+    prove_sampling,
+    unproven_message,
 )
 from slm_vllm.engines.openai_sending import END, Sending
 from slm_vllm.engines.openai_server import Server, api_url, make_client
@@ -260,13 +260,13 @@ class OpenAIEngine(BaseEngine):
                 body.pop(name, None)
             for name in CHOICES:  # a constrained answer says nothing of sampling
                 body["extra_body"].pop(name, None)
-            body["extra_body"] |= {"max_tokens": N_TOKENS, "temperature": 0.0, **fields}
+            body["extra_body"] |= {"max_tokens": TEST_TOKENS, "temperature": 0.0, **fields}
             return body
 
         async def ask(fields: Mapping[str, Any]) -> str:
             body = body_with(fields)
             try:
-                return (await server.ask(QUESTION, STORY, body)).text
+                return (await server.ask(TEST_REQUEST, TEST_PROMPT, body)).text
             except Failed as failure:
                 if fields or not self._leave_out(server, body, failure, nameless=True):
                     raise
@@ -275,14 +275,14 @@ class OpenAIEngine(BaseEngine):
         usual = await ask({})  # now it is known what it refuses
         body, own = self._body(server), self._config.extra_body
         sent = {**own, **body, **body["extra_body"]}
-        proof = await prove(ask, usual, sent, self._settings.generation.temperature)
+        proof = await prove_sampling(ask, usual, sent, self._settings.generation.temperature)
         # Otherwise the run itself may have other tokens chosen than the likeliest.
         is_plain = self._settings.generation.repetition_penalty == 1.0 and not own
         if proof.outcome == "unproven" and is_plain:
             look = partial(proof_by_logprobs, proof)
             with suppress(Failed):
                 fields = LOGPROBS[self._config.endpoint]
-                return await server.ask_for(look, QUESTION, STORY, body_with(fields))
+                return await server.ask_for(look, TEST_REQUEST, TEST_PROMPT, body_with(fields))
         return proof
 
     def _text_of(self, request: GenerationRequest) -> str:

@@ -19,7 +19,7 @@ from slm_vllm.engines.openai_answers import (
     shortened,
 )
 from slm_vllm.engines.openai_models import Served, Unusable, cards_in, find_model, model_by_name
-from slm_vllm.engines.openai_proof import Proof
+from slm_vllm.engines.openai_sampling_proof import Proof
 from slm_vllm.errors import EngineError, MissingExtraError
 from slm_vllm.proxies import goes_direct, proxy_advice
 from slm_vllm.types import Completion, GenerationRequest

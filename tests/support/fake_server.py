@@ -9,7 +9,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from slm_vllm.engines.openai_proof import QUESTION, STORY
+from slm_vllm.engines.openai_sampling_proof import TEST_PROMPT, TEST_REQUEST
 
 # What a script returns: a status with headers and a body, or None for the usual answer.
 Reply = tuple[int, dict[str, str], Any] | str | None
@@ -111,7 +111,7 @@ class FakeServer:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
         if self._refuses(handler):
             return
-        is_proof = body.get("prompt") == STORY or body.get("messages") == QUESTION.turns
+        is_proof = body.get("prompt") == TEST_PROMPT or body.get("messages") == TEST_REQUEST.turns
         bodies, script = (self.proofs, self._proof) if is_proof else (self.bodies, self._script)
         with self._lock:
             number = len(bodies)
@@ -149,7 +149,7 @@ def sampled(body: dict[str, Any]) -> str:
 def usual(body: dict[str, Any]) -> dict[str, Any]:
     if "messages" in body:
         turns = body["messages"]
-        said = sampled(body) if turns == QUESTION.turns else answer_to(turns[-1]["content"])
+        said = sampled(body) if turns == TEST_REQUEST.turns else answer_to(turns[-1]["content"])
         choice = {"index": 0, "finish_reason": "stop"}
         return {
             "id": "x",
@@ -160,7 +160,7 @@ def usual(body: dict[str, Any]) -> dict[str, Any]:
             "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
         }
     prompt = body["prompt"]
-    said = sampled(body) if prompt == STORY else answer_to(prompt)
+    said = sampled(body) if prompt == TEST_PROMPT else answer_to(prompt)
     return {
         "id": "x",
         "object": "text_completion",

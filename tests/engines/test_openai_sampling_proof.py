@@ -15,7 +15,7 @@ from slm_vllm.config.engine import OpenAIConfig
 from slm_vllm.config.schema import GenerationConfig
 from slm_vllm.engines.openai_answers import Failed
 from slm_vllm.engines.openai_engine import OpenAIEngine
-from slm_vllm.engines.openai_proof import Proof, proof_by_logprobs, prove
+from slm_vllm.engines.openai_sampling_proof import Proof, proof_by_logprobs, prove_sampling
 from slm_vllm.errors import EngineError
 from support.engine_requests import QUICK, SETTINGS, requests
 from support.fake_server import CARD, FakeServer, Reply, Script, usual
@@ -35,7 +35,7 @@ def proof_of(
         return answer({"temperature": 0.0, **sent, **fields})
 
     async def proven() -> Proof:
-        return await prove(ask, await ask({}), sent, temperature)
+        return await prove_sampling(ask, await ask({}), sent, temperature)
 
     return asyncio.run(proven())
 
@@ -125,7 +125,7 @@ def start(
     server: FakeServer, told: list[str], run: Any = SETTINGS, **section: Any
 ) -> dict[str, Any]:
     config = OpenAIConfig(base_url=(server.url,), **section)
-    with OpenAIEngine(run, config, QUICK) as engine:
+    with OpenAIEngine(run, config, replace(QUICK, patience=60.0)) as engine:
         engine.say = told.append
         found = dict(engine.start().details)
         assert len(list(engine.stream(requests(3)))) == 3

@@ -1,11 +1,11 @@
-"""Whether the run's sampling arrives at a server and holds there, found out by asking it.
+"""Tests whether a server applies the run's sampling settings, by asking it for short answers.
 
-A list of models does not say what stands behind it. A gateway may drop fields, and the server
-behind it then fills them from defaults of its own, such as the `generation_config.json` that it
-serves. So one short greedy answer is asked for again under other settings. A field that changes it
-arrives. The run's value holds if a value just beside it, which nobody takes for a default and
-drops, gives the same answer. Where neither is seen, the server's own logprobs may still tell that
-another value is at work.
+A server's list of models does not say what stands behind it. A gateway may drop fields, and the
+server behind it then fills them from its own defaults, such as the model's
+`generation_config.json`. So one short greedy answer is requested again under other settings. If a
+field changes the answer, the field arrives. If a value next to the run's, which nothing would
+take for a default and drop, gives the same answer, the run's value is applied. Where neither can
+be seen, the server's own logprobs may still show that another value is applied.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any, Literal
 from slm_vllm.engines.openai_answers import Failed
 from slm_vllm.types import GenerationRequest
 
-STORY = "Once upon a time, there was a"
-QUESTION = GenerationRequest("proof", [], [{"role": "user", "content": f"Go on: {STORY}"}])
-N_TOKENS = 16
+TEST_PROMPT = "Once upon a time, there was a"
+_TURN = {"role": "user", "content": f"Go on: {TEST_PROMPT}"}
+TEST_REQUEST = GenerationRequest("proof", [], [_TURN])
+TEST_TOKENS = 16
 LOGPROBS: dict[str, dict[str, Any]] = {
     "completions": {"logprobs": 1},
     "chat": {"logprobs": True, "top_logprobs": 1},
@@ -52,7 +53,9 @@ class Proof:
 Ask = Callable[[Mapping[str, Any]], Awaitable[str]]
 
 
-async def prove(ask: Ask, usual: str, sent: Mapping[str, Any], temperature: float) -> Proof:
+async def prove_sampling(
+    ask: Ask, usual: str, sent: Mapping[str, Any], temperature: float
+) -> Proof:
     """Compares greedy answers under the run's sampling with answers under other values.
 
     Args:
@@ -144,7 +147,7 @@ async def _prove_penalty(ask: Ask, usual: str, sent: Mapping[str, Any]) -> Proof
         return Proof("unproven", f"it refuses {PENALTIES[0]}")
     value = sent[name]
     if not isinstance(value, (int, float)):
-        return Proof("unproven", f"{name} is no number")
+        return Proof("unproven", f"{name} is not a number")
     if await _answer(ask, {name: 2.0 if value < 1.5 else 0.5}) in (usual, None):
         return Proof("unproven", f"{name} changes nothing there, whatever its value")
     beside = set()
@@ -157,8 +160,8 @@ async def _prove_penalty(ask: Ask, usual: str, sent: Mapping[str, Any]) -> Proof
         return Proof("unproven", f"{name} is refused where it is not round")
     return Proof(
         "disproven",
-        f"{name}={value:g} is answered otherwise than {name}={value * (1 + _BESIDE):.9g}: another "
-        "value takes its place",
+        f"{name}={value:g} gets another answer than {name}={value * (1 + _BESIDE):.9g}: another "
+        "value is applied",
     )
 
 
