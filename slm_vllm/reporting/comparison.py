@@ -182,9 +182,17 @@ def check_metric(metric: str) -> None:
 
 
 def with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
-    """Runs of one name in several places are named by their paths."""
-    counts = Counter(run.name for run in runs)
-    return [run if counts[run.name] == 1 else replace(run, name=str(run.path)) for run in runs]
+    """Runs of one name in several places are named by the ends of their paths that differ."""
+    names = [run.name for run in runs]
+    paths = [run.path.resolve() for run in runs]
+    longest = max((len(path.parts) for path in paths), default=0)
+    for n_parts in range(2, longest + 1):
+        counts = Counter(names)
+        names = [
+            name if counts[name] == 1 else "/".join(path.parts[-n_parts:])
+            for name, path in zip(names, paths, strict=True)
+        ]
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
 def _nothing_to_compare(runs: Sequence[RunData], groups: Mapping[str, object]) -> str:

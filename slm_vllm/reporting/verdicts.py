@@ -253,5 +253,6 @@ def _said(pair: Pair, first: RunView) -> str:
 def _amount(estimate: MeanEstimate, *, flip: bool = False, sign: str = "") -> str:
     mean, low, high = estimate.mean, estimate.low, estimate.high
     if flip:
-        mean, low, high = -mean, -high, -low
+        # -0.0 would be shown with its sign.
+        mean, low, high = 0.0 - mean, 0.0 - high, 0.0 - low
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"

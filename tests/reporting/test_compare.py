@@ -196,7 +196,13 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path, compare: Compare) -> No
         make_run(tmp_path / sweep / "run", rows=scored([1.0, 0.0]))
     (dataset,) = as_json(compare("one", "two", "--json"))["datasets"]
     names = [run["name"] for run in dataset["runs"]]
-    assert names == [str(tmp_path / "one" / "run"), str(tmp_path / "two" / "run")]
+    assert names == ["one/run", "two/run"]
+    make_run(tmp_path / "deeper" / "one" / "run", rows=scored([1.0, 0.0]))
+    make_run(tmp_path / "deeper" / "one" / "other", rows=scored([1.0, 0.0]))
+    words = ("one", "two", "deeper/one/run", "deeper/one/other")
+    (dataset,) = as_json(compare(*words, "--json"))["datasets"]
+    names = [run["name"] for run in dataset["runs"]]
+    assert sorted(names) == ["deeper/one/run", "other", f"{tmp_path.name}/one/run", "two/run"]
 
 
 def test_unfinished_run_of_a_sweep_is_left_out(tmp_path: Path, compare: Compare) -> None:

@@ -61,6 +61,14 @@ def test_what_may_be_chance_is_no_win(tmp_path: Path) -> None:
     assert any("100 questions of demo do not settle" in text for text in cautions(datasets))
 
 
+def test_no_difference_has_no_sign(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", mode="no_context", rows=rows(50))
+    for retriever in ("bm25", "dense"):
+        make_run(tmp_path / retriever, mode="retriever", retriever=retriever, rows=rows(50))
+    said = " ".join(verdict.text for verdict in verdicts(paired(tmp_path)))
+    assert "+0.000 [" in said and "-0.000" not in said
+
+
 def test_the_oracle_is_a_bound_and_wins_nothing(tmp_path: Path) -> None:
     make_run(tmp_path / "a", mode="no_context", rows=rows(10))
     make_run(tmp_path / "b", mode="retriever", rows=rows(50))
