@@ -8,6 +8,9 @@ from typing import Any
 
 from slm_vllm.figures.kinds import OverTime, Strip, Track
 
+# What a sample is called that was taken outside of all phases.
+_NO_PHASE = "start"
+
 
 def memory_over_time(strips: Sequence[Strip]) -> OverTime:
     """The figure of some runs' memory."""
@@ -48,5 +51,6 @@ def _phases(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, floa
     phases = []
     for name, stretch in groupby(samples, key=lambda sample: str(sample["phase"])):
         seconds = [float(sample["seconds"]) for sample in stretch]
-        phases.append((name, seconds[0], seconds[-1]))
+        if name != _NO_PHASE:
+            phases.append((name, seconds[0], seconds[-1]))
     return phases

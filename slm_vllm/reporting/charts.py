@@ -205,7 +205,7 @@ def group_chart(figure: GroupMeans) -> Drawing:
     for name, middle in middles.items():
         for j, one in enumerate(series):
             x = middle + (j - (len(series) - 1) / 2) * step
-            shapes += _group_mark(one, name, x, y_axis)
+            shapes += _group_mark(one, name, x, y_axis, radius=max(2.5, min(4.5, step * 0.45)))
     names, bottom = _group_names(series, middles, room, y_axis.begin)
     shapes += [*names, Label((left + WIDTH) / 2, bottom + 20, figure.unit, "middle")]
     spoken = "; ".join(
@@ -242,7 +242,7 @@ def _group_names(
     return list(labels), top + 10 + depth
 
 
-def _group_mark(series: Series, name: str, x: float, y_axis: Axis) -> list[Shape]:
+def _group_mark(series: Series, name: str, x: float, y_axis: Axis, *, radius: float) -> list[Shape]:
     for group in series.groups:
         if group.label != name:
             continue
@@ -254,9 +254,9 @@ def _group_mark(series: Series, name: str, x: float, y_axis: Axis) -> list[Shape
         middle = y_axis.at(found.mean)
         if found.n == 1:
             said = f"{series.label}, {name}: {found.mean:.3f}, one question"
-            return [Marker(x, middle, series.colour, series.shape, said, hollow=True)]
+            return [Marker(x, middle, series.colour, series.shape, said, radius, hollow=True)]
         ends = ((x, y_axis.at(found.low)), (x, y_axis.at(found.high)))
-        mark = Marker(x, middle, series.colour, series.shape, said)
+        mark = Marker(x, middle, series.colour, series.shape, said, radius)
         return [Line(ends, series.colour, 2.0, title=said), mark]
     return []
 

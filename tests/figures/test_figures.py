@@ -91,6 +91,7 @@ def test_time_of_other_runs_belongs_to_no_phase() -> None:
     samples = [
         {"seconds": s, "phase": phase, "rss": 1024.0, "gpu": None}
         for s, phase in ((0.0, "load"), (2.0, "load"), (2.0, "index"), (2.5, "index"),
+                         (2.6, "start"), (8.9, "start"),
                          (9.0, "generate"), (12.0, "generate"), (12.0, "load"), (13.0, "load"))
     ]  # fmt: skip
     strip = memory_strip({"samples": samples}, "run")

@@ -123,7 +123,7 @@ def test_memory_has_a_strip_for_each_run_with_its_phases(tmp_path: Path) -> None
 
 
 def test_names_of_phases_cover_neither_each_other_nor_are_said_twice(tmp_path: Path) -> None:
-    phases = ["survey"] * 9 + ["load"] * 9 + ["start"] * 9 + ["load"] * 9 + ["generate"] * 164
+    phases = ["survey"] * 9 + ["load"] * 9 + ["index"] * 9 + ["load"] * 9 + ["generate"] * 164
     samples = [
         {"seconds": 1.0 * i, "phase": phase, "rss": 100.0, "gpu": None}
         for i, phase in enumerate(phases)
@@ -137,6 +137,16 @@ def test_names_of_phases_cover_neither_each_other_nor_are_said_twice(tmp_path: P
     for one, other in itertools.combinations(named, 2):
         first, second = sorted((one, other), key=lambda label: label.x)
         assert first.y != second.y or first.x + text_width(first.text, first.size) <= second.x
+
+
+def test_marks_of_many_runs_do_not_cover_each_other(tmp_path: Path) -> None:
+    topics = [{"metadata": json.dumps({"topic": f"t{n}"})} for n in range(9)]
+    for n in range(6):
+        make_run(tmp_path / f"run{n}", rows=topics * 2)
+    shapes = figures(tmp_path)["demo-topic"].drawing.shapes
+    marks = sorted((s for s in shapes if isinstance(s, Marker) and s.title), key=lambda s: s.x)
+    assert len(marks) == 54
+    assert all(a.x + a.radius <= b.x - b.radius for a, b in itertools.pairwise(marks))
 
 
 def test_names_that_lack_room_rise_and_keep_their_numbers(tmp_path: Path) -> None:
