@@ -1,4 +1,4 @@
-"""Formats sizes, memory and durations for people."""
+"""Formats sizes, memory, durations and counts for people."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def format_size(n_bytes: float) -> str:
 def format_memory(n_bytes: float) -> str:
     """Bytes of memory in GiB, as GPUs are sold and engines speak of it."""
     return f"{n_bytes / GIB:,.1f}".removesuffix(".0") + " GiB"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as `1 row` and `2,000 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def format_clock(seconds: float) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slm_vllm.amounts import format_clock, format_memory, format_rate, format_size
+from slm_vllm.amounts import counted, format_clock, format_memory, format_rate, format_size
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,8 @@ def test_clock(seconds: float, text: str) -> None:
 )
 def test_a_slow_rate_is_not_nothing(rate: float, text: str) -> None:
     assert format_rate(rate) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 rows"), (1, "1 row"), (2000, "2,000 rows")])
+def test_one_thing_is_no_plural(number: int, text: str) -> None:
+    assert counted(number, "row") == text

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from slm_vllm.amounts import format_size
+from slm_vllm.amounts import counted, format_size
 from slm_vllm.cli.options import CONFIG_DIR, JSON, echo_json
 from slm_vllm.cli.paths import UserPath
 
@@ -58,7 +58,7 @@ def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool
     if as_json:
         echo_json(done.to_json())
         return
-    click.echo(f"{done.rows:,} rows: {done.train:,} train, {done.eval:,} eval")
+    click.echo(f"{counted(done.rows, 'row')}: {done.train:,} train, {done.eval:,} eval")
     if done.rejected:
         click.echo(f"{done.rejected:,} rejected, see {Path(output_dir) / 'rejected.jsonl'}")
     for file in done.files:
@@ -167,7 +167,7 @@ def stats(
     if as_json:
         echo_json(found)
         return
-    click.echo(f"{found['path']} ({found['kind']}): {found['rows']:,} rows")
+    click.echo(f"{found['path']} ({found['kind']}): {counted(found['rows'], 'row')}")
     if found["rejected"]:
         click.echo(f"{found['rejected']:,} rejected; see: slm-vllm data check {path_or_name}")
     names = ("n", "mean", "min", "median", "p95", "max")
@@ -203,7 +203,7 @@ def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
 
     folder = Path(cache_dir) / "datasets"
     count, size = folder_size(folder)
-    found = f"{folder}: {count:,} files, {format_size(size)}"
+    found = f"{folder}: {counted(count, 'file')}, {format_size(size)}"
     click.echo(found, err=as_json)
     if count and not yes:
         click.confirm("Remove them?", abort=True, err=as_json)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from slm_vllm.amounts import format_size
+from slm_vllm.amounts import counted, format_size
 from slm_vllm.cli.options import CONFIG_DIR, JSON, OVERRIDES, echo_json
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.s3_options import (
@@ -172,7 +172,8 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
         echo_json(result)
         return
     timing = f"{result['search_seconds']:.2f} s, {result['questions_per_second']:,.0f}/s"
-    click.echo(f"{result['questions']:,} questions, {result['n_passages']:,} passages, {timing}")
+    asked = counted(result["questions"], "question")
+    click.echo(f"{asked}, {counted(result['n_passages'], 'passage')}, {timing}")
     for name, value in result["metrics"].items():
         if value["mean"] is not None:
             click.echo(f"  {name:<22} {value['mean']:>7.4f}  n={value['n']:,}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from slm_vllm.amounts import format_size
+from slm_vllm.amounts import counted, format_size
 from slm_vllm.cli.findings import show_finding
 from slm_vllm.cli.options import OUTPUT_DIR, echo_json
 from slm_vllm.cli.paths import UserPath
@@ -125,7 +125,7 @@ def list_objects(prefix: str, as_json: bool, **given: Any) -> None:
         about = {"bucket": bucket.name, "prefix": prefix, "count": count, "bytes": total}
         echo_json({**about, "objects": listed})
     else:
-        click.echo(f"{count:,} objects, {format_size(total)}")
+        click.echo(f"{counted(count, 'object')}, {format_size(total)}")
 
 
 @command.command("pull")

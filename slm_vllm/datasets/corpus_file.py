@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from slm_vllm.amounts import counted
 from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES, line_batches
 from slm_vllm.datasets.reading.opening import PACKED_SUFFIXES, open_bytes
 from slm_vllm.datasets.reading.record import Place, Record, ignore
@@ -201,8 +202,8 @@ class LostDocuments:
         """Logs how many there were."""
         if self._count:
             log.warning(
-                "%s: %d rows hold no document and are left out (first: %s)",
-                self._path, self._count, self._first,
+                "%s: %s without a document left out (first: %s)",
+                self._path, counted(self._count, "row"), self._first,
             )  # fmt: skip
 
 

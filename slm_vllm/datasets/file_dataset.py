@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from slm_vllm.amounts import counted
 from slm_vllm.datasets.base import BaseDataset
 from slm_vllm.datasets.frames import NumberedFrame, SourceRow, in_frames
 from slm_vllm.datasets.reading.columnar import canonical_table, is_canonical, table_batches
@@ -103,7 +104,7 @@ class FileDataset(BaseDataset):
     def notices(self) -> list[str]:
         """See `BaseDataset.notices`."""
         return [
-            f"{reason}: left out of {count:,} row{'s' if count > 1 else ''}, which "
+            f"{reason}: left out of {counted(count, 'row')}, which "
             f"{'are' if count > 1 else 'is'} kept (first at line {line})"
             for reason, (line, count) in self._lost.items()
         ]

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from slm_vllm.amounts import counted
 from slm_vllm.reporting.comparison import Comparison, DatasetComparison, Pair, RunFigures
 from slm_vllm.reporting.context_effect import ContextEffect
 from slm_vllm.reporting.estimates import estimate_text, metric_text, p_text
@@ -133,7 +134,9 @@ def _runs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
         for run in dataset.runs
     )
     note = " ".join(dataset.notes)
-    return Grid(f"{dataset.dataset}: {dataset.n_questions} questions", header, rows, note)
+    return Grid(
+        f"{dataset.dataset}: {counted(dataset.n_questions, 'question')}", header, rows, note
+    )
 
 
 def _judged_grid(dataset: DatasetComparison) -> Grid:

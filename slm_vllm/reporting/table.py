@@ -48,8 +48,8 @@ def _note(result: Mapping[str, Any]) -> str:
     worth_saying = {
         "errors": "failed",
         "unscored": "without a usable answer to score against",
-        "rejected": "rows rejected (see rejected.jsonl)",
-        "truncated": "prompts cut to fit",
+        "rejected": "rejected (see rejected.jsonl)",
+        "truncated": "with a prompt cut to fit",
         "unterminated_thinking": "ended while thinking (raise generation.max_new_tokens)",
     }
     said = [f"{counts[name]} {text}" for name, text in worth_saying.items() if counts.get(name)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from slm_vllm.amounts import counted
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.console import Console
@@ -76,6 +77,6 @@ def _survey(cells: Sequence[Cell], fail: Fail, console: Console) -> None:
         console.say(notice)
     if questions.rejected:
         console.say(
-            f"{questions.rejected} rows of {questions.path} cannot be used; "
+            f"{counted(questions.rejected, 'row')} of {questions.path} cannot be used; "
             f"{cells[0].folder.rejected} says why"
         )

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from slm_vllm.amounts import counted
 from slm_vllm.rundir.contents import State
 from slm_vllm.rundir.files import if_readable, read_state
 from slm_vllm.rundir.state import now
@@ -17,7 +18,8 @@ _SHOWN = {"new": "to do", "begun": "goes on", "done": "done"}
 def plan_table(grid: SweepGrid, cells: Sequence[PlannedCell]) -> str:
     """One line for each cell, and what the whole will take."""
     width = max(len(cell.name) for cell in cells)
-    lines = [f"Sweep {grid.folder}: {len(cells)} cells, {len(groups(cells))} model loads"]
+    loads = counted(len(groups(cells)), "model load")
+    lines = [f"Sweep {grid.folder}: {counted(len(cells), 'cell')}, {loads}"]
     for cell in cells:
         rows = "" if cell.rows is None else f"{cell.rows:,} rows"
         if cell.status == "begun" and cell.left is not None:

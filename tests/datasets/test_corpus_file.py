@@ -135,7 +135,7 @@ def test_what_is_left_out_is_counted_and_said_once(
     lost = LostDocuments("c.jsonl")
     assert pl.concat(CorpusFile(path, on_reject=lost).documents()).height == 1
     lost.warn()
-    assert len(caplog.records) == 1 and "3 rows hold no document" in caplog.text
+    assert len(caplog.records) == 1 and "3 rows without a document left out" in caplog.text
     assert "line 2: a JSON array" in caplog.text
 
 
