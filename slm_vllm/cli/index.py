@@ -287,13 +287,16 @@ def _open(config: Config) -> BaseRetriever:
     from slm_vllm.retrieval.index_store import open_index
 
     corpus = find_corpus(config, _file(config))
-    return open_index(
+    retriever = open_index(
         config.retriever,
         corpus.documents,
         corpus_key=corpus.key,
         cache_dir=Path(config.cache_dir),
         progress=_progress(),
     )
+    for notice in corpus.notices:
+        click.echo(notice, err=True)
+    return retriever
 
 
 def _file(config: Config) -> str:

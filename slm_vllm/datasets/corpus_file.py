@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from glob import glob
@@ -23,8 +22,6 @@ from slm_vllm.datasets.schema import DOCUMENT
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.nearest import nearest
 from slm_vllm.types import RejectedRow
-
-log = logging.getLogger(__name__)
 
 # What `corpus.columns` may map, and the names that are looked for before all others.
 _KEYS = {"id": "document_id", "title": "title", "text": "text"}
@@ -182,7 +179,7 @@ class CorpusFile:
 
 
 class LostDocuments:
-    """Counts what a corpus leaves out, and says it once.
+    """Counts what a corpus leaves out.
 
     Args:
         path: The corpus, as it is named in the message.
@@ -198,13 +195,13 @@ class LostDocuments:
         self._count += 1
         self._first = self._first or f"{row.path}, line {row.line}: {row.reason}"
 
-    def warn(self) -> None:
-        """Logs how many there were."""
-        if self._count:
-            log.warning(
-                "%s: %s without a document left out (first: %s)",
-                self._path, counted(self._count, "row"), self._first,
-            )  # fmt: skip
+    @property
+    def notices(self) -> list[str]:
+        """A line that says how many there were; none where there were none."""
+        if not self._count:
+            return []
+        lost = counted(self._count, "row")
+        return [f"{self._path}: {lost} without a document left out (first: {self._first})"]
 
 
 def _frame(batch: list[Paragraph]) -> pl.DataFrame:

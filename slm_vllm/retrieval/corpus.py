@@ -21,7 +21,13 @@ from slm_vllm.datasets.registry import fetched_path, open_configured
 
 
 class Corpus(Protocol):
-    """A source of documents."""
+    """A source of documents.
+
+    Attributes:
+        notices: What the user should know of it, known once all documents were read.
+    """
+
+    notices: list[str]
 
     @property
     def key(self) -> str:
@@ -48,6 +54,7 @@ class DatasetCorpus:
     def __init__(self, dataset: DatasetConfig, file: str) -> None:
         self._dataset = dataset
         self._file = file
+        self.notices: list[str] = []
 
     @cached_property
     def key(self) -> str:
@@ -75,6 +82,7 @@ class FileCorpus:
     def __init__(self, section: CorpusConfig, cache_dir: str) -> None:
         self._section = section
         self._cache_dir = cache_dir
+        self.notices: list[str] = []
 
     @cached_property
     def key(self) -> str:
@@ -90,7 +98,7 @@ class FileCorpus:
         lost = LostDocuments(self._section.path)
         columns = self._section.columns
         yield from CorpusFile(self._file, columns=columns, on_reject=lost).documents()
-        lost.warn()
+        self.notices = lost.notices
 
     @cached_property
     def _file(self) -> str:

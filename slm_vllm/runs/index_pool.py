@@ -44,18 +44,21 @@ class IndexLoader:
             self._retriever.result().close()
 
     def _load(self, cell: Cell) -> BaseRetriever:
-        started = time.monotonic()
+        started, corpus = time.monotonic(), cell.questions.corpus
         try:
-            return open_index(
+            retriever = open_index(
                 cell.config.retriever,
-                cell.questions.corpus.documents,
-                corpus_key=cell.questions.corpus.key,
+                corpus.documents,
+                corpus_key=corpus.key,
                 cache_dir=Path(cell.config.cache_dir),
                 progress=BuildProgress(lambda line, _: self._say(line)),
                 cancelled=self._cancelled.is_set,
             )
         finally:
             self.seconds = time.monotonic() - started
+        for notice in corpus.notices:
+            self._say(notice)
+        return retriever
 
 
 class IndexPool:

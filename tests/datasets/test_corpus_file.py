@@ -127,16 +127,15 @@ def test_a_document_without_an_id_is_known_by_its_content(tmp_path: Path) -> Non
     assert first == again != second
 
 
-def test_what_is_left_out_is_counted_and_said_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     path.write_text('{"id": "1", "text": "a"}\n[]\n{"id": "2", "text": {"deep": 1}}\nnot json\n')
     lost = LostDocuments("c.jsonl")
     assert pl.concat(CorpusFile(path, on_reject=lost).documents()).height == 1
-    lost.warn()
-    assert len(caplog.records) == 1 and "3 rows without a document left out" in caplog.text
-    assert "line 2: a JSON array" in caplog.text
+    (said,) = lost.notices
+    assert said.startswith("c.jsonl: 3 rows without a document left out (first: ")
+    assert "line 2: a JSON array" in said
+    assert LostDocuments("c.jsonl").notices == []
 
 
 @pytest.mark.parametrize(

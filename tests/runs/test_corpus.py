@@ -54,6 +54,19 @@ def test_the_corpus_is_searched_and_judged_by_its_qrels(
     assert results["retrieval"]["answer_hit@10"]["n"] == 10
 
 
+def test_what_a_corpus_leaves_out_is_said(
+    make_config: MakeConfig, corpus: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with corpus.open("a") as file:
+        file.write('{"_id": "none"}\nnot json\n')
+    config = make_config("experiment_mode=retriever", f"corpus.path={corpus}")
+    run(config)
+    said = f"{corpus}: 2 rows without a document left out (first: {corpus}, line "
+    assert said in capfd.readouterr().err
+    log = Path(config.experiment.output_dir) / config.experiment.name / "experiment.log"
+    assert log.read_text().count("without a document left out") == 1
+
+
 def test_without_qrels_answers_alone_judge_the_search(
     make_config: MakeConfig, corpus: Path
 ) -> None:

@@ -38,7 +38,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Retriever]:
 
 def searching(key: str, searches: bool = True) -> Cell:
     config = SimpleNamespace(retriever=None, cache_dir="cache")
-    questions = SimpleNamespace(corpus=SimpleNamespace(documents=None, key=key))
+    corpus = SimpleNamespace(documents=None, key=key, notices=[])
+    questions = SimpleNamespace(corpus=corpus)
     cell = SimpleNamespace(index_key=key, searches=searches, config=config, questions=questions)
     return cast(Cell, cell)
 
