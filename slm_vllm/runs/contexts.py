@@ -196,7 +196,7 @@ def context_of(config: Config) -> type[Context]:
 
 
 def check_gold(config: Config, rows: int, with_contexts: int) -> None:
-    """Refuses a mode that shows gold contexts where there are none at all.
+    """Refuses `oracle`, or a mode derived from it, where there are no gold contexts at all.
 
     Args:
         config: The run's configuration.
@@ -206,7 +206,7 @@ def check_gold(config: Config, rows: int, with_contexts: int) -> None:
     Raises:
         DataError: Its figures would be those of another mode.
     """
-    if rows and not with_contexts and context_of(config).uses_gold:
+    if rows and not with_contexts and issubclass(context_of(config), OracleContext):
         raise DataError(
             f"{config.dataset.path}: none of the {rows} rows has a context, and mode "
             f"{config.experiment_mode.name} shows nothing else. Say which column holds them with "

@@ -17,6 +17,7 @@ from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.remarks import without_context
 from slm_vllm.runs.choices import check_choices
+from slm_vllm.runs.contexts import check_gold
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.plan import plan_command
 from slm_vllm.runs.session import evaluate
@@ -121,6 +122,16 @@ def test_a_new_mode_is_one_class_and_one_file(
     shown = [row[0]["text"] for row in frame["contexts"].to_list()]
     assert shown == [f"context {i}" for i in range(10)]
     assert set(frame["context_type"]) == {"first_document"}
+
+
+def test_a_mode_of_its_own_may_show_something_else_of_a_row(
+    make_config: MakeConfig, plugin: Callable[[str, str], Path]
+) -> None:
+    plugin("first", FIRST)
+    check_gold(make_config("experiment_mode.context=first:FirstDocument"), 10, 0)
+    with pytest.raises(DataError):
+        check_gold(make_config("experiment_mode=oracle"), 10, 0)
+    check_gold(make_config("experiment_mode=oracle"), 10, 1)
 
 
 def test_a_mode_that_fails_is_told_in_a_line_and_ends_its_cell_alone(
