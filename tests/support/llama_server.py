@@ -5,6 +5,7 @@ python -m support.llama_server MODEL.gguf PORT, by the Python that has the packa
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -54,7 +55,8 @@ def main() -> None:
     params.api_keys = [KEY]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(params)
-    print(f"serves {server.listening_address}", flush=True)
+    # A line of its own also where a client is asking already and the server's log is at work.
+    os.write(1, f"\nserves {server.listening_address}\n".encode())
     signal.pause()
 
 
