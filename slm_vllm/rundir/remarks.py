@@ -62,7 +62,7 @@ def repeated(results: Mapping[str, Any]) -> str:
     floor = check["metrics"][MAIN]["floor"]
     if floor is None:
         return said
-    return f"{said}: numerics alone move its {METRICS[MAIN].label} by up to {floor:.4f}"
+    return f"{said}, so numerics may move its {METRICS[MAIN].label} by up to {floor:.4f}"
 
 
 def sampled(results: Mapping[str, Any]) -> str:
