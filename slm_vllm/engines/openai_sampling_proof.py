@@ -23,7 +23,7 @@ TEST_REQUEST = GenerationRequest("proof", [], [_TURN])
 TEST_TOKENS = 16
 LOGPROBS: dict[str, dict[str, Any]] = {
     "completions": {"logprobs": 1},
-    "chat": {"logprobs": True, "top_logprobs": 1},
+    "chat": {"logprobs": True, "top_logprobs": 2},  # vLLM's first is the chosen one, in any case
 }
 """The fields that ask for the probability of each token and of the likeliest, by end point."""
 PENALTIES = ("repetition_penalty", "repeat_penalty")
@@ -98,7 +98,7 @@ def proof_by_logprobs(unproven: Proof, content: Any) -> Proof:
         told = content["choices"][0]["logprobs"]
         if "content" in told:
             chosen = [token["logprob"] for token in told["content"]]
-            likeliest = [token["top_logprobs"][0]["logprob"] for token in told["content"]]
+            likeliest = [max(t["logprob"] for t in one["top_logprobs"]) for one in told["content"]]
         else:
             chosen = told["token_logprobs"]
             likeliest = [max(token.values()) for token in told["top_logprobs"]]
