@@ -55,5 +55,5 @@ class MissingExtraError(ConfigError):
 
 def reason_of(error: Exception) -> str:
     """What an operating system or a library says of a failure, in one line."""
-    said = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return str(said or type(error).__name__)
+    message = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return str(message or type(error).__name__)

@@ -214,7 +214,7 @@ def load_module(name: str) -> ModuleType:
     except (Exception, SystemExit) as error:  # whatever stands in the file
         if isinstance(error, ModuleNotFoundError) and error.name in (name, top):
             raise absent from error
-        raise ConfigError(fault(error) or f"the module '{name}': {_said(error)}") from error
+        raise ConfigError(fault(error) or f"the module '{name}': {_described(error)}") from error
 
 
 def module_names(pattern: str) -> list[str]:
@@ -238,7 +238,7 @@ def fault(error: BaseException) -> str | None:
     if folder is None:
         return None
     if isinstance(error, SyntaxError) and error.filename and folder in Path(error.filename).parents:
-        return f"{error.filename}, line {error.lineno}: {_said(error)}"
+        return f"{error.filename}, line {error.lineno}: {_described(error)}"
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -248,7 +248,7 @@ def fault(error: BaseException) -> str | None:
         return None
     last = frames[-1]
     inside = "" if last.name == "<module>" else f", in {last.name}"
-    return f"{last.filename}, line {last.lineno}{inside}: {_said(error)}"
+    return f"{last.filename}, line {last.lineno}{inside}: {_described(error)}"
 
 
 def as_user_error(error: Exception) -> SlmVllmError:
@@ -259,11 +259,11 @@ def as_user_error(error: Exception) -> SlmVllmError:
     """
     if isinstance(error, SlmVllmError):
         return error
-    said = fault(error)
-    if said is None:
+    message = fault(error)
+    if message is None:
         raise error
     log.error("a plug-in failed", exc_info=error)
-    problem = PluginError(said)
+    problem = PluginError(message)
     problem.__cause__ = error
     return problem
 
@@ -344,6 +344,6 @@ def _place(found: Any, name: str) -> str:
     return f"{file}: {found.__qualname__}" if file and isinstance(found, type) else name
 
 
-def _said(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

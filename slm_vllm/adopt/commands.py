@@ -57,8 +57,8 @@ def explain(command: str) -> str:
         )
     environment = [word for word in before if "=" in word]
     redirected = _redirections(after)
-    said = _parsed(after[: len(after) - len(redirected)])
-    new = _SCRIPTS[script](said)
+    arguments = _parsed(after[: len(after) - len(redirected)])
+    new = _SCRIPTS[script](arguments)
     prefix = [*environment, *(["nohup"] if "nohup" in before else [])]
     line = shlex.join([*prefix, *new])
     return " ".join([line, *redirected])
@@ -105,18 +105,18 @@ _SWITCHES = (
 )  # fmt: skip
 
 
-def _experiment(said: _Words) -> list[str]:
-    today = [override_today(parse_override(word), is_known) for word in said.overrides]
+def _experiment(arguments: _Words) -> list[str]:
+    today = [override_today(parse_override(word), is_known) for word in arguments.overrides]
     kept = [f"{word.key}={word.value}" for word in today if word is not None]
-    return ["eval", *said.kept("--no-clearml"), *kept]
+    return ["eval", *arguments.kept("--no-clearml"), *kept]
 
 
 def _prepare(kind: str, raw: str) -> Callable[[_Words], list[str]]:
-    def command(said: _Words) -> list[str]:
-        source = said.value("--input", "--input-file", "--input_file", "--input-path") or next(
-            iter(said.others), f"data/{raw}"
+    def command(arguments: _Words) -> list[str]:
+        source = arguments.value("--input", "--input-file", "--input_file", "--input-path") or next(
+            iter(arguments.others), f"data/{raw}"
         )
-        target = said.value("--output", "--output-dir", "--output_dir")
+        target = arguments.value("--output", "--output-dir", "--output_dir")
         to = ["--output-dir", target] if target else []
         return ["data", "prepare", kind, "--input", source, *to]
 
@@ -124,52 +124,54 @@ def _prepare(kind: str, raw: str) -> Callable[[_Words], list[str]]:
 
 
 def _check(name: str) -> Callable[[_Words], list[str]]:
-    return lambda said: ["data", "check", next(iter(said.others), name)]
+    return lambda arguments: ["data", "check", next(iter(arguments.others), name)]
 
 
-def _s3_test(said: _Words) -> list[str]:
-    return ["s3", "test", *said.kept("--test-operations", "--check-datasets", "--bucket")]
+def _s3_test(arguments: _Words) -> list[str]:
+    return ["s3", "test", *arguments.kept("--test-operations", "--check-datasets", "--bucket")]
 
 
-def _pull_processed(said: _Words) -> list[str]:
-    return ["s3", "pull", _which(said), "--processed", *said.kept("--bucket")]
+def _pull_processed(arguments: _Words) -> list[str]:
+    return ["s3", "pull", _which(arguments), "--processed", *arguments.kept("--bucket")]
 
 
-def _download(said: _Words) -> list[str]:
-    mode = said.value("--mode") or ""
+def _download(arguments: _Words) -> list[str]:
+    mode = arguments.value("--mode") or ""
     if mode == "browse":
-        return ["s3", "ls", *said.kept("--bucket")]
+        return ["s3", "ls", *arguments.kept("--bucket")]
     if mode == "custom":
-        key = said.value("--key", "--s3-key", "--object") or "KEY"
-        to = said.value("--to", "--output", "--local-path") or "data"
-        return ["s3", "pull", "--key", key, "--to", to, *said.kept("--bucket")]
-    return ["s3", "pull", mode or _which(said), *said.kept("--raw", "--bucket")]
+        key = arguments.value("--key", "--s3-key", "--object") or "KEY"
+        to = arguments.value("--to", "--output", "--local-path") or "data"
+        return ["s3", "pull", "--key", key, "--to", to, *arguments.kept("--bucket")]
+    return ["s3", "pull", mode or _which(arguments), *arguments.kept("--raw", "--bucket")]
 
 
-def _upload(said: _Words) -> list[str]:
-    file = said.value("--file", "--local-path", "--from")
+def _upload(arguments: _Words) -> list[str]:
+    file = arguments.value("--file", "--local-path", "--from")
     if file is not None:
-        key = said.value("--key", "--s3-key")
+        key = arguments.value("--key", "--s3-key")
         return ["s3", "push", "--from", file, *(["--key", key] if key else [])]
-    return ["s3", "push", _which(said), *said.kept("--bucket", "--force")]
+    return ["s3", "push", _which(arguments), *arguments.kept("--bucket", "--force")]
 
 
-def _process(said: _Words) -> list[str]:
-    return ["s3", "process", _which(said), *said.kept("--no-upload", "--bucket")]
+def _process(arguments: _Words) -> list[str]:
+    return ["s3", "process", _which(arguments), *arguments.kept("--no-upload", "--bucket")]
 
 
-def _artifacts(said: _Words) -> list[str]:
-    run = said.value("--run", "--task", "--task-name") or next(iter(said.others), "RUN")
-    return ["s3", "artifacts", run, *said.kept("--bucket")]
+def _artifacts(arguments: _Words) -> list[str]:
+    run = arguments.value("--run", "--task", "--task-name") or next(iter(arguments.others), "RUN")
+    return ["s3", "artifacts", run, *arguments.kept("--bucket")]
 
 
-def _which(said: _Words) -> str:
-    given = said.value("--mode", "--dataset", "--datasets") or next(iter(said.others), "both")
+def _which(arguments: _Words) -> str:
+    given = arguments.value("--mode", "--dataset", "--datasets") or next(
+        iter(arguments.others), "both"
+    )
     return given if given in ("nq", "simple_qa", "both") else "both"
 
 
 def _program(command: Callable[[_Words], list[str]]) -> Callable[[_Words], list[str]]:
-    return lambda said: ["slm-vllm", *command(said)]
+    return lambda arguments: ["slm-vllm", *command(arguments)]
 
 
 _SCRIPTS: Mapping[str, Callable[[_Words], list[str]]] = {

@@ -27,11 +27,11 @@ class NewConfiguration:
 
     Attributes:
         files: Their text by their path in the folder of the configuration.
-        said: What became of settings that are not as they were.
+        notes: What became of settings that are not as they were.
     """
 
     files: dict[str, str] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Writes the files.
@@ -92,7 +92,7 @@ def _add_choice(
     try:
         content = read_choice(file)
     except ConfigError as error:
-        made.said.append(f"{error}; it is left out")
+        made.notes.append(f"{error}; it is left out")
         return
     defaults = content.pop("defaults", None)
     today = _translated({group: content}, f"configs/{group}/{name}.yaml", made)
@@ -109,16 +109,16 @@ def _add_choice(
 
 def _translated(content: Mapping[str, Any], file: str, made: NewConfiguration) -> dict[str, Any]:
     """Settings that are known today; what the others were is said, their values are not."""
-    today, said = settings_today(content, is_known)
-    made.said += [f"{file}: {line}" for line in said]
+    today, notes = settings_today(content, is_known)
+    made.notes += [f"{file}: {line}" for line in notes]
     kept: dict[str, Any] = {}
     for section, values in today.items():
         if not is_known(section):
-            made.said.append(f"{file}: {section} is not known and left out")
+            made.notes.append(f"{file}: {section} is not known and left out")
         elif isinstance(values, Mapping):
             kept[section] = {k: v for k, v in values.items() if is_known(f"{section}.{k}")}
             left = [f"{section}.{k}" for k in values if k not in kept[section]]
-            made.said += [f"{file}: {key} is not known and left out" for key in left]
+            made.notes += [f"{file}: {key} is not known and left out" for key in left]
         else:
             kept[section] = values
     return kept

@@ -95,19 +95,21 @@ def read_old_run(checkout: OldCheckout, folder: Path) -> OldRun:
     results = _mapping(_optional(folder / "results.json")) or _mapping(statistics)
     settings = _settings(folder)
     model, dataset, mode = _parts_of_name(checkout, folder.name)
-    told = [results, rows[0]]
-    said_mode = _first(told, ("experiment_mode", "mode"), settings, "experiment_mode") or mode
-    context_type = _first(told, ("context_type",), {}, "")
-    context = CONTEXT_OF.get(context_type or "") or CONTEXT_OF.get(said_mode or "") or UNKNOWN
+    sources = [results, rows[0]]
+    recorded_mode = (
+        _first(sources, ("experiment_mode", "mode"), settings, "experiment_mode") or mode
+    )
+    context_type = _first(sources, ("context_type",), {}, "")
+    context = CONTEXT_OF.get(context_type or "") or CONTEXT_OF.get(recorded_mode or "") or UNKNOWN
     return OldRun(
         folder=folder,
         model=_model_name(
-            checkout, _first(told, ("model_name", "model"), settings, "model") or model
+            checkout, _first(sources, ("model_name", "model"), settings, "model") or model
         ),
-        dataset=_first(told, ("dataset_name", "dataset"), settings, "dataset")
+        dataset=_first(sources, ("dataset_name", "dataset"), settings, "dataset")
         or dataset
         or UNKNOWN,
-        mode=said_mode or (context if context != UNKNOWN else UNKNOWN),
+        mode=recorded_mode or (context if context != UNKNOWN else UNKNOWN),
         context=context,
         rows=rows,
         results=results,
@@ -116,12 +118,12 @@ def read_old_run(checkout: OldCheckout, folder: Path) -> OldRun:
 
 
 def _first(
-    told: Iterable[Mapping[str, Any]],
+    sources: Iterable[Mapping[str, Any]],
     keys: tuple[str, ...],
     settings: Mapping[str, Any],
     group: str,
 ) -> str | None:
-    for content in told:
+    for content in sources:
         for key in keys:
             value = content.get(key)
             if isinstance(value, Mapping):
@@ -149,18 +151,18 @@ def _known(checkout: OldCheckout, group: str) -> list[str]:
     return sorted({*checkout.choices(group), *group_choices(group)}, key=len, reverse=True)
 
 
-def _model_name(checkout: OldCheckout, said: str | None) -> str:
+def _model_name(checkout: OldCheckout, recorded: str | None) -> str:
     """The name of a model's configuration where a repository was written down."""
-    if said is None or "/" not in said:
-        return said or UNKNOWN
+    if recorded is None or "/" not in recorded:
+        return recorded or UNKNOWN
     for name, path in {**group_choices("model"), **checkout.choices("model")}.items():
         try:
             content = read_choice(path)
         except ConfigError:
             continue
-        if said in (content.get("path"), content.get("model_name"), content.get("model_id")):
+        if recorded in (content.get("path"), content.get("model_name"), content.get("model_id")):
             return name
-    return said.rsplit("/", 1)[-1].lower()
+    return recorded.rsplit("/", 1)[-1].lower()
 
 
 def _settings(folder: Path) -> dict[str, Any]:

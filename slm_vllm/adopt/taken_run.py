@@ -170,7 +170,7 @@ def _settings(run: OldRun, folder: Path) -> dict[str, Any]:
 
 
 def _manifest(run: OldRun, matched: int) -> dict[str, Any]:
-    told = {"model": run.model, "dataset": run.dataset, "mode": run.mode, "context": run.context}
+    known = {"model": run.model, "dataset": run.dataset, "mode": run.mode, "context": run.context}
     return {
         "created": now(),
         "model": {"name": run.model},
@@ -184,7 +184,7 @@ def _manifest(run: OldRun, matched: int) -> dict[str, Any]:
             "token_recall": run.token_recall,
             "rows": len(run.rows),
             "rows_of_dataset": matched,
-            "unknown": [*(k for k, v in told.items() if v == UNKNOWN), *_NEVER_KNOWN],
+            "unknown": [*(k for k, v in known.items() if v == UNKNOWN), *_NEVER_KNOWN],
         },
     }
 

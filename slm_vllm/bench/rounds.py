@@ -51,12 +51,12 @@ def verdicts(rows: Sequence[Mapping[str, Any]], cores: int) -> list[str]:
         rows: Of one machine; the engines of a model in the order they were asked for.
         cores: Of the machine.
     """
-    said = []
+    lines = []
     measured = [row for row in rows if "error" not in row]
     for model in dict.fromkeys(row["model"] for row in measured):
         first, *others = [row for row in measured if row["model"] == model]
-        said += [_verdict(first, other, cores) for other in others]
-    return said
+        lines += [_verdict(first, other, cores) for other in others]
+    return lines
 
 
 def _verdict(one: Mapping[str, Any], other: Mapping[str, Any], cores: int) -> str:

@@ -87,8 +87,8 @@ def measure_one(plan: Plan) -> dict[str, Any]:
         if answered.is_file():
             row: dict[str, Any] = json.loads(answered.read_text())
             return row
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        end = " | ".join(said[-3:]) or "it said nothing"
+        output = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        end = " | ".join(output[-3:]) or "it said nothing"
         return {"error": f"the process ended with {process.returncode}: {end}"}
 
 

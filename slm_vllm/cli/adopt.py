@@ -72,7 +72,7 @@ def _configuration(takeover: Takeover, dry_run: bool) -> None:
     click.echo(f"Configuration: {len(made.files)} files in {takeover.config_dir}")
     for name in sorted(made.files):
         click.echo(f"  {takeover.config_dir / name}")
-    for line in made.said:
+    for line in made.notes:
         click.echo(f"  {line}")
     if problem is not None:
         click.echo(f"  It does not compose yet: {problem}")

@@ -202,7 +202,7 @@ def _run(configs: list[Config], options: RunOptions, *, as_json: bool) -> None:
     try:
         results = evaluate(configs, options)
     except Interrupted as stop:
-        click.echo(stop.told(overwrite=options.overwrite), err=True)
+        click.echo(stop.message(overwrite=options.overwrite), err=True)
         raise click.exceptions.Exit(stop.exit_code) from None
     if as_json:
         echo_json({"runs": results})

@@ -114,9 +114,9 @@ def main() -> None:
     except Exception as error:
         from slm_vllm.plugins import PluginError, fault
 
-        said = fault(error)
-        if said is None:
+        message = fault(error)
+        if message is None:
             raise
-        click.echo(f"Error: {said}", err=True)
+        click.echo(f"Error: {message}", err=True)
         code = PluginError.exit_code
     exit_process(code)

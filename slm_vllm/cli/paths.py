@@ -30,12 +30,12 @@ class UserPath(click.Path):
             self.fail(str(error), param, ctx)
 
 
-def make_folder(folder: Path, said: str) -> None:
+def make_folder(folder: Path, option: str) -> None:
     """Makes a folder that is written to at the end, so that no work before that is lost.
 
     Args:
         folder: What to make; its parents too.
-        said: The option that named it or a file in it, for the message.
+        option: The option that named it or a file in it, for the message.
 
     Raises:
         StorageError: There can be none, or nothing can be written in it.
@@ -43,6 +43,6 @@ def make_folder(folder: Path, said: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{said}: {folder} cannot be made ({reason_of(error)})") from None
+        raise StorageError(f"{option}: {folder} cannot be made ({reason_of(error)})") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise StorageError(f"{said}: nothing can be written in {folder}")
+        raise StorageError(f"{option}: nothing can be written in {folder}")

@@ -48,11 +48,11 @@ def give_up_output() -> None:
 def describe(error: OSError) -> str:
     """One line for an error of the operating system that nothing nearer has explained."""
     place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-    said = reason_of(error)
+    reason = reason_of(error)
     if error.errno == errno.ENOENT and not place and not _has_folder():
         return "the folder that this was started in has been removed. Change to another"
     advice = _ADVICE.get(error.errno or 0)
-    return f"{place}{said}{f'. {advice}' if advice else ''}"
+    return f"{place}{reason}{f'. {advice}' if advice else ''}"
 
 
 def _has_folder() -> bool:

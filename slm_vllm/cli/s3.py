@@ -271,8 +271,8 @@ def artifacts(run: str, output_dir: Path, prefix: str, as_json: bool, **given: A
         click.echo(f"task {found.task}")
         for item in found.artifacts:
             verdict = {True: f"same ({item.compared})", False: f"DIFFERS ({item.compared})"}
-            said = verdict[item.same] if item.same is not None else "only in the bucket"
-            click.echo(f"{format_size(item.remote.size):>10}  {said:<22}  {item.remote.key}")
+            state = verdict[item.same] if item.same is not None else "only in the bucket"
+            click.echo(f"{format_size(item.remote.size):>10}  {state:<22}  {item.remote.key}")
         if found.earlier:
             click.echo(f"Earlier tasks of that name: {', '.join(found.earlier)}")
     differing = [item.remote.key for item in found.artifacts if item.same is False]

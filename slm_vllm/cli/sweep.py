@@ -87,7 +87,7 @@ def command(
             then=then,
         )
     except Interrupted as stop:
-        click.echo(stop.told(overwrite=overwrite), err=True)
+        click.echo(stop.message(overwrite=overwrite), err=True)
         raise click.exceptions.Exit(stop.exit_code) from None
     _report(results, str(grid.folder), as_json)
 

@@ -143,8 +143,8 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
         parsed.insert(0, Override("hardware", "auto"))
     raw = compose_raw([_with_device(o) for o in parsed], config_dir)
     if own:
-        raw, said = settings_today(raw, is_known, {override.key for override in parsed})
-        say_new(f"Settings of an earlier version in {own[0]}", said)
+        raw, notes = settings_today(raw, is_known, {override.key for override in parsed})
+        say_new(f"Settings of an earlier version in {own[0]}", notes)
     _leave_run_folder(raw)
     return validate(raw)
 
@@ -186,10 +186,10 @@ def compose_raw(
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"A configuration file is not valid YAML: {error}") from None
     except Exception as error:  # Hydra and OmegaConf let those of Python and the disk through
-        said = _first_lines(error) or type(error).__name__
+        reason = _first_lines(error) or type(error).__name__
         if any("${" in word for word in words):
-            said += ". Where ${ is meant as these two characters, write \\${"
-        raise ConfigError(f"The configuration cannot be composed: {said}") from error
+            reason += ". Where ${ is meant as these two characters, write \\${"
+        raise ConfigError(f"The configuration cannot be composed: {reason}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 

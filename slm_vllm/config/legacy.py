@@ -143,7 +143,7 @@ def settings_today(
         The configuration, and what was changed in it, in words.
     """
     today = {k: dict(v) if isinstance(v, Mapping) else v for k, v in raw.items()}
-    said: list[str] = []
+    notes: list[str] = []
     for section, key, value in list(_earlier(raw, known)):
         name = f"{section}.{key}" if section else key
         now = _target(section, key)
@@ -153,17 +153,17 @@ def settings_today(
         if value is None:
             continue
         if now is None:
-            said.append(f"{name} is not used: {_GONE.get(key, 'it has no counterpart')}")
+            notes.append(f"{name} is not used: {_GONE.get(key, 'it has no counterpart')}")
         elif now not in given and not (
             section == now.split(".")[0] and _at(today, now) is not None
         ):
             _put(today, now, _value(now, value))
-            said.append(f"{name}={value} is now {now}={_value(now, value)}")
+            notes.append(f"{name}={value} is now {now}={_value(now, value)}")
     for section in _SECTIONS:
         if not today.get(section, True):
             del today[section]
     _name_context(today)
-    return today, said
+    return today, notes
 
 
 def _earlier(raw: Mapping[str, Any], known: Known) -> Iterator[tuple[str, str, Any]]:

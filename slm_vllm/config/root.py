@@ -59,8 +59,8 @@ def _complete(
     theirs = [entry for entry in content.get("defaults") or [] if _HYDRA not in _group(entry)]
     if not any(entry == "_self_" for entry in theirs):
         theirs.append("_self_")
-    said = {key: value for key, value in content.items() if key != _HYDRA}
-    return {**_merged(ours, said), "defaults": [*filled, *theirs]}
+    settings = {key: value for key, value in content.items() if key != _HYDRA}
+    return {**_merged(ours, settings), "defaults": [*filled, *theirs]}
 
 
 def _group(entry: Any) -> str:

@@ -32,7 +32,7 @@ from slm_vllm.parallel import import_path
 _MODULE = "slm_vllm.engines.fork_server"
 _UNKNOWN = "unknown"
 _OUTPUTS = (1, 2)  # descriptors of standard output and error
-_MOST_TOLD = 1 << 20
+_LOG_CHUNK = 1 << 20
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -52,7 +52,7 @@ class ForkServer(AbstractContextManager["ForkServer"]):
         self._environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._output: BinaryIO | None = None
-        self._told = 0
+        self._n_logged = 0
         self._connection: Connection | None = None
         self._lock = threading.Lock()
 
@@ -125,7 +125,7 @@ class ForkServer(AbstractContextManager["ForkServer"]):
         if self._connection is None:
             self._connection, other = Pipe()
             # It begins before the run has a log.
-            self._output, self._told = TemporaryFile(), 0  # noqa: SIM115
+            self._output, self._n_logged = TemporaryFile(), 0  # noqa: SIM115
             with other:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", _MODULE, str(other.fileno())],
@@ -160,8 +160,8 @@ class ForkServer(AbstractContextManager["ForkServer"]):
         """Writes on to standard error what its process has written."""
         if self._output is not None:
             # Its process writes at the offset of the file, which is that of this one too.
-            found = os.pread(self._output.fileno(), _MOST_TOLD, self._told)
-            self._told += len(found)
+            found = os.pread(self._output.fileno(), _LOG_CHUNK, self._n_logged)
+            self._n_logged += len(found)
             with suppress(OSError):
                 os.write(_OUTPUTS[1], found)
 

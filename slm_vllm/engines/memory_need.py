@@ -43,11 +43,11 @@ def memory_need(config: Config, device: Device, longest_prompt: int) -> tuple[bo
         share = float(arguments.get("gpu_memory_utilization", 0.9))
         room, wanted = int(device.memory_bytes * share) * gpus, one
     fits = weights + wanted <= room
-    said = (
+    text = (
         f"{'fits' if fits else 'does not fit'}: weights {format_memory(weights)}, at least "
         f"{format_memory(wanted)} of KV cache, {format_memory(room)} to use"
     )
     if fits and one and device.kind != "cpu":
         at_once = min((room - weights) // one, settings.max_num_seqs)
-        said += f"; {at_once} prompts of {settings.max_model_len} tokens at once"
-    return fits, f"{said} (without what the engine itself needs)"
+        text += f"; {at_once} prompts of {settings.max_model_len} tokens at once"
+    return fits, f"{text} (without what the engine itself needs)"

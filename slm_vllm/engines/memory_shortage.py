@@ -69,8 +69,8 @@ def _changed(settings: EngineSettings, changes: Mapping[str, Any]) -> tuple[Engi
     hardware = settings.hardware.model_copy(
         update={"engine_args": {**settings.hardware.engine_args, **changes}}
     )
-    said = ", ".join(f"{name}={value}" for name, value in changes.items())
-    return dataclasses.replace(settings, hardware=hardware), said
+    text = ", ".join(f"{name}={value}" for name, value in changes.items())
+    return dataclasses.replace(settings, hardware=hardware), text
 
 
 def shortage_advice(settings: EngineSettings) -> str:

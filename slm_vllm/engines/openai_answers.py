@@ -179,7 +179,7 @@ def whole(text: str) -> str:
 
 
 def _text_of(choice: Mapping[str, Any]) -> str | None:
-    text = _said(choice.get("text"))
+    text = _plain_text(choice.get("text"))
     if text is not None:
         return text
     message = choice.get("message")
@@ -187,22 +187,22 @@ def _text_of(choice: Mapping[str, Any]) -> str | None:
         # It says how it ended and has a place for a text: nothing was said.
         ended = isinstance(choice.get("finish_reason"), str)
         return "" if ended and "text" in choice and choice["text"] is None else None
-    said = _said(message.get("content"))
+    content = _plain_text(message.get("content"))
     thought = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(thought, str):
         # As the model wrote it before the server took it apart.
-        cut_off = said is None or (not said and _finish_reason(choice) == "length")
-        return f"<think>{thought}" if cut_off else f"<think>{thought}</think>{said}"
-    if said is None and "content" in message and message["content"] is None:
+        cut_off = content is None or (not content and _finish_reason(choice) == "length")
+        return f"<think>{thought}" if cut_off else f"<think>{thought}</think>{content}"
+    if content is None and "content" in message and message["content"] is None:
         refusal = message.get("refusal")
         if isinstance(refusal, str):
             return refusal
         # All tokens went into a thought that the server does not even show.
         return "<think>" if _finish_reason(choice) == "length" else ""
-    return said
+    return content
 
 
-def _said(content: Any) -> str | None:
+def _plain_text(content: Any) -> str | None:
     """The text of a message; some servers send it in parts."""
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]

@@ -95,13 +95,15 @@ def proof_by_logprobs(unproven: Proof, content: Any) -> Proof:
         content: The body of the response.
     """
     try:
-        told = content["choices"][0]["logprobs"]
-        if "content" in told:
-            chosen = [token["logprob"] for token in told["content"]]
-            likeliest = [max(t["logprob"] for t in one["top_logprobs"]) for one in told["content"]]
+        logprobs = content["choices"][0]["logprobs"]
+        if "content" in logprobs:
+            chosen = [token["logprob"] for token in logprobs["content"]]
+            likeliest = [
+                max(t["logprob"] for t in one["top_logprobs"]) for one in logprobs["content"]
+            ]
         else:
-            chosen = told["token_logprobs"]
-            likeliest = [max(token.values()) for token in told["top_logprobs"]]
+            chosen = logprobs["token_logprobs"]
+            likeliest = [max(token.values()) for token in logprobs["top_logprobs"]]
         losses = [best - own for own, best in zip(chosen, likeliest, strict=True)]
         n_aside = sum(loss > _LESS_LIKELY for loss in losses)
     except (LookupError, TypeError, AttributeError, ValueError):

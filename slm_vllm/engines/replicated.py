@@ -288,10 +288,12 @@ class ReplicatedEngine(BaseEngine):
         if own["vllm"] is None:
             other.pop("vllm", None)
         if other:
-            said = ", ".join(f"{name} {found} (here {own[name]})" for name, found in other.items())
+            differences = ", ".join(
+                f"{name} {found} (here {own[name]})" for name, found in other.items()
+            )
             raise EngineError(
-                f"replica {member.number} on {info.host} runs {said}. Install the same versions "
-                "on every node: answers could differ"
+                f"replica {member.number} on {info.host} runs {differences}. Install the same "
+                "versions on every node: answers could differ"
             )
         member.info, member.is_busy = info, False
         log.info("replica %d runs on %s, pid %d", member.number, info.host, info.pid)

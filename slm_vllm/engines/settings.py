@@ -341,10 +341,10 @@ def kv_cache_bytes(settings: EngineSettings) -> int | None:
     whole = settings.max_num_seqs * one
     if settings.device.kind == "cpu":
         return max(min(whole, 4 * GIB // settings.engines_on_device), 2 * one, 256 << 20)
-    said = any(name in arguments for name in _MEASURED_BY_VLLM)
+    is_set = any(name in arguments for name in _MEASURED_BY_VLLM)
     parts = int(arguments.get("tensor_parallel_size", 1))
     if (
-        said
+        is_set
         or parts > 1
         or not (whole and settings.gpus and takes_kv_cache_bytes(installed_vllm()))
     ):

@@ -161,9 +161,9 @@ def weighing_arguments(token_ids: Sequence[int]) -> dict[str, Any]:
     """
     from vllm import SamplingParams
 
-    told = {"logprobs": len(token_ids)}
+    options = {"logprobs": len(token_ids)}
     known = "logprob_token_ids" in inspect.signature(SamplingParams).parameters
-    return told | {"logprob_token_ids" if known else "allowed_token_ids": list(token_ids)}
+    return options | {"logprob_token_ids" if known else "allowed_token_ids": list(token_ids)}
 
 
 def copy_lightly(sampling: Any) -> Any:

@@ -353,10 +353,10 @@ def _margin(either: tuple[Sequence[int], Sequence[int]], logprobs: Sequence[Any]
         either: Token ids of each word's forms, whose probabilities add up.
         logprobs: vLLM's: for each new token those that were asked for.
     """
-    told = logprobs[0]
-    if any(token not in told for forms in either for token in forms):
+    by_token = logprobs[0]
+    if any(token not in by_token for forms in either for token in forms):
         return None  # a V1 engine of a release without `logprob_token_ids`
-    first, second = (_summed([told[token].logprob for token in forms]) for forms in either)
+    first, second = (_summed([by_token[token].logprob for token in forms]) for forms in either)
     return first - second
 
 

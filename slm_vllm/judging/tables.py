@@ -36,10 +36,10 @@ def judgements_table(judgements: Sequence[NamedJudgement]) -> str:
 
 def _note(judgement: NamedJudgement) -> str:
     counts = judgement["counts"]
-    said = _without_grade(counts)
+    parts = _without_grade(counts)
     if counts["empty"]:
-        said.append(f"{counts['empty']} empty answers, not attempted without asking")
-    return f"{judgement['name']}: {', '.join(said)}" if said else ""
+        parts.append(f"{counts['empty']} empty answers, not attempted without asking")
+    return f"{judgement['name']}: {', '.join(parts)}" if parts else ""
 
 
 def _without_grade(counts: Mapping[str, int]) -> list[str]:

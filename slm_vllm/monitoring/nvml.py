@@ -79,7 +79,7 @@ def visible_names(count: int) -> list[str]:
     Args:
         count: GPUs of the machine, which are meant where nothing is said.
     """
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if said is None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
         return [str(index) for index in range(count)]
-    return [name for part in said.split(",") if (name := part.strip()) and name != "-1"]
+    return [name for part in visible.split(",") if (name := part.strip()) and name != "-1"]

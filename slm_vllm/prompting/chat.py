@@ -95,21 +95,21 @@ def _chosen_template(templates: Any, name: str | None) -> dict[str, str]:
 def _template_error(error: Exception, turns: Sequence[dict[str, str]]) -> ConfigError:
     from jinja2 import TemplateSyntaxError, UndefinedError
 
-    said = " ".join(str(error).split()) or "no reason given"
+    message = " ".join(str(error).split()) or "no reason given"
     kind = type(error).__name__
     if isinstance(error, TemplateSyntaxError):
         return ConfigError(
-            f"The model's chat template is not valid (line {error.lineno}: {said}). Fix it in the "
-            f"model's folder, or set {_WITHOUT}"
+            f"The model's chat template is not valid (line {error.lineno}: {message}). Fix it in "
+            f"the model's folder, or set {_WITHOUT}"
         )
     roles = ", ".join(turn["role"] for turn in turns)
     advice = []
-    if isinstance(error, UndefinedError) and "date" in said:
+    if isinstance(error, UndefinedError) and "date" in message:
         advice.append("prompt.date=2026-01-31 (the day it should name)")
     elif roles.startswith("system"):
         # Some templates know no system turn and say so by failing.
         advice.append("prompt.system=null (if it knows no system turn)")
     return ConfigError(
-        f"The model's chat template fails on the turns {roles}: {said} ({kind}). "
+        f"The model's chat template fails on the turns {roles}: {message} ({kind}). "
         f"Set {', or '.join([*advice, _WITHOUT])}"
     )

@@ -21,11 +21,11 @@ _MOST_LIMITS = 6
 
 def verdict_section(datasets: Sequence[DatasetPairs]) -> str:
     """The verdicts in words, and what cannot be said; empty for runs with nothing to compare."""
-    said, limits = verdicts(datasets), cautions(datasets)
+    found, limits = verdicts(datasets), cautions(datasets)
     parts = []
-    if said:
-        parts.append(f'<ul class="verdicts">{_listed(said[:_MOST_VERDICTS])}</ul>')
-        if more := said[_MOST_VERDICTS:]:
+    if found:
+        parts.append(f'<ul class="verdicts">{_listed(found[:_MOST_VERDICTS])}</ul>')
+        if more := found[_MOST_VERDICTS:]:
             parts.append(
                 f"<details><summary>{len(more)} more</summary>"
                 f'<ul class="verdicts">{_listed(more)}</ul></details>'
@@ -40,7 +40,7 @@ def verdict_section(datasets: Sequence[DatasetPairs]) -> str:
     if limits:
         listed = "".join(f"<li>{escaped(text)}</li>" for text in limits)
         noted = any(dataset.notes for dataset in datasets)
-        is_open = " open" if noted or (said and len(limits) <= _MOST_LIMITS) else ""
+        is_open = " open" if noted or (found and len(limits) <= _MOST_LIMITS) else ""
         parts.append(
             f'<details class="limits"{is_open}><summary>What cannot be said ({len(limits)})'
             f'</summary><ul class="notes">{listed}</ul></details>'
@@ -48,11 +48,11 @@ def verdict_section(datasets: Sequence[DatasetPairs]) -> str:
     return "".join(parts)
 
 
-def _listed(said: Iterable[Verdict]) -> str:
+def _listed(found: Iterable[Verdict]) -> str:
     return "".join(
         f'<li><b class="kind {one.kind}">{one.kind}</b> <div>{escaped(one.text)}'
         f"{_members(one)}</div></li>"
-        for one in said
+        for one in found
     )
 
 

@@ -34,8 +34,8 @@ def _machines(views: Sequence[RunView]) -> Iterator[str]:
         name = device.get("name") if isinstance(device, Mapping) else None
         runs.setdefault(str(name or "an unknown device"), []).append(view.run.name)
     if len(runs) > 1:
-        said = "; ".join(f"{name}: {_listed(names)}" for name, names in runs.items())
-        yield f"Runs of different devices do not compare in speed and memory ({said})."
+        devices = "; ".join(f"{name}: {_listed(names)}" for name, names in runs.items())
+        yield f"Runs of different devices do not compare in speed and memory ({devices})."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -74,12 +74,12 @@ def interval_chart(title: str, intervals: Sequence[Interval]) -> Drawing:
             text = shortened(heading, WIDTH - 10)
             shapes.append(Label(0, y, text, colour="ink", bold=True))
             y += 21.0
-        said = f"{item.mean:.3f} [{item.low:.3f}, {item.high:.3f}], n = {item.n}"
+        hint = f"{item.mean:.3f} [{item.low:.3f}, {item.high:.3f}], n = {item.n}"
         ends = ((axis.at(item.low), y), (axis.at(item.high), y))
         shapes += [
             Label(left - 10, y, shortened(item.label, left - 12), "end", "ink"),
-            Line(ends, item.colour, 2.5, title=f"{item.label}: {said}"),
-            Marker(axis.at(item.mean), y, item.colour, item.shape, f"{item.label}: {said}"),
+            Line(ends, item.colour, 2.5, title=f"{item.label}: {hint}"),
+            Marker(axis.at(item.mean), y, item.colour, item.shape, f"{item.label}: {hint}"),
             Label(WIDTH, y, f"{item.mean:.3f}", "end", "ink"),
         ]
         y += 23.0
@@ -128,14 +128,14 @@ def pareto_chart(title: str, spots: Sequence[Spot], unit: str, *, less_is_better
     front = pareto_front(spots, less_is_better=less_is_better)
     if front:
         steps = _stairs([(x_axis.at(spot.x), y_axis.at(spot.y)) for spot in front])
-        said = "not beaten in both by any run"
-        shapes.append(Line(steps, "muted", 1.5, dashed=True, title=said))
+        hint = "not beaten in both by any run"
+        shapes.append(Line(steps, "muted", 1.5, dashed=True, title=hint))
     for spot in spots:
         x = x_axis.at(spot.x)
         ends = ((x, y_axis.at(spot.low)), (x, y_axis.at(spot.high)))
-        said = f"{spot.label}: token recall {spot.y:.3f}, {number(spot.x)} {unit}"
-        shapes.append(Line(ends, spot.colour, 1.5, title=said))
-        mark = Marker(x, y_axis.at(spot.y), spot.colour, spot.shape, said, 5.5, spot.is_bound)
+        hint = f"{spot.label}: token recall {spot.y:.3f}, {number(spot.x)} {unit}"
+        shapes.append(Line(ends, spot.colour, 1.5, title=hint))
+        mark = Marker(x, y_axis.at(spot.y), spot.colour, spot.shape, hint, 5.5, spot.is_bound)
         shapes.append(mark)
     best = ", ".join(spot.label for spot in front)
     spoken = f"Not beaten in both by any run: {best}"
@@ -247,17 +247,17 @@ def _group_mark(series: Series, name: str, x: float, y_axis: Axis, *, radius: fl
         if group.label != name:
             continue
         found = group.estimate
-        said = (
+        hint = (
             f"{series.label}, {name}: {found.mean:.3f} "
             f"[{found.low:.3f}, {found.high:.3f}], n = {found.n}"
         )
         middle = y_axis.at(found.mean)
         if found.n == 1:
-            said = f"{series.label}, {name}: {found.mean:.3f}, one question"
-            return [Marker(x, middle, series.colour, series.shape, said, radius, hollow=True)]
+            hint = f"{series.label}, {name}: {found.mean:.3f}, one question"
+            return [Marker(x, middle, series.colour, series.shape, hint, radius, hollow=True)]
         ends = ((x, y_axis.at(found.low)), (x, y_axis.at(found.high)))
-        mark = Marker(x, middle, series.colour, series.shape, said, radius)
-        return [Line(ends, series.colour, 2.0, title=said), mark]
+        mark = Marker(x, middle, series.colour, series.shape, hint, radius)
+        return [Line(ends, series.colour, 2.0, title=hint), mark]
     return []
 
 

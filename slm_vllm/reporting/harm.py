@@ -107,13 +107,13 @@ def _in_passages(rows: pl.DataFrame) -> pl.DataFrame:
     ).to_series()
     predictions = passages.select(pl.concat_list("prediction")).to_series()
     holds = holds_answer(text, passages["answers"])
-    told = holds_answer(text, predictions)
+    in_answer = holds_answer(text, predictions)
     return (
-        passages.select("row", holds.alias("holds"), told.alias("told"))
+        passages.select("row", holds.alias("holds"), in_answer.alias("in_answer"))
         .group_by("row")
         .agg(
             pl.col("holds").any().alias("answer_in_passage"),
-            (pl.col("told") & ~pl.col("holds")).any().alias("copied"),
+            (pl.col("in_answer") & ~pl.col("holds")).any().alias("copied"),
         )
     )
 

@@ -82,11 +82,11 @@ SECTIONS = (
 
 def sections_and_links(content: Content) -> tuple[str, str]:
     """The HTML of all sections that have something to say, and of the links to them."""
-    said = [(section, body) for section in SECTIONS if (body := section.body(content))]
+    shown = [(section, body) for section in SECTIONS if (body := section.body(content))]
     html = "".join(
         f'<section id="{one.key}" aria-labelledby="{one.key}-title">'
         f'<h2 id="{one.key}-title">{escaped(one.title)}</h2>{body}</section>'
-        for one, body in said
+        for one, body in shown
     )
-    links = "".join(f'<a href="#{one.key}">{escaped(one.title)}</a>' for one, _ in said)
+    links = "".join(f'<a href="#{one.key}">{escaped(one.title)}</a>' for one, _ in shown)
     return html, links

@@ -224,19 +224,21 @@ def _grid(plan: PowerPlan) -> Grid:
 
 
 def _note(plan: PowerPlan) -> str:
-    said = [
+    sentences = [
         f"Paired two-sided test at {plan.alpha:g}, questions of the same kind. n show: the "
         "smallest difference that the n questions of these runs show."
     ]
     assumed = sorted({pair.correlation for pair in plan.pairs if pair.correlation is not None})
     if assumed:
-        said.append(
+        sentences.append(
             f"From one run alone the two runs' values of a question are assumed to correlate by "
             f"{assumed[0]:g} (--correlation); name a second run to know."
         )
     if any(pair.variance == 0 for pair in plan.pairs):
-        said.append("-: no question tells these runs apart, so nothing is known of the variance.")
-    return " ".join(said)
+        sentences.append(
+            "-: no question tells these runs apart, so nothing is known of the variance."
+        )
+    return " ".join(sentences)
 
 
 def _csv(plan: PowerPlan) -> str:

@@ -54,8 +54,8 @@ def _run_tiles(view: RunView) -> list[tuple[str, str, str]]:
     if (name := hit_name(results)) is not None:
         hit = results["retrieval"][name]
         tiles.append((name.replace("_", " "), _mean(hit), _interval(hit)))
-    said = f"{counts['errors']:,} failed, {counts['unscored']:,} unscored"
-    tiles.append(("questions", f"{counts['total']:,}", said))
+    problems = f"{counts['errors']:,} failed, {counts['unscored']:,} unscored"
+    tiles.append(("questions", f"{counts['total']:,}", problems))
     if rate_of(view):
         tokens = results["throughput"].get("completion_tokens_per_second")
         also = "" if tokens is None else f"{number(tokens)} new tokens/s"

@@ -52,15 +52,15 @@ def _note(result: Mapping[str, Any]) -> str:
         "truncated": "with a prompt cut to fit",
         "unterminated_thinking": "ended while thinking (raise generation.max_new_tokens)",
     }
-    said = [f"{counts[name]} {text}" for name, text in worth_saying.items() if counts.get(name)]
+    parts = [f"{counts[name]} {text}" for name, text in worth_saying.items() if counts.get(name)]
     if count := without_context(result):
-        said.append(f"{count} asked without context")
+        parts.append(f"{count} asked without context")
     if counts["total"] and not counts["scored"]:
-        said.append("no answer of the dataset has a word, so no metric can judge it")
+        parts.append("no answer of the dataset has a word, so no metric can judge it")
     if (version := result.get("scoring_version", 1)) != SCORING_VERSION:
-        said.append(
+        parts.append(
             f"scored by version {version} of what a word is, not {SCORING_VERSION} (compare and "
             "report rescore it)"
         )
-    said += filter(None, [stopped(result), sampled(result), repeated(result)])
-    return f"{result['name']}: {', '.join(said)}" if said else ""
+    parts += filter(None, [stopped(result), sampled(result), repeated(result)])
+    return f"{result['name']}: {', '.join(parts)}" if parts else ""

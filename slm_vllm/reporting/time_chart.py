@@ -70,14 +70,14 @@ def _bands(phases: Sequence[tuple[str, float, float]], x_axis: Axis, y_axis: Axi
     """The phases as shades; names stand in two rows, and are left out where neither has room."""
     shapes: list[Shape] = []
     taken = dict.fromkeys(_NAME_ROWS, -math.inf)
-    said = ""
+    last_label = ""
     for i, (name, first, last) in enumerate(phases):
         left, right = x_axis.at(first), x_axis.at(last)
         box = ((left, y_axis.begin), (left, y_axis.end), (right, y_axis.end), (right, y_axis.begin))
         shapes.append(Area(box, "muted", 0.16 if i % 2 == 0 else 0.05))
         row = next((row for row, until in taken.items() if left >= until), None)
-        if right - left > 14 and row is not None and name != said:
-            said = name
+        if right - left > 14 and row is not None and name != last_label:
+            last_label = name
             shapes.append(Label(left + 3, y_axis.end + row, name, size=10))
             taken[row] = left + 6 + text_width(name, 10)
     return shapes

@@ -91,7 +91,7 @@ class _Words:
             amount = _amount(pair.paired.difference, flip=best is pair.against)
             text += f"it beats {self._named(second)}, the next, by {amount}"
         else:
-            text += f"not told apart from the next, {self._named(second)}, {_said(pair, best)}"
+            text += f"not told apart from the next, {self._named(second)}, {_in_words(pair, best)}"
         return Verdict(_kind(pair), f"{text}{self._lost([pair])}{_dissent(pair, best)}.")
 
     def _over_models(self, pairs: Sequence[Pair], best: Pair | None) -> Iterator[Verdict]:
@@ -102,8 +102,8 @@ class _Words:
         for (first, second), group in groups.items():
             members = tuple(self._pair(p, self._of_model(p.run.model), _condition) for p in group)
             if len(members) > 1:
-                said = "; ".join(_counted(group))
-                text = f"{first} against {second}, {len(group)} models: {said}{self._lost(group)}."
+                parts = "; ".join(_counted(group))
+                text = f"{first} against {second}, {len(group)} models: {parts}{self._lost(group)}."
                 yield Verdict(_kind_of(members), text, members)
             elif group[0] is not best:
                 yield members[0]
@@ -116,10 +116,10 @@ class _Words:
             return members[0]
         views = {view: mean_of(view) for pair in pairs for view in (pair.run, pair.against)}
         order = sorted(views, key=lambda view: -(views[view] or 0.0))
-        said = ", ".join(f"{view.model} {views[view]:.3f}" for view in order)
+        parts = ", ".join(f"{view.model} {views[view]:.3f}" for view in order)
         alike = [f"{p.against.model} and {p.run.model}" for p in pairs if not p.is_clear]
-        told = f"not told apart: {', '.join(alike)}" if alike else "all told apart"
-        return Verdict(_kind_of(members), f"{mode}: {said}; {told}.", members)
+        ties = f"not told apart: {', '.join(alike)}" if alike else "all told apart"
+        return Verdict(_kind_of(members), f"{mode}: {parts}; {ties}.", members)
 
     def _pair(self, pair: Pair, before: str, name: Callable[[RunView], str]) -> Verdict:
         difference = pair.paired.difference
@@ -131,7 +131,7 @@ class _Words:
             return Verdict(
                 "open",
                 f"{before}{name(pair.run)} and {name(pair.against)} cannot be told apart: "
-                f"{_said(pair, pair.run)}{after}.",
+                f"{_in_words(pair, pair.run)}{after}.",
             )
         return Verdict(
             "clear",
@@ -165,8 +165,8 @@ class _Words:
                 f"reaches {mean:.3f}; {_condition(view)} leaves {_amount(effect.oracle_gap)} of "
                 "that to better passages."
             )
-            said = (Verdict("bound", text), mean, effect.oracle_gap.mean)
-            groups.setdefault(_condition(view), []).append(said)
+            bound = (Verdict("bound", text), mean, effect.oracle_gap.mean)
+            groups.setdefault(_condition(view), []).append(bound)
         for condition, group in groups.items():
             members, means, gaps = zip(*group, strict=True)
             if len(members) == 1:
@@ -217,15 +217,15 @@ def _kind_of(members: Sequence[Verdict]) -> Kind:
 
 def _dissent(pair: Pair, first: RunView) -> str:
     """What other metrics say, from the side of the run that is named first."""
-    said = []
+    parts = []
     for one in pair.dissents:
         if not pair.is_clear:
             verb = "tells them apart"
         else:
             verb = "says the opposite" if one.is_clear else "does not follow"
         amount = _amount(one.difference, flip=first is pair.against, sign="+")
-        said.append(f"; {one.label} {verb}, {amount}")
-    return "".join(said)
+        parts.append(f"; {one.label} {verb}, {amount}")
+    return "".join(parts)
 
 
 def _condition(view: RunView) -> str:
@@ -243,7 +243,7 @@ def _is_closed_book(view: RunView) -> bool:
     return role_of(view.run) == "closed book"
 
 
-def _said(pair: Pair, first: RunView) -> str:
+def _in_words(pair: Pair, first: RunView) -> str:
     """The difference from the side of one of the two, with its p-value."""
     difference = _amount(pair.paired.difference, flip=first is pair.against, sign="+")
     p = "p < 0.001" if pair.p_holm < 0.001 else f"p = {pair.p_holm:.3f}"

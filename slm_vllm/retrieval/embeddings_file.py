@@ -49,8 +49,8 @@ def placed_embeddings(path: str, passages: PassageStore) -> Placed:
         else:
             yield from _by_id(path, _parts_of_table(path), passages)
     except (OSError, EOFError, ValueError, RuntimeError, pl.exceptions.PolarsError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: no embeddings could be read ({said}). {_KNOWN}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: no embeddings could be read ({reason}). {_KNOWN}") from error
 
 
 def _rows(path: str, vectors: Any, passages: PassageStore) -> Placed:

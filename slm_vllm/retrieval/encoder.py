@@ -124,11 +124,11 @@ def model_identity(folder: Path) -> str:
 
 def told_dimension(folder: Path) -> int:
     """Length of a model's vectors as far as its files tell it, for an estimate of memory."""
-    told: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for path in sorted(folder.rglob("config.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            told |= json.loads(path.read_text("utf-8"))
-    return int(told.get("out_features") or told.get("hidden_size") or _USUAL_DIMENSION)
+            settings |= json.loads(path.read_text("utf-8"))
+    return int(settings.get("out_features") or settings.get("hidden_size") or _USUAL_DIMENSION)
 
 
 class Encoder:

@@ -201,12 +201,12 @@ class RunFolder:
         changes = {} if before is None else changed_settings(before, config)
         if not changes:
             return ""
-        said = [
+        parts = [
             f"{key} is {_shortened(now)} and was {_shortened(old)}"
             for key, (old, now) in list(changes.items())[:_MOST_NAMED]
         ]
-        more = len(changes) - len(said)
-        return f" ({'; '.join(said)}{f'; and {more} more' if more else ''})"
+        more = len(changes) - len(parts)
+        return f" ({'; '.join(parts)}{f'; and {more} more' if more else ''})"
 
     def _foreign(self, what: str) -> str:
         return (

@@ -39,7 +39,7 @@ def predictions_columns(path: Path) -> list[str]:
         DataError: It is missing, damaged or of another layout.
         StorageError: It may not be read.
     """
-    with _trouble_told(path):
+    with _as_user_errors(path):
         schema = pl.scan_parquet(path, glob=False).collect_schema()
     for name, expected in predictions_schema().items():
         found = schema.get(name)
@@ -56,7 +56,7 @@ def read_predictions(path: Path, columns: Sequence[str]) -> pl.DataFrame:
         StorageError: It may not be read.
     """
     present = predictions_columns(path)
-    with _trouble_told(path):
+    with _as_user_errors(path):
         frame = pl.read_parquet(path, glob=False, columns=[c for c in columns if c in present])
     lacking = [name for name in columns if name not in present]
     schema = predictions_schema()
@@ -65,7 +65,7 @@ def read_predictions(path: Path, columns: Sequence[str]) -> pl.DataFrame:
 
 
 @contextlib.contextmanager
-def _trouble_told(path: Path) -> Iterator[None]:
+def _as_user_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:

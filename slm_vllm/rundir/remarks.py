@@ -11,8 +11,8 @@ from slm_vllm.scoring.metrics import MAIN, METRICS
 
 def remarks(manifest: Manifest, results: Mapping[str, Any]) -> list[str]:
     """All that there is to say of a finished run."""
-    said = [_adopted(manifest), _unproven(manifest), stopped(results), repeated(results)]
-    return list(filter(None, said))
+    remarks = [_adopted(manifest), _unproven(manifest), stopped(results), repeated(results)]
+    return list(filter(None, remarks))
 
 
 def without_context(results: Mapping[str, Any]) -> int:
@@ -33,20 +33,20 @@ def stopped(results: Mapping[str, Any]) -> str:
     if until is None:
         return ""
     low, high = until["interval"]
-    said = {"better": "above", "worse": "below"}.get(until["decision"] or "")
+    side = {"better": "above", "worse": "below"}.get(until["decision"] or "")
     found = "not settled"
-    if said:
-        found = f"settled: {said} it"
+    if side:
+        found = f"settled: {side} it"
     elif until["decision"]:
         found = f"settled: no difference beyond {until['margin']:g}"
-    told = (
+    remark = (
         f"difference from {until['against']} {found}, after {until['questions']} of "
         f"{until['of']} questions ({METRICS[until['metric']].label} {_signed(until['difference'])} "
         f"[{low:+.3f}, {high:+.3f}] at {100 - 100 * until['level']:g} %, valid at any look)"
     )
     if was_stopped(results):
-        told += "; its other intervals take the number of questions as given and do not hold"
-    return told
+        remark += "; its other intervals take the number of questions as given and do not hold"
+    return remark
 
 
 def repeated(results: Mapping[str, Any]) -> str:
@@ -55,14 +55,14 @@ def repeated(results: Mapping[str, Any]) -> str:
     if check is None or not check["rows"]:
         return ""
     low, high = check["changed_share"]["ci95"]
-    said = (
+    text = (
         f"{check['changed']} of {check['rows']} answers were others when asked again one at a time "
         f"({100 * low:.0f} to {100 * high:.0f} %)"
     )
     floor = check["metrics"][MAIN]["floor"]
     if floor is None:
-        return said
-    return f"{said}, so numerics may move its {METRICS[MAIN].label} by up to {floor:.4f}"
+        return text
+    return f"{text}, so numerics may move its {METRICS[MAIN].label} by up to {floor:.4f}"
 
 
 def sampled(results: Mapping[str, Any]) -> str:
@@ -96,10 +96,10 @@ def _adopted(manifest: Manifest) -> str:
     if about is None:
         return ""
     before = about["token_recall"]
-    said = (
+    text = (
         f"taken over from {about['from']} and rescored (token recall "
         f"{'-' if before is None else f'{before:.3f}'} there)"
     )
     if (own := about["rows"] - about["rows_of_dataset"]) > 0:
-        said += f"; {own} of its questions are not in the dataset and keep their own ids"
-    return f"{said}; unknown: {', '.join(about['unknown'])}"
+        text += f"; {own} of its questions are not in the dataset and keep their own ids"
+    return f"{text}; unknown: {', '.join(about['unknown'])}"

@@ -132,14 +132,14 @@ class AuxiliaryRequests(Generic[Item]):
     def _stream(self) -> None:
         self._waiting.clear()  # what was in flight in an engine that died
         self._refused.clear()
-        total, begun, said = len(self._open), time.monotonic(), time.monotonic()
+        total, begun, reported = len(self._open), time.monotonic(), time.monotonic()
         drain = Drain(self._services)
         with closing(self._asker.host.engine.stream(self._requests())) as completions:
             for completion in completions:
                 self._take(completion)
                 now = time.monotonic()
-                if now - said >= _SAY_SECONDS:
-                    said, done = now, total - len(self._open)
+                if now - reported >= _SAY_SECONDS:
+                    reported, done = now, total - len(self._open)
                     rate = f"{done / (now - begun):.1f}"
                     self._services.console.say(f"{self._label}: {done}/{total}  {rate} replies/s")
                 if drain.is_over:

@@ -200,10 +200,12 @@ class CellRun:
         folder = self._cell.folder
         changes = changed_facts(if_readable(read_manifest, folder.path), manifest)
         if changes:
-            said = ", ".join(f"{key} is {now} and was {old}" for key, (old, now) in changes.items())
+            differences = ", ".join(
+                f"{key} is {now} and was {old}" for key, (old, now) in changes.items()
+            )
             self._services.console.say(
                 f"{self._cell.name}: {pending:,} of {total:,} questions are asked. Since the "
-                f"earlier run there was a change: {said}"
+                f"earlier run there was a change: {differences}"
             )
 
     def _earlier_results(self) -> Results | None:

@@ -139,8 +139,8 @@ class RetrieverContext(Context):
         metrics = self._judged(frame, found)
         if retriever.plain is not retriever:
             before = self._judged(frame, retriever.plain.retrieve_rows(frame, NDCG_DEPTH))
-            told = [name for name in before.columns if "recall" not in name]
-            metrics = metrics.hstack(before.select(pl.col(told).name.prefix(PLAIN)))
+            kept = [name for name in before.columns if "recall" not in name]
+            metrics = metrics.hstack(before.select(pl.col(kept).name.prefix(PLAIN)))
         queries: Sequence[str | None] = [None] * frame.height
         if settings.expansion is not None:
             queries = retriever.queries(frame)

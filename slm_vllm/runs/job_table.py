@@ -34,7 +34,7 @@ def job_cells(job: Job) -> dict[str, str]:
 def job_line(job: Job) -> str:
     """A run in one line."""
     cells = job_cells(job)
-    said = {
+    templates = {
         "phase": "{}",
         "done": "{} rows",
         "errors": "{} errors",
@@ -43,7 +43,9 @@ def job_line(job: Job) -> str:
         "token recall": "token recall {}",
         "95 % interval": "{}",
     }
-    parts = [text.format(cells[name]) for name, text in said.items() if cells[name] not in "-0"]
+    parts = [
+        text.format(cells[name]) for name, text in templates.items() if cells[name] not in "-0"
+    ]
     return "  ".join([*parts, *filter(None, (job.error, job.problem))])
 
 

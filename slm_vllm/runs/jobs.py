@@ -194,13 +194,13 @@ def _copied(path: Path, results: Results | None) -> Job:
 def resume_hint(job: Job) -> str:
     """How to resume a run that did not finish."""
     words = (if_readable(read_manifest, job.path) or {}).get("command")
-    said = ". "
+    ending = ". "
     if isinstance(words, list) and words[1:2] == ["eval"]:
         # With --overwrite it would start over.
         kept = [str(word) for word in words[1:] if word != "--overwrite"]
-        said = f":\n  slm-vllm {shlex.join(kept)}\n"
+        ending = f":\n  slm-vllm {shlex.join(kept)}\n"
     return (
-        f"Resume it by giving its command again{said}"
+        f"Resume it by giving its command again{ending}"
         f"{job.path / names.CONFIG} holds its settings; what is answered is not asked again."
     )
 

@@ -236,8 +236,8 @@ def _send(url: str, content: bytes) -> None:
         raise StorageError(f"{host} answered with status {error.code}") from None
     except OSError as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        said = reason_of(reason) if isinstance(reason, Exception) else str(reason)
+        message = reason_of(reason) if isinstance(reason, Exception) else str(reason)
         advice = proxy_advice(url)
         raise StorageError(
-            f"{host} cannot be reached ({said}){f'. {advice}' if advice else ''}"
+            f"{host} cannot be reached ({message}){f'. {advice}' if advice else ''}"
         ) from None

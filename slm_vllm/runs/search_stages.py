@@ -165,8 +165,8 @@ class SearchStages:
                 f"{reason}"
             )
         if failures := counts["failed"] - before:
-            said = f"{label} failed for {failures:,} prompts ({reason}). {_WITHOUT[name]}"
-            self._services.console.say(said)
+            message = f"{label} failed for {failures:,} prompts ({reason}). {_WITHOUT[name]}"
+            self._services.console.say(message)
 
     def _open(self, plan: Plan, size: int) -> Iterator[pl.DataFrame]:
         """The open rows of a plan, so many at a time."""

@@ -149,8 +149,8 @@ class _Session:
 
     def mark_interrupted(self, stop: BaseException) -> None:
         """Writes that the run was stopped, into its log too."""
-        said = str(stop) or "stopped from the keyboard"
-        log.warning("%s; what is answered is kept, the same command resumes it", said)
+        reason = str(stop) or "stopped from the keyboard"
+        log.warning("%s; what is answered is kept, the same command resumes it", reason)
         self.mark_unfinished("interrupted")
 
     def interruption(self) -> Interrupted | None:

@@ -29,7 +29,7 @@ class Interrupted(BaseException):
         self.signum = signum
         self.exit_code = 128 + signum
 
-    def told(self, *, overwrite: bool) -> str:
+    def message(self, *, overwrite: bool) -> str:
         """What the user is told.
 
         Args:

@@ -75,7 +75,7 @@ def watch_screen(look: Look, output_dir: Path, console: Console, *, keep: bool) 
 
 def watch_lines(look: Look, output_dir: Path, say: Callable[[str], None], *, keep: bool) -> None:
     """Says what has changed, every ten seconds, until nothing runs any more or Ctrl-C."""
-    said: dict[Path, str] = {}
+    printed: dict[Path, str] = {}
     while True:
         overview = look()
         names = {job.path: called(job, output_dir) for job in overview.jobs}
@@ -83,9 +83,9 @@ def watch_lines(look: Look, output_dir: Path, say: Callable[[str], None], *, kee
         lines |= {sweep.path: str(sweep) for sweep in overview.sweeps}
         moment = time.strftime("%H:%M:%S")
         for path, line in lines.items():
-            if said.get(path) != line:
+            if printed.get(path) != line:
                 say(one_line(f"{moment}  {line}"))
-        said = lines
+        printed = lines
         if not (overview.active or keep):
             return
         time.sleep(_LINES_SECONDS)
@@ -166,8 +166,8 @@ def _troubles(overview: Overview, output_dir: Path) -> list[str]:
     lines = []
     for job in overview.troubled[:_MOST_TROUBLES]:
         name = called(job, output_dir)
-        said = job.error or job.problem or f"slm-vllm runs show {name} says how to resume it"
-        lines.append(one_line(f"{name} {job.phase}: {said}"))
+        text = job.error or job.problem or f"slm-vllm runs show {name} says how to resume it"
+        lines.append(one_line(f"{name} {job.phase}: {text}"))
     return lines
 
 

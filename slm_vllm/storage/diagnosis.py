@@ -205,11 +205,11 @@ def _noting_region(bucket: Bucket) -> Iterator[list[str | None]]:
         events.unregister("needs-retry.s3", note)
 
 
-def _region(found: str | None, said: str) -> Finding:
-    if found in (None, said):
-        return Finding("region", "ok", said)
-    text = f"the server is in {found}, CLEARML_S3_REGION is {said}"
-    if said == DEFAULT_REGION:
+def _region(found: str | None, configured: str) -> Finding:
+    if found in (None, configured):
+        return Finding("region", "ok", configured)
+    text = f"the server is in {found}, CLEARML_S3_REGION is {configured}"
+    if configured == DEFAULT_REGION:
         text += " (also where it is not set)"
     return Finding("region", "fail", text, f"Set CLEARML_S3_REGION={found}")
 

@@ -133,9 +133,9 @@ def _answered(  # noqa: C901 - one case after the other
     response = getattr(error, "response", {})
     operation = str(getattr(error, "operation_name", ""))
     code = error_code(error)
-    said = str(response.get("Error", {}).get("Message") or "").strip()
+    message = str(response.get("Error", {}).get("Message") or "").strip()
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-    words = f"{code}: {said}" if said and said != code else code or str(status)
+    words = f"{code}: {message}" if message and message != code else code or str(status)
     if code in _CREDENTIALS:
         return Fault.CREDENTIALS, (
             f"{_CREDENTIALS[code]} ({code}; keys from {settings.credentials_from}). {_NEW_KEYS}"
@@ -179,12 +179,12 @@ def _answered(  # noqa: C901 - one case after the other
         return Fault.CHECKSUM, f"the bytes arrived damaged at the server ({code}). Try again"
     if code in _FULL:
         return Fault.REQUEST, f"the server has no room left ({words}). Free some, then try again"
-    if code in _QUOTA or "quota" in said.lower():
+    if code in _QUOTA or "quota" in message.lower():
         return Fault.REQUEST, (
             f"a quota of the bucket or of its user is used up ({words}). Delete some objects, or "
             "have it raised"
         )
-    if code == "InvalidArgument" and operation == "UploadPart" and "part number" in said.lower():
+    if code == "InvalidArgument" and operation == "UploadPart" and "part number" in message.lower():
         return Fault.REQUEST, (
             f"the server allows fewer parts of one upload than the usual 1,000 ({words}). Have "
             "its limit raised"

@@ -108,11 +108,11 @@ def _entry(number: int, row: Mapping[str, Any]) -> str:
         f"<p>{html.escape(passage['text'] or '')}</p></details>"
         for passage in row["contexts"] or []
     )
-    said = html.escape(row["prediction"] or "")
+    prediction = html.escape(row["prediction"] or "")
     error = f"<p class=e>{html.escape(row['error'])}</p>" if row["error"] else ""
     return (
         f"<section><h2>{number}. {html.escape(row['question'])}</h2>"
-        f"<p><b>{said}</b> token recall {_rounded(row['token_recall'])}</p>{error}"
+        f"<p><b>{prediction}</b> token recall {_rounded(row['token_recall'])}</p>{error}"
         f"<ul>{answers}</ul>{passages}<small>{html.escape(row['question_id'])}</small></section>"
     )
 

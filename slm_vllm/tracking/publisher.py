@@ -46,7 +46,7 @@ class Publisher:
         self._deliveries: dict[Path, Delivery] = {}
         self._waiting: list[Path] = []
         self._sizes: dict[Path, int] = {}
-        self._told: dict[Path, SlmVllmError | None] = {}
+        self._reported: dict[Path, SlmVllmError | None] = {}
         self._connected: tuple[str, MakeTracker] | None = None
         self._started = time.monotonic()
 
@@ -135,8 +135,8 @@ class Publisher:
             wait = min(2 * wait, 5.0)
 
     def _finish_one(self, delivery: Delivery) -> SlmVllmError | None:
-        if delivery.folder in self._told:
-            return self._told[delivery.folder]
+        if delivery.folder in self._reported:
+            return self._reported[delivery.folder]
         problem = None
         # Also where all is delivered: that may be from before the run went on.
         try:
@@ -145,7 +145,7 @@ class Publisher:
             problem = _as_problem(error)
             delivery.note(str(problem))
         if not self._tracker.is_live:  # it is told everything, once
-            self._told[delivery.folder] = problem
+            self._reported[delivery.folder] = problem
         return problem
 
     def _note(self, error: SlmVllmError) -> None:

@@ -29,7 +29,7 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._said: dict[str, bytes] = {}
+        self._written: dict[str, bytes] = {}
         end = 0
         if path.exists():
             for event, behind in read_spool(path):
@@ -72,9 +72,9 @@ class Spool:
         if key is None:
             return True
         digest = hashlib.blake2b(line, digest_size=16).digest()
-        if self._said.get(key) == digest:
+        if self._written.get(key) == digest:
             return False
-        self._said[key] = digest
+        self._written[key] = digest
         return True
 
 

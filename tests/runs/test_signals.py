@@ -9,5 +9,5 @@ from slm_vllm.runs.signals import Interrupted
 
 def test_no_advice_removes_the_answers() -> None:
     stop = Interrupted(signal.SIGTERM)
-    assert "; the same command resumes from there" in stop.told(overwrite=False)
-    assert "; the same command without --overwrite resumes" in stop.told(overwrite=True)
+    assert "; the same command resumes from there" in stop.message(overwrite=False)
+    assert "; the same command without --overwrite resumes" in stop.message(overwrite=True)

@@ -66,9 +66,9 @@ def find_dialect(head: str, is_known: Callable[[str], bool]) -> Dialect | None:
     delimiters: tuple[str, ...] = _DELIMITERS
     skipped = 0
     while skipped < len(lines) and _is_prologue(lines[skipped]):
-        told = lines[skipped].strip().strip('"')
-        if told.lower().startswith("sep=") and len(told) == 5:
-            delimiters = (told[4],)
+        directive = lines[skipped].strip().strip('"')
+        if directive.lower().startswith("sep=") and len(directive) == 5:
+            delimiters = (directive[4],)
         skipped += 1
     if skipped == len(lines):
         return None
@@ -226,18 +226,18 @@ def _plain_fields(dialect: Dialect, row: list[str]) -> list[str] | None:
 def _torn(path: str, lines: _Lines, dialect: Dialect, error: csv.Error) -> RejectedRow:
     """Rejects the row that could not be read, and gives back the lines that are none of it."""
     first, *rest = lines.row
-    said = str(error).replace("\t", "\\t")
+    message = str(error).replace("\t", "\\t")
     excerpt = _printable(first[:EXCERPT_CHARACTERS])
     if rest and _regularity(replace(dialect, skipped=0), rest[:_ROWS_LOOKED_AT]) > 0.5:
         lines.give_back(rest)
-        reason = f"invalid CSV: {said}: a quote is opened here and not closed"
+        reason = f"invalid CSV: {message}: a quote is opened here and not closed"
     elif rest:
         reason = (
-            f"invalid CSV: {said}: a quote is opened here and not closed; with it "
+            f"invalid CSV: {message}: a quote is opened here and not closed; with it "
             f"{len(lines.row):,} lines are lost, up to line {lines.number}"
         )
     else:
-        reason = f"invalid CSV: {said}"
+        reason = f"invalid CSV: {message}"
     return RejectedRow(path, lines.first, reason, excerpt)
 
 

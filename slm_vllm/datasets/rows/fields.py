@@ -230,8 +230,8 @@ class FieldNames:
         mapped = {way[0] for field in self._mapped for way in paths[field]}
         for field in paths.keys() - self._mapped.keys():  # a column that is mapped has that meaning
             paths[field] = tuple(way for way in paths[field] if way[0] not in mapped)
-        told = {way[0] for field in ("page", "facts") for way in paths[field]}  # metadata as well
-        used = {way[0] for ways in paths.values() for way in ways} - told
+        metadata = {way[0] for field in ("page", "facts") for way in paths[field]}
+        used = {way[0] for ways in paths.values() for way in ways} - metadata
         return FoundFields(paths, tuple(key for key in keys if key not in used))
 
 

@@ -170,9 +170,9 @@ def _check_certificate(host: str) -> None:
 
 
 def _configuration_error(error: Exception) -> RejectedError:
-    said = " ".join(str(error).split())[:300] or "no reason given"
+    reason = " ".join(str(error).split())[:300] or "no reason given"
     return RejectedError(
-        f"the ClearML configuration cannot be used: {said} ({type(error).__name__}). Correct it, "
+        f"the ClearML configuration cannot be used: {reason} ({type(error).__name__}). Correct it, "
         "or make a new one (clearml.conf.example)"
     )
 

@@ -64,16 +64,16 @@ def try_all(
         yield name, "ok", f"{check_task(api, request['project'])} made and deleted"
         name = "artifacts"
         place = output_place(request["output_uri"], api.files_server)
-        said = f"{place.url} ({place.named_by})"
+        text = f"{place.url} ({place.named_by})"
         fix = f"The place is named by {place.named_by}."
         check_storage(place.url)
-        said += ": stored, read back, deleted"
+        text += ": stored, read back, deleted"
         if place.among_datasets:
-            yield name, "warn", said, place.advice
+            yield name, "warn", text, place.advice
         else:
-            yield name, "ok", said
+            yield name, "ok", text
     except SlmVllmError as error:
         yield name, "fail", str(error), fix
     except Exception as error:  # whatever the SDK lets through
-        said = " ".join(str(error).split())[:300]
-        yield name, "fail", f"{type(error).__name__}: {said}", fix
+        text = " ".join(str(error).split())[:300]
+        yield name, "fail", f"{type(error).__name__}: {text}", fix

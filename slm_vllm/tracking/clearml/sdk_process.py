@@ -58,8 +58,8 @@ def ask(work: str, request: Any, environment: Mapping[str, str], bound: float) -
         )
     except subprocess.TimeoutExpired as error:
         return Answers(_whole_lines(error.stdout or b""), timed_out=True)
-    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return Answers(_whole_lines(done.stdout), problem=said[-1][:300] if said else "")
+    errors = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return Answers(_whole_lines(done.stdout), problem=errors[-1][:300] if errors else "")
 
 
 def _whole_lines(output: bytes) -> list[Any]:
