@@ -95,15 +95,13 @@ def proof_by_logprobs(unproven: Proof, content: Any) -> Proof:
         content: The body of the response.
     """
     try:
-        logprobs = content["choices"][0]["logprobs"]
-        if "content" in logprobs:
-            chosen = [token["logprob"] for token in logprobs["content"]]
-            likeliest = [
-                max(t["logprob"] for t in one["top_logprobs"]) for one in logprobs["content"]
-            ]
+        found = content["choices"][0]["logprobs"]
+        if "content" in found:
+            chosen = [token["logprob"] for token in found["content"]]
+            likeliest = [max(t["logprob"] for t in one["top_logprobs"]) for one in found["content"]]
         else:
-            chosen = logprobs["token_logprobs"]
-            likeliest = [max(token.values()) for token in logprobs["top_logprobs"]]
+            chosen = found["token_logprobs"]
+            likeliest = [max(token.values()) for token in found["top_logprobs"]]
         losses = [best - own for own, best in zip(chosen, likeliest, strict=True)]
         n_aside = sum(loss > _LESS_LIKELY for loss in losses)
     except (LookupError, TypeError, AttributeError, ValueError):

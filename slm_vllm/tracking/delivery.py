@@ -35,6 +35,10 @@ class _Batch:
     ended: Ended | None
 
 
+class NothingRecordedError(TrackerError):
+    """A run that was refused before it began; there is nothing to deliver, now or later."""
+
+
 class Delivery:
     """One run folder on its way to one service.
 
@@ -122,7 +126,7 @@ class Delivery:
         while self.step(last=True):
             pass
         if not self.cursor.spool:
-            raise TrackerError(f"{self.folder}: nothing was recorded")
+            raise NothingRecordedError(f"{self.folder}: nothing was recorded")
         self._attach_deferred()
         if self.cursor.ended is None:
             self._tracker.end(Ended("died"))

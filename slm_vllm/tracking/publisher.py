@@ -23,7 +23,7 @@ from pathlib import Path
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.rundir.names import TRACKING
 from slm_vllm.tracking.base import MakeTracker, RejectedError, TrackerError
-from slm_vllm.tracking.delivery import Delivery
+from slm_vllm.tracking.delivery import Delivery, NothingRecordedError
 from slm_vllm.tracking.registry import tracker_class
 from slm_vllm.tracking.spool import spool_size
 
@@ -125,8 +125,10 @@ class Publisher:
                 _say(problem)
             if not left:
                 return True
-            final = not self._tracker.is_live or any(
-                isinstance(problem, RejectedError) for problem in left
+            final = (
+                not self._tracker.is_live
+                or any(isinstance(problem, RejectedError) for problem in left)
+                or all(isinstance(problem, NothingRecordedError) for problem in left)
             )
             if final or time.monotonic() + wait >= deadline:
                 self._note(left[0])

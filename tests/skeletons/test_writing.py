@@ -80,6 +80,11 @@ def test_a_sweep_uses_one_of_each(configs: Path, tmp_path: Path, tiny_model: Pat
         f"cache_dir={tmp_path / 'cache'}",
         "hardware=cpu",
     ]
+    plugin_file = configs / "plugins" / "my_questions.py"
+    answers = 'answers=answers_of(fields.get("gold")),'
+    code = plugin_file.read_text()
+    assert answers in code
+    plugin_file.write_text(code.replace(answers, f'{answers} contexts=["Paris", "Rome"],'))
     config = compose_config([*words, "experiment_mode=one_passage"], configs)
     (result,) = run_sweep([PlannedCell(config, "new")], tmp_path / "sweep", quiet=True)
     assert "error" not in result, result

@@ -117,3 +117,12 @@ def test_a_session_that_broke_is_not_begun_again_in_the_middle(
     lines = Lines([tmp_path], lambda: say(tmp_path, started(tmp_path), Ended("finished")))
     assert not Publisher("session", 60.0).run(lines)
     assert told == [f"{tmp_path.name} starts"]
+
+
+def test_a_run_that_was_refused_before_it_began_is_not_waited_for(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "is_live", True)
+    monkeypatch.setattr(publisher.time, "sleep", lambda seconds: pytest.fail("it waits"))
+    assert not Publisher("session", 3600.0).run(Lines([tmp_path]))
+    assert told == []
