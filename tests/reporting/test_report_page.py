@@ -70,8 +70,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(autouse=True)
 def fresh(browser: Browser) -> None:
-    browser.run("document.getElementById('filters').reset()")
-    browser.wait_for("document.getElementById('status').textContent === '120 predictions'")
+    """Waits for the page to have drawn the list again, which it does a moment after the reset."""
+    browser.run(
+        "window.before = document.getElementById('list').firstChild;"
+        "document.getElementById('filters').reset()"
+    )
+    browser.wait_for(
+        "document.getElementById('list').firstChild !== window.before"
+        " && document.getElementById('status').textContent === '120 predictions'"
+    )
 
 
 def choose(browser: Browser, name: str, value: str) -> str:
