@@ -20,7 +20,7 @@ from slm_vllm.bench.runners import RUNNERS, Pass, Runner
 from slm_vllm.bench.statistics import percentiles, spread
 from slm_vllm.bench.workload import dataset_prompts, made_up_prompts
 from slm_vllm.config.compose import compose_config
-from slm_vllm.config.engine import EngineConfig, VllmConfig
+from slm_vllm.config.engine import EngineConfig
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.settings import (
     EngineSettings,
@@ -29,7 +29,7 @@ from slm_vllm.engines.settings import (
     engine_settings,
     read_model_config,
 )
-from slm_vllm.errors import ConfigError, SlmVllmError
+from slm_vllm.errors import SlmVllmError
 from slm_vllm.models.resolve import require_model_packages
 from slm_vllm.models.tokenizer import load_tokenizer
 from slm_vllm.monitoring.device import detect_device
@@ -62,8 +62,6 @@ def prepare(plan: Plan) -> Prepared:
         SlmVllmError: What the user has to fix.
     """
     config = compose_config([*plan.words, *_plan_words(plan)], plan.config_dir)
-    if not isinstance(config.engine, VllmConfig):
-        raise ConfigError(f"bench throughput measures engine=vllm, not {config.engine.name}")
     device = detect_device()
     section = config.model
     require_model_packages(config.engine.name, device.profile)

@@ -110,6 +110,7 @@ def _plans(model: str, given: dict[str, Any]) -> list[Plan]:
     """One plan for each engine; a wrong word ends here, before anything is measured."""
     from slm_vllm.bench.plan import Plan, parse_baselines
     from slm_vllm.config.compose import compose_config
+    from slm_vllm.config.engine import VllmConfig
     from slm_vllm.config.shorthand import dataset_override, model_override
 
     folder, dataset = given["config_dir"], given["dataset"]
@@ -121,7 +122,9 @@ def _plans(model: str, given: dict[str, Any]) -> list[Plan]:
     words = model_override(model, folder)
     words += dataset_override(dataset, folder) if dataset else []
     words += given["overrides"]
-    compose_config(words, folder)
+    engine = compose_config(words, folder).engine
+    if not isinstance(engine, VllmConfig):
+        raise ConfigError(f"bench throughput measures engine.name=vllm, not {engine.name}")
     return [
         Plan(
             model=model,

@@ -53,7 +53,7 @@ class FileDataset(BaseDataset):
         super().__init__(path, on_reject=on_reject)
         self.names = FieldNames(columns)
         self._mapped = bool(columns)
-        self._rejected: list[str] = []
+        self._first_rejected: list[RejectedRow] = []
         self._n_rejected = 0
         self._lost: dict[str, list[int]] = {}
 
@@ -117,7 +117,7 @@ class FileDataset(BaseDataset):
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self._rejected, self._n_rejected, self._lost = [], 0, {}
+        self._first_rejected, self._n_rejected, self._lost = [], 0, {}
         seen = SeenIds()
         usable = 0
         for path in self.files():
@@ -132,8 +132,9 @@ class FileDataset(BaseDataset):
     def reject(self, row: RejectedRow) -> None:
         """Reports a row that is left out, and keeps the first reasons for the final error."""
         self._n_rejected += 1
-        if len(self._rejected) < _REASONS_SHOWN:
-            self._rejected.append(f"line {row.line}: {row.reason}")
+        # In the order of the file: a line that is no JSON is found before the rows around it are.
+        first = sorted([*self._first_rejected, row], key=lambda one: (one.path, one.line))
+        self._first_rejected = first[:_REASONS_SHOWN]
         super().reject(row)
 
     def _frames(self, path: str, batch_size: int, with_documents: bool) -> Iterator[NumberedFrame]:
@@ -186,8 +187,8 @@ class FileDataset(BaseDataset):
     def _nothing_usable(self) -> str:
         if not self._n_rejected:
             return f"{self.path} holds no rows. Fetch or convert it again."
-        reasons = "; ".join(self._rejected)
-        more = self._n_rejected - len(self._rejected)
+        reasons = "; ".join(f"line {row.line}: {row.reason}" for row in self._first_rejected)
+        more = self._n_rejected - len(self._first_rejected)
         fix = "Check that the file is what --dataset says."
         if "not UTF-8" in reasons:
             fix = f"Convert it with: iconv -f ENCODING -t UTF-8 {str(self.path)!r} > converted"

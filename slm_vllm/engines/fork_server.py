@@ -159,7 +159,7 @@ class ForkServer(AbstractContextManager["ForkServer"]):
     def _tell_output(self) -> None:
         """Writes on to standard error what its process has written."""
         if self._output is not None:
-            # Its process writes at the offset of the file, which is that of this one too.
+            # The two share the file's offset, where its process writes on; `pread` leaves it.
             found = os.pread(self._output.fileno(), _LOG_CHUNK, self._n_logged)
             self._n_logged += len(found)
             with suppress(OSError):

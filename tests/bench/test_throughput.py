@@ -330,10 +330,13 @@ def test_how_many_engines_is_said(tmp_path: Path) -> None:
     assert "  slm-vllm x 4  " in throughput_table(merge([content]))
 
 
-def test_only_engines_of_this_machine_are_measured() -> None:
-    words = ("model=demo", "engine.name=openai", "engine.base_url=[http://localhost:9/v1]")
-    with pytest.raises(ConfigError, match="engine=vllm, not openai"):
-        measuring.prepare(Plan("demo", words, input_len=5))
+def test_only_engines_of_this_machine_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before anything is measured."""
+    monkeypatch.setattr(throughput, "measure_one", lambda plan: pytest.fail("it was measured"))
+    words = ["engine.name=openai", "engine.base_url=[http://localhost:9/v1]"]
+    done = CliRunner().invoke(command, ["throughput", "--models", "demo", *words])
+    assert isinstance(done.exception, ConfigError)
+    assert "engine.name=vllm, not openai" in str(done.exception)
 
 
 def test_machines_side_by_side(tmp_path: Path) -> None:

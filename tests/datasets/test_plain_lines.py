@@ -51,6 +51,7 @@ def alike(draw: st.DrawFn) -> Rows:
 @example([{"question": "q", "answer": ["a", "\u00a0"]}], True, USUAL, False, None)
 @example([{"question": "q", "answer": text} for text in ("[1]", "b")], True, TIGHT, True, None)
 @example([{"id": "1", "question": "q"}, {"id": "1", "question": "q"}], True, TIGHT, True, None)
+@example([{"question": ""}] * 5, True, TIGHT, True, (3 * len('{"question":""}\n'), b""))
 def test_lines_that_look_alike(
     tmp_path: Path,
     rows: Rows,
