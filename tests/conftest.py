@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from support.places import REPOSITORY, TESTS
+from support.qa_files import write_rows
+
+if TYPE_CHECKING:
+    from slm_vllm.config.schema import Config
 
 # Programs of tests/support run as `python -m support.NAME`, wherever a test has gone.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -78,3 +84,58 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     return folder
+
+
+@pytest.fixture
+def rows() -> list[dict[str, object]]:
+    """The dataset that `make_config` asks."""
+    return [
+        {
+            "question_id": f"q{i}",
+            "question": f"question {'very ' * i}long",
+            "answer": ["answer", f"number {i}"],
+            "contexts": [f"context {i}"],
+            "documents": [{"document_id": f"d{i}", "title": f"t{i}", "text": f"page {i} long"}],
+        }
+        for i in range(10)
+    ]
+
+
+@pytest.fixture
+def make_config(
+    tmp_path: Path, tiny_model: Path, rows: list[dict[str, object]]
+) -> Callable[..., Config]:
+    """Composes a run of the tiny model over `rows`; words are further overrides."""
+    from slm_vllm.config.compose import compose_config
+
+    dataset = write_rows(tmp_path / "qa.jsonl", rows)
+
+    def make(*words: str) -> Config:
+        return compose_config(
+            [
+                "model=custom",
+                "model.name=tiny",
+                f"model.path={tiny_model}",
+                "dataset=custom",
+                "dataset.name=qa",
+                f"dataset.path={dataset}",
+                f"experiment.output_dir={tmp_path / 'outputs'}",
+                f"cache_dir={tmp_path / 'cache'}",
+                "hardware=cpu",
+                "tracking.tracker=none",
+                *words,
+            ]
+        )
+
+    return make
+
+
+@pytest.fixture
+def signals_arrive() -> Iterator[None]:
+    """The tests may have been started under nohup or in the background of a script."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -38,9 +38,9 @@ FLOORS = (
     {"datasets", "engines", "prompting", "rundir"},
     # What figures show, whatever draws them.
     {"figures"},
-    {"reporting", "retrieval", "tracking"},
+    {"jobs", "reporting", "retrieval", "tracking"},
     {"doctor", "runs", "skeletons"},
-    {"judging"},
+    {"judging", "sweeps"},
     # What users touch: commands, and the names of `import slm_vllm`.
     {"adopt", "api", "bench"},
     {"__init__", "cli"},

@@ -15,7 +15,7 @@ from slm_vllm.config.compose import compose_config
 from slm_vllm.datasets.catalog import find_dataset
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.paths import expanded, folder_name, home
-from slm_vllm.runs.sweep_file import sweep_grid
+from slm_vllm.sweeps.file import sweep_grid
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def sync(runs: tuple[str, ...], output_dir: Path, timeout: float) -> None:
     holds runs (a sweep). A finished run that was not tracked at all is published as a whole.
     """
     from slm_vllm.errors import ConfigError
-    from slm_vllm.runs.jobs import find_jobs
+    from slm_vllm.jobs.job import find_jobs
     from slm_vllm.tracking.clearml.sync import sync_run
 
     jobs = find_jobs(runs, output_dir)

@@ -14,8 +14,8 @@ from slm_vllm.rundir import names
 from slm_vllm.text_table import text_table
 
 if TYPE_CHECKING:
-    from slm_vllm.runs.jobs import Job
-    from slm_vllm.runs.overview import Overview
+    from slm_vllm.jobs.job import Job
+    from slm_vllm.jobs.overview import Overview
 
 
 @click.group("runs")
@@ -43,8 +43,8 @@ Examples:
 @JSON
 def list_runs(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
     """List every RUN (all by default), the most recently active first."""
-    from slm_vllm.runs.job_table import called, job_cells
-    from slm_vllm.runs.jobs import by_sign_of_life, find_jobs, list_jobs
+    from slm_vllm.jobs.job import by_sign_of_life, find_jobs, list_jobs
+    from slm_vllm.jobs.table import called, job_cells
 
     jobs = by_sign_of_life(find_jobs(runs, output_dir)) if runs else list_jobs(output_dir)
     if as_json:
@@ -86,9 +86,9 @@ def watch(runs: tuple[str, ...], output_dir: Path, once: bool, keep: bool) -> No
     Ctrl-C end the display and leave the runs alone; it ends by itself when nothing runs. Where the
     output is no terminal, changes are printed every ten seconds.
     """
+    from slm_vllm.jobs.overview import take_overview
+    from slm_vllm.jobs.watch import overview_text, watch_lines, watch_screen
     from slm_vllm.monitoring.machine import Machine
-    from slm_vllm.runs.overview import take_overview
-    from slm_vllm.runs.watch import overview_text, watch_lines, watch_screen
 
     with Machine() as machine, suppress(KeyboardInterrupt):
 
@@ -113,7 +113,7 @@ def watch(runs: tuple[str, ...], output_dir: Path, once: bool, keep: bool) -> No
 @JSON
 def show(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
     """Show state, results and files of RUN, and how to resume it."""
-    from slm_vllm.runs.jobs import find_jobs
+    from slm_vllm.jobs.job import find_jobs
 
     jobs = find_jobs(runs, output_dir)
     if as_json:
@@ -131,9 +131,9 @@ def show(runs: tuple[str, ...], output_dir: Path, as_json: bool) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Keep printing until the run's process ends.")
 def tail(run: str, output_dir: Path, lines: int, follow: bool) -> None:
     """Print the end of RUN's log."""
+    from slm_vllm.jobs.job import read_job
+    from slm_vllm.jobs.log_tail import LogFollower, follow_log, last_lines
     from slm_vllm.rundir.lookup import find_run
-    from slm_vllm.runs.jobs import read_job
-    from slm_vllm.runs.log_tail import LogFollower, follow_log, last_lines
 
     folder = find_run(run, output_dir)
     log = folder / names.LOG
@@ -170,7 +170,7 @@ def stop(runs: tuple[str, ...], output_dir: Path, timeout: float, as_json: bool)
 
     The modes of one command share a process; all of them stop.
     """
-    from slm_vllm.runs.jobs import find_jobs, read_job, resume_hint, stop_jobs
+    from slm_vllm.jobs.job import find_jobs, read_job, resume_hint, stop_jobs
 
     stopped = stop_jobs(find_jobs(runs, output_dir), timeout)
     ended = [(read_job(job.path), seconds) for job, seconds in stopped]
@@ -198,10 +198,10 @@ def _content(job: Job) -> dict[str, Any]:
 
 
 def _shown(job: Job) -> str:
+    from slm_vllm.jobs.job import resume_hint
+    from slm_vllm.jobs.table import age, done
     from slm_vllm.reporting.table import results_table
     from slm_vllm.rundir.files import if_readable, read_results
-    from slm_vllm.runs.job_table import age, done
-    from slm_vllm.runs.jobs import resume_hint
 
     if job.problem is not None:
         return f"{job.name}: {job.problem}"

@@ -58,10 +58,10 @@ def command(
     """
     from slm_vllm.judging.judge_at_end import judge_at_end
     from slm_vllm.runs.signals import Interrupted
-    from slm_vllm.runs.sweep import run_sweep
-    from slm_vllm.runs.sweep_file import sweep_grid
-    from slm_vllm.runs.sweep_plan import plan_sweep
-    from slm_vllm.runs.sweep_table import SweepTable, plan_table
+    from slm_vllm.sweeps.file import sweep_grid
+    from slm_vllm.sweeps.plan import plan_sweep
+    from slm_vllm.sweeps.sweep import run_sweep
+    from slm_vllm.sweeps.table import SweepTable, plan_table
 
     grid = sweep_grid(words)
     cells = plan_sweep(grid, overwrite=overwrite)

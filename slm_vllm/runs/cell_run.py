@@ -34,7 +34,7 @@ from slm_vllm.runs.until_decided import UntilDecided
 from slm_vllm.scoring.metrics import MAIN
 
 if TYPE_CHECKING:
-    from slm_vllm.runs.search_stages import SearchStages
+    from slm_vllm.runs.stages.search import SearchStages
 
 _MEASURED = ("throughput", "timing", "duration_seconds", "stages")
 

@@ -13,6 +13,7 @@ from slm_vllm.config.schema import Config
 from slm_vllm.engines.registry import engine_factory, engine_fork_server, engine_import
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
 from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError, StorageError
+from slm_vllm.jobs.log_tail import last_lines
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import import_ahead as import_tokenizers
 from slm_vllm.models.tokenizer import load_tokenizer
@@ -32,7 +33,6 @@ from slm_vllm.runs.dataset_checks import check_datasets, survey_datasets
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
 from slm_vllm.runs.log_summary import log_start
-from slm_vllm.runs.log_tail import last_lines
 from slm_vllm.runs.mode_run import ModeRun
 from slm_vllm.runs.notify import notifying
 from slm_vllm.runs.options import RunOptions
@@ -268,7 +268,7 @@ class _Session:
             found = cell.questions.found
             longest = max(longest, cell.context.longest_prompt(cell.config, found, renderer))
             if cell.asks_before_search:
-                from slm_vllm.runs.search_stages import longest_auxiliary_prompt
+                from slm_vllm.runs.stages.search import longest_auxiliary_prompt
 
                 asked_before = longest_auxiliary_prompt(cell.config, tokenizer, found, limit)
                 longest = max(longest, asked_before)
@@ -311,7 +311,7 @@ class _Session:
         revision = model.revision or str(model.path)
         stages = None
         if retriever is not None and cell.asks_before_search:
-            from slm_vllm.runs.search_stages import SearchStages
+            from slm_vllm.runs.stages.search import SearchStages
 
             stages = SearchStages(
                 cell, retriever, host, tokenizer, revision, self._services, self._stack

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slm_vllm.runs.yes_no_scorer import _TURN
+from slm_vllm.runs.stages.yes_no_scorer import _TURN
 from support.places import REPOSITORY
 from support.qa_files import write_rows
 from support.real_runs import command, evaluate, predictions

@@ -28,8 +28,8 @@ from slm_vllm.runs.notify import Ending, notifying
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
-from slm_vllm.runs.sweep import run_sweep
-from slm_vllm.runs.sweep_plan import PlannedCell
+from slm_vllm.sweeps.plan import PlannedCell
+from slm_vllm.sweeps.sweep import run_sweep
 from slm_vllm.tracking.clearml.queue import QueuedRun, enqueue_runs
 from support.fake_engine import FakeEngine
 

@@ -16,7 +16,7 @@ from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
-from slm_vllm.runs.sweep_plan import _planned
+from slm_vllm.sweeps.plan import _planned
 from slm_vllm.types import Completion, GenerationRequest
 from support.fake_engine import FakeEngine
 

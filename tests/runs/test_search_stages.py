@@ -22,10 +22,11 @@ from slm_vllm.retrieval.index_store import open_index
 from slm_vllm.retrieval.reranker import Pair, PairScorer
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA, journal_schema
-from slm_vllm.runs import auxiliary, index_pool, search_stages
+from slm_vllm.runs import auxiliary, index_pool
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.plan import plan_command
 from slm_vllm.runs.session import evaluate
+from slm_vllm.runs.stages import search
 from slm_vllm.types import Completion
 from support.qa_files import write_rows
 from support.staged_engine import StagedEngine
@@ -227,7 +228,7 @@ def test_passages_of_failed_prompts_are_left_out_and_said(
 def test_how_far_a_stage_is_is_told_by_questions(
     make_config: MakeConfig, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_stages, "_RERANKED_ROWS", 5)
+    monkeypatch.setattr(search, "_RERANKED_ROWS", 5)
     monkeypatch.setattr(auxiliary, "_SAY_SECONDS", 0.0)
     engine = StagedEngine(likes)
     run(make_config(*RERANKED), engine)
@@ -331,7 +332,7 @@ def test_a_cross_encoder_reads_the_question_and_is_judged_against_the_plain_sear
         def close(self) -> None:
             """Nothing to free."""
 
-    for module in (search_stages, reranker):
+    for module in (search, reranker):
         monkeypatch.setattr(module, "CrossEncoderScorer", Scorer)
     words = "+retriever.reranker={model: some/cross-encoder, candidates: 12}"
     config = make_config("experiment_mode=retriever", f"retriever={retriever}", words)

@@ -19,9 +19,9 @@ from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
-from slm_vllm.runs.sweep_plan import _planned
 from slm_vllm.runs.until_decided import looks_at, question_order
 from slm_vllm.scoring.sequential import confidence_sequence
+from slm_vllm.sweeps.plan import _planned
 from slm_vllm.types import Completion, GenerationRequest
 from support.fake_engine import FakeEngine
 from support.qa_files import write_rows

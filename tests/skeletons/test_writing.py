@@ -18,9 +18,9 @@ from slm_vllm.cli.new import command
 from slm_vllm.config.compose import compose_config
 from slm_vllm.errors import ConfigError
 from slm_vllm.runs.choices import check_choices
-from slm_vllm.runs.sweep import run_sweep
-from slm_vllm.runs.sweep_plan import PlannedCell
 from slm_vllm.skeletons.writing import KINDS, skeleton, write_skeleton
+from slm_vllm.sweeps.plan import PlannedCell
+from slm_vllm.sweeps.sweep import run_sweep
 from support.places import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`slm_vllm.runs.sweep_group` with a fake engine; words of its own say how it fails."""
+"""`slm_vllm.sweeps.group` with a fake engine; words of its own say how it fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import support.without_torch  # noqa: F401
 from slm_vllm.runs.options import RunOptions
-from slm_vllm.runs.sweep_group import main
+from slm_vllm.sweeps.group import main
 from support.fake_engine import FakeEngine
 
 MODE = os.environ.get("FAKE_SWEEP", "")

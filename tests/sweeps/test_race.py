@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from slm_vllm.config.schema import Config
-from slm_vllm.runs.race import raced
-from slm_vllm.runs.sweep import run_sweep
-from slm_vllm.runs.sweep_plan import PlannedCell, SweepGrid, plan_sweep
+from slm_vllm.sweeps.plan import PlannedCell, SweepGrid, plan_sweep
+from slm_vllm.sweeps.race import raced
+from slm_vllm.sweeps.sweep import run_sweep
 from support.qa_files import write_rows
 from support.run_folders import make_run
 

@@ -23,10 +23,10 @@ from rich.console import Console
 
 from slm_vllm.cli.runs import command
 from slm_vllm.errors import ConfigError
+from slm_vllm.jobs import watch
+from slm_vllm.jobs.overview import Overview, take_overview
+from slm_vllm.jobs.watch import overview_text, watch_lines, watch_screen
 from slm_vllm.monitoring.machine import GpuUse, Host, Machine
-from slm_vllm.runs import watch
-from slm_vllm.runs.overview import Overview, take_overview
-from slm_vllm.runs.watch import overview_text, watch_lines, watch_screen
 from support.fake_nvml import FakeNvml
 from support.run_folders import make_run
 

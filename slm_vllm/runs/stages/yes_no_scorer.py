@@ -21,7 +21,7 @@ from slm_vllm.errors import ConfigError
 from slm_vllm.prompting.renderer import PromptInput
 from slm_vllm.retrieval.reranker import Pair, PairScorer
 from slm_vllm.runs.auxiliary import Asked
-from slm_vllm.runs.stage import Stage, StagePrompt, stage_template
+from slm_vllm.runs.stages.stage import Stage, StagePrompt, stage_template
 from slm_vllm.types import AuxiliaryTask, Completion
 
 _TURN = """Does the passage answer the question? Reply with one word: Yes or No.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slm_vllm.amounts import format_clock, format_rate
-from slm_vllm.runs.jobs import Job
+from slm_vllm.jobs.job import Job
 
 
 def called(job: Job, output_dir: Path) -> str:

@@ -14,8 +14,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from slm_vllm.amounts import format_memory
-from slm_vllm.runs.job_table import called, job_cells, job_line
-from slm_vllm.runs.overview import Overview
+from slm_vllm.jobs.overview import Overview
+from slm_vllm.jobs.table import called, job_cells, job_line
 from slm_vllm.text_table import one_line, text_table
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from click.testing import CliRunner, Result
 from slm_vllm.cli.runs import command
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, DataError, StorageError
+from slm_vllm.jobs.job import Job, find_jobs, list_jobs, read_job, stop_job, stop_jobs
+from slm_vllm.jobs.log_tail import LogFollower, last_lines
 from slm_vllm.rundir.lookup import find_run
-from slm_vllm.runs.jobs import Job, find_jobs, list_jobs, read_job, stop_job, stop_jobs
-from slm_vllm.runs.log_tail import LogFollower, last_lines
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from support.fake_engine import FakeEngine

@@ -11,7 +11,7 @@ from slm_vllm.config.compose import read_keys
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import nearest
 from slm_vllm.paths import expanded, folder_name
-from slm_vllm.runs.sweep_plan import SweepGrid
+from slm_vllm.sweeps.plan import SweepGrid
 
 _AXES = ("models", "datasets", "modes", "retrievers", "top_k")
 _LISTS = (*_AXES, "overrides")

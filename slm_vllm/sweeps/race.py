@@ -18,9 +18,9 @@ from slm_vllm.rundir.lookup import why_unfinished
 from slm_vllm.rundir.remarks import was_stopped
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.question_set import QuestionSet
-from slm_vllm.runs.sweep_plan import PlannedCell
 from slm_vllm.scoring.intervals import CONFIDENCE
 from slm_vllm.scoring.metrics import MAIN
+from slm_vllm.sweeps.plan import PlannedCell
 
 
 def raced(cell: PlannedCell, earlier: Sequence[PlannedCell], n_models: int) -> Config:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slm_vllm.jobs.job import Job, by_sign_of_life, find_jobs, list_jobs, process_of
 from slm_vllm.monitoring.machine import Host, Machine
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import SweepState
 from slm_vllm.rundir.files import if_readable, read_sweep
 from slm_vllm.rundir.lookup import runs_in
-from slm_vllm.runs.jobs import Job, by_sign_of_life, find_jobs, list_jobs, process_of
 
 _ENDED_BADLY = ("failed", "interrupted", "died", "damaged")
 

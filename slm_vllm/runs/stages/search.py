@@ -26,12 +26,12 @@ from slm_vllm.runs.auxiliary import AuxiliaryRequests
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.contexts import passage_tokens, search_depth, with_margin
 from slm_vllm.runs.engine_host import EngineHost
-from slm_vllm.runs.expander import Expander, expansion_prompt
 from slm_vllm.runs.mode_run import Plan
 from slm_vllm.runs.services import Services
-from slm_vllm.runs.stage import NO_PASSAGE, Stage, StagePrompt
+from slm_vllm.runs.stages.expander import Expander, expansion_prompt
+from slm_vllm.runs.stages.stage import NO_PASSAGE, Stage, StagePrompt
+from slm_vllm.runs.stages.yes_no_scorer import YesNoScorer, yes_no_prompt
 from slm_vllm.runs.survey import Survey
-from slm_vllm.runs.yes_no_scorer import YesNoScorer, yes_no_prompt
 from slm_vllm.types import Completion
 
 # Rows whose prompts are made together; a question has one text to be written and many passages.

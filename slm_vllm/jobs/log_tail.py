@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slm_vllm.errors import ConfigError
+from slm_vllm.jobs.job import Job, process_of
 from slm_vllm.rundir.files import unreadable
 from slm_vllm.rundir.log_rotation import rotated
-from slm_vllm.runs.jobs import Job, process_of
 
 _BLOCK_BYTES = 1 << 16
 

@@ -1,4 +1,4 @@
-"""The process that runs the cells of one model: `python -m slm_vllm.runs.sweep_group`.
+"""The process that runs the cells of one model: `python -m slm_vllm.sweeps.group`.
 
 It reads the configurations as JSON from standard input and leaves results in the run folders.
 """
@@ -17,7 +17,7 @@ from slm_vllm.process_exit import exit_process, prepare_exit
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
-from slm_vllm.runs.sweep import die_with_parent
+from slm_vllm.sweeps.sweep import die_with_parent
 
 
 def main(options: RunOptions | None = None) -> int:

@@ -11,7 +11,7 @@ from slm_vllm.config.schema import PromptConfig
 from slm_vllm.prompting.answer import extract_answer
 from slm_vllm.prompting.renderer import PromptInput
 from slm_vllm.runs.auxiliary import Asked
-from slm_vllm.runs.stage import Stage, StagePrompt, stage_template
+from slm_vllm.runs.stages.stage import Stage, StagePrompt, stage_template
 from slm_vllm.types import AuxiliaryTask, Completion
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from slm_vllm.errors import ConfigError
-from slm_vllm.runs import sweep_group
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.signals import Interrupted
-from slm_vllm.runs.sweep import run_sweep
-from slm_vllm.runs.sweep_file import sweep_grid
-from slm_vllm.runs.sweep_plan import PlannedCell, SweepGrid, groups, plan_sweep, seconds_left
+from slm_vllm.sweeps import group
+from slm_vllm.sweeps.file import sweep_grid
+from slm_vllm.sweeps.plan import PlannedCell, SweepGrid, groups, plan_sweep, seconds_left
+from slm_vllm.sweeps.sweep import run_sweep
 from support.qa_files import write_rows
 
 PROGRAM = (sys.executable, "-m", "support.fake_sweep_group")
@@ -150,7 +150,7 @@ def test_a_group_is_told_to_stop_when_its_sweep_is_killed() -> None:
     group = (
         # Blocked before the import, whose libraries start threads: one of them would be ended.
         "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
-        "from slm_vllm.runs.sweep import die_with_parent; die_with_parent()\n"
+        "from slm_vllm.sweeps.sweep import die_with_parent; die_with_parent()\n"
         "print('ready', flush=True); print(signal.sigtimedwait({signal.SIGTERM}, 60), flush=True)"
     )
     code = f"import subprocess, sys; subprocess.call([sys.executable, '-c', {group!r}])"
@@ -232,11 +232,11 @@ def test_cells_have_the_day_the_sweep_began(monkeypatch: pytest.MonkeyPatch) -> 
         given.append(options)
         return []
 
-    monkeypatch.setattr("slm_vllm.runs.sweep_group.evaluate", note)
-    monkeypatch.setattr("slm_vllm.runs.sweep_group.die_with_parent", lambda: None)
+    monkeypatch.setattr("slm_vllm.sweeps.group.evaluate", note)
+    monkeypatch.setattr("slm_vllm.sweeps.group.die_with_parent", lambda: None)
     monkeypatch.setattr("sys.stdin", io.StringIO("[]"))
-    monkeypatch.setattr("sys.argv", ["sweep_group", "--today=2026-01-31"])
-    assert sweep_group.main() == 0
+    monkeypatch.setattr("sys.argv", ["group", "--today=2026-01-31"])
+    assert group.main() == 0
     assert given[0].today == date(2026, 1, 31)
 
 

@@ -23,9 +23,9 @@ from slm_vllm.rundir.files import if_readable, read_results, read_state
 from slm_vllm.rundir.state import own_process
 from slm_vllm.runs.notify import notifying
 from slm_vllm.runs.options import Then
-from slm_vllm.runs.race import raced
 from slm_vllm.runs.signals import SIGNALS, Interrupted
-from slm_vllm.runs.sweep_plan import PlannedCell, groups
+from slm_vllm.sweeps.plan import PlannedCell, groups
+from slm_vllm.sweeps.race import raced
 
 _WATCH_SECONDS = 1.0
 
@@ -43,7 +43,7 @@ def run_sweep(
     watch: Watcher | None = None,
     race: bool = False,
     then: Then | None = None,
-    program: Sequence[str] = (sys.executable, "-m", "slm_vllm.runs.sweep_group"),
+    program: Sequence[str] = (sys.executable, "-m", "slm_vllm.sweeps.group"),
 ) -> list[dict[str, Any]]:
     """Runs what is not done; a cell that fails is recorded and the others are run.
 
@@ -57,7 +57,7 @@ def run_sweep(
         watch: Called about once a second while a process works.
         race: End the cells of models that are certainly not the best; see `race.raced`.
         then: See `RunOptions`.
-        program: What runs the cells of one model; see `sweep_group`.
+        program: What runs the cells of one model; see `sweeps.group`.
 
     Returns:
         For each cell the content of its `results.json`, or its name, `error` and `exit_code`.
