@@ -16,8 +16,8 @@ from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig, VllmConfig
 from slm_vllm.config.schema import Config, HardwareConfig
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.fork_server import ForkServer
-from slm_vllm.engines.replica_plan import plan_replicas
-from slm_vllm.engines.settings import EngineSettings, hardware_environment
+from slm_vllm.engines.replica_plan import check_replicas, plan_replicas
+from slm_vllm.engines.settings import EngineSettings, checked_dtype, hardware_environment
 from slm_vllm.monitoring.device import Device, detect_device
 from slm_vllm.plugins import Registry
 
@@ -40,6 +40,17 @@ engine_names = _ENGINES.names
 engine_class = _ENGINES.find
 
 EngineFactory = Callable[[EngineSettings], BaseEngine]
+
+
+def check_engine(config: Config, device: Device) -> None:
+    """Checks what an engine is told against the device, before anything is loaded.
+
+    Raises:
+        ConfigError: A setting that this machine cannot have.
+    """
+    checked_dtype(config, device)
+    if isinstance(config.engine, VllmConfig):
+        check_replicas(config.engine, config.hardware, device)
 
 
 def engine_factory(config: EngineConfig, fork_server: ForkServer | None = None) -> EngineFactory:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from slm_vllm.amounts import GIB
 from slm_vllm.config.engine import VllmConfig
+from slm_vllm.config.schema import HardwareConfig
 from slm_vllm.engines.settings import EngineSettings, device_bytes, kv_cache_bytes
 from slm_vllm.errors import ConfigError
+from slm_vllm.monitoring.device import Device
 
 # Seen on an H100 and an H200 with SmolLM2-135M (0.27 GB): 2 engines answer 1.7 to 2.2 times as much
 # as one, 4 2.1 to 2.6 times, 6 no more; with Qwen3-0.6B (1.5 GB) 2 engines 1.6 times. What larger
@@ -50,23 +52,38 @@ def plan_replicas(config: VllmConfig, settings: EngineSettings) -> ReplicaPlan:
     Raises:
         ConfigError: More are wanted than the machine can have.
     """
-    wanted = config.replicas_per_gpu
-    parts = int(settings.hardware.engine_args.get("tensor_parallel_size", 1))
+    check_replicas(config, settings.hardware, settings.device)
+    wanted, parts = config.replicas_per_gpu, _gpus_of_one(settings.hardware)
     if parts > 1:
-        if wanted not in ("auto", 1):
-            raise ConfigError(
-                f"engine.replicas_per_gpu={wanted} does not go with tensor_parallel_size={parts}: "
-                "an engine has either several GPUs or a share of one"
-            )
         return ReplicaPlan((), 1, f"one engine over {parts} GPUs")
     if wanted == "auto":
         return _chosen(settings)
+    return ReplicaPlan(tuple(gpu.name for gpu in settings.gpus), wanted, "as configured")
+
+
+def check_replicas(config: VllmConfig, hardware: HardwareConfig, device: Device) -> None:
+    """Checks a number of engines before anything is loaded.
+
+    Raises:
+        ConfigError: More are wanted than the machine can have.
+    """
+    wanted, parts = config.replicas_per_gpu, _gpus_of_one(hardware)
+    if wanted in ("auto", 1):
+        return
+    if parts > 1:
+        raise ConfigError(
+            f"engine.replicas_per_gpu={wanted} does not go with tensor_parallel_size={parts}: "
+            "an engine has either several GPUs or a share of one"
+        )
     cores = len(os.sched_getaffinity(0))
-    if settings.device.kind == "cpu" and wanted > cores:
+    if device.kind == "cpu" and int(wanted) > cores:
         raise ConfigError(
             f"engine.replicas_per_gpu={wanted}: there are {cores} cores, and each engine needs one"
         )
-    return ReplicaPlan(tuple(gpu.name for gpu in settings.gpus), wanted, "as configured")
+
+
+def _gpus_of_one(hardware: HardwareConfig) -> int:
+    return int(hardware.engine_args.get("tensor_parallel_size", 1))
 
 
 def _chosen(settings: EngineSettings) -> ReplicaPlan:
@@ -149,17 +166,14 @@ def share(plan: ReplicaPlan, settings: EngineSettings, number: int) -> Share:
     if settings.device.kind == "cpu":
         cores = core_share(number, plan.count)
         return Share(settings, core_environment(cores), cores, len(cores))
-    environment, threads = {}, 0
-    name = "VLLM_ENABLE_V1_MULTIPROCESSING"
-    if (
-        name not in os.environ
-        and name not in settings.hardware.env
-        and _shares_process(plan, whole)
-    ):
-        environment[name] = "0"
-    if plan.count > 1:
+    environment: dict[str, str] = {}
+    threads = 0
+    if _is_open("VLLM_ENABLE_V1_MULTIPROCESSING", settings) and _shares_process(plan, whole):
+        environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if plan.count > 1 and _is_open("OMP_NUM_THREADS", settings):
         # Each would have one for every core while it converts weights, and wait for theirs.
         threads = max(1, len(os.sched_getaffinity(0)) // plan.count)
+        environment["OMP_NUM_THREADS"] = str(threads)  # for what is not forked
     arguments = settings.hardware.engine_args
     if "gpu_memory_utilization" in arguments:
         part = int(100 * float(arguments["gpu_memory_utilization"]) / plan.on_each) / 100
@@ -175,6 +189,11 @@ def share(plan: ReplicaPlan, settings: EngineSettings, number: int) -> Share:
     return Share(settings, environment, threads=threads)
 
 
+def _is_open(variable: str, settings: EngineSettings) -> bool:
+    """Whether the user has said nothing of a variable."""
+    return variable not in os.environ and variable not in settings.hardware.env
+
+
 def _shares_process(plan: ReplicaPlan, settings: EngineSettings) -> bool:
     """Whether an engine's core is in the process of its driver, which is the engine's own.
 
@@ -183,8 +202,9 @@ def _shares_process(plan: ReplicaPlan, settings: EngineSettings) -> bool:
     """
     if plan.count > 1:
         return True
-    one_gpu = int(settings.hardware.engine_args.get("tensor_parallel_size", 1)) == 1
-    return one_gpu and 0 < _seconds_of_one(settings) < _WORTH_TWO_SECONDS
+    return (
+        _gpus_of_one(settings.hardware) == 1 and 0 < _seconds_of_one(settings) < _WORTH_TWO_SECONDS
+    )
 
 
 def core_share(number: int, count: int) -> tuple[int, ...]:

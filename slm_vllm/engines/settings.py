@@ -116,8 +116,7 @@ def engine_settings(
         ConfigError: A setting that this device or model cannot have.
     """
     model = read_model_config(model_path)
-    dtype = choose_dtype(config, device)
-    check_deterministic(config, device, dtype, installed_vllm())
+    dtype = checked_dtype(config, device)
     return EngineSettings(
         model_path=model_path,
         device=device,
@@ -175,6 +174,17 @@ def choose_dtype(config: Config, device: Device) -> str:
         is_half = device.has_fast_bfloat16 and not config.hardware.deterministic
         return "bfloat16" if is_half else "float32"
     return wanted
+
+
+def checked_dtype(config: Config, device: Device) -> str:
+    """The data type, where the device can do with it what is asked for.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    dtype = choose_dtype(config, device)
+    check_deterministic(config, device, dtype, installed_vllm())
+    return dtype
 
 
 def choose_max_model_len(config: Config, model: Mapping[str, Any], longest_prompt: int) -> int:

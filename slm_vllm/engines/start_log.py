@@ -11,7 +11,10 @@ _SECONDS = r"(\d+(?:\.\d+)?)\s*s"
 _PARTS = {
     "model": re.compile(rf"Initializing model took {_SECONDS}"),
     "weights": re.compile(rf"Loading weights took {_SECONDS}"),
-    "profile": re.compile(rf"Memory profiling takes {_SECONDS}"),
+    # Of the memory (0.9), or a first run of what was compiled (0.26, 0.32).
+    "profile": re.compile(
+        rf"(?:Memory profiling takes|Initial profiling/warmup run took) {_SECONDS}"
+    ),
     "compile": re.compile(rf"torch\.compile (?:takes|took) {_SECONDS}"),
     "capture": re.compile(rf"Graph capturing finished in {_SECONDS}"),
     # Profile, compilation, KV cache, capture and warm-up together.

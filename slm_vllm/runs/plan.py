@@ -13,6 +13,7 @@ from slm_vllm.datasets.base import limited_scan
 from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.datasets.schema import gold_passages
 from slm_vllm.engines.memory_need import memory_need
+from slm_vllm.engines.registry import check_engine
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.monitoring.device import Device, detect_device
 from slm_vllm.prompting.template import PromptTemplate
@@ -184,6 +185,7 @@ def plan_command(
     for config in configs:
         check_choices(config)
         by_dataset.setdefault(QuestionSet.key(config), []).append(config)
+    check_engine(configs[0], device)
     asked = {id(c): a for group in by_dataset.values() for c, a in _look_over(group)}
     runs = [
         _plan_run(config, asked[id(config)], _answered(config, overwrite, retry_errors), device)

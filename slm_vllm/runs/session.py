@@ -10,13 +10,19 @@ from typing import Any
 
 from slm_vllm import gc_control
 from slm_vllm.config.schema import Config
-from slm_vllm.engines.registry import engine_factory, engine_fork_server, engine_import
+from slm_vllm.engines.registry import (
+    check_engine,
+    engine_factory,
+    engine_fork_server,
+    engine_import,
+)
 from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
 from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError, StorageError
 from slm_vllm.jobs.log_tail import last_lines
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import import_ahead as import_tokenizers
 from slm_vllm.models.tokenizer import load_tokenizer
+from slm_vllm.monitoring.device import detect_device
 from slm_vllm.plugins import as_user_error
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
@@ -109,6 +115,7 @@ class _Session:
         for config in configs:
             check_choices(config)
         self._config = configs[0]
+        check_engine(self._config, detect_device())
         engine = self._config.engine
         self._fork_server = options.fork_server or engine_fork_server(engine)
         stack.enter_context(self._fork_server)

@@ -38,6 +38,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
     monkeypatch.setattr(settings_module, "installed_vllm", lambda: "0.26.0")
     monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
 def gpu(name: str, free: float = 1.0) -> Gpu:
@@ -143,12 +144,22 @@ def test_the_share_of_a_gpu() -> None:
     assert [part.settings.gpus for part in parts[1:3]] == [(gpu("0"),), (gpu("GPU-b"),)]
     assert {part.cores for part in parts} == {()}
     assert {part.threads for part in parts} == {4}  # of 16 cores
+    # One that is not forked reads it there, as one of vLLM's own processes does.
+    assert {part.environment["OMP_NUM_THREADS"] for part in parts} == {"4"}
 
 
 def test_what_the_user_says_of_vllms_processes_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     part = share(ReplicaPlan((), 2, ""), sized(), 0)
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in part.environment
+
+
+def test_what_the_user_says_of_threads_stays() -> None:
+    settings = sized()
+    hardware = settings.hardware.model_copy(update={"env": {"OMP_NUM_THREADS": "3"}})
+    part = share(ReplicaPlan((), 2, ""), dataclasses.replace(settings, hardware=hardware), 0)
+    assert "OMP_NUM_THREADS" not in part.environment
+    assert part.threads == 0
 
 
 def test_a_single_engine_keeps_vllms_processes() -> None:

@@ -15,6 +15,16 @@ INFO 11-26 10:20:52 [worker.py:295] Memory profiling takes 0.47 seconds
 INFO 11-26 10:21:06 [gpu_model_runner.py:2326] Graph capturing finished in 14 secs, took 0.51 GiB
 INFO 11-26 10:21:06 [core.py:172] init engine (profile, create kv cache, warmup model) took 35.9 seconds
 """  # noqa: E501
+V0_26 = """\
+(EngineCore pid=9) INFO 11-26 10:20:42 [default_loader.py:430] Loading weights took 0.11 seconds
+(EngineCore pid=9) INFO 11-26 10:20:42 [model_runner.py:305] Model loading took 0.25 GiB and 0.913256 seconds
+(EngineCore pid=9) INFO 11-26 10:20:45 [backends.py:1155] Dynamo bytecode transform time: 2.60 s
+(EngineCore pid=9) INFO 11-26 10:20:46 [backends.py:293] Directly load the compiled graph(s) for compile range (1, 8192) from the cache, took 1.201 s
+(EngineCore pid=9) INFO 11-26 10:20:46 [monitor.py:20] torch.compile took 4.20 s in total
+(EngineCore pid=9) INFO 11-26 10:20:46 [monitor.py:82] Initial profiling/warmup run took 0.35 s
+(EngineCore pid=9) INFO 11-26 10:20:50 [model_runner.py:747] Graph capturing finished in 3 secs, took 0.51 GiB
+(EngineCore pid=9) INFO 11-26 10:21:05 [core.py:340] init engine (profile, create kv cache, warmup model) took 23.95 s (compilation: 4.20 s)
+"""  # noqa: E501
 V0_32 = """\
 (EngineCore pid=9) INFO 11-26 10:20:42 [base_loader.py:82] Initializing model took 0.670129 seconds
 (EngineCore pid=9) INFO 11-26 10:20:43 [default_loader.py:501] Loading weights took 1.12 seconds
@@ -27,6 +37,10 @@ V0_32 = """\
     ("log", "expected"),
     [
         (V0_9, {"weights": 0.58, "compile": 21.4, "profile": 0.47, "capture": 14, "init": 35.9}),
+        (
+            V0_26,
+            {"weights": 0.11, "compile": 4.2, "profile": 0.35, "capture": 3.0, "init": 23.95},
+        ),
         (V0_32, {"model": 0.670129, "weights": 1.12, "compile": 4.2, "init": 0.07}),
         ("nothing of the kind\n", {}),
     ],

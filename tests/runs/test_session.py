@@ -550,6 +550,22 @@ def test_a_dead_engine_ends_every_cell_even_when_going_on(make_config: MakeConfi
         assert json.loads((folder(config) / "state.json").read_text())["phase"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("engine.replicas_per_gpu=100000", "each engine needs one"),
+        ("hardware.deterministic=true", "needs float32"),
+    ],
+)
+def test_what_this_machine_cannot_have_is_refused_before_anything_is_written(
+    make_config: MakeConfig, word: str, reason: str
+) -> None:
+    config = make_config(word, "model.dtype=bfloat16")
+    with pytest.raises(ConfigError, match=reason):
+        run(config, FakeEngine())
+    assert not folder(config).exists()
+
+
 def test_a_name_that_looks_like_a_pattern_is_a_name(make_config: MakeConfig) -> None:
     config = make_config("experiment.name='a[b]*?'")
     assert run(config, FakeEngine())["num_examples"] == 10
