@@ -31,6 +31,8 @@ class RetryPolicy:
         failures_until_down: Failures in a row, without an answer between them, after which a
             server is left out.
         probe_delay: Seconds until a server that was left out is asked again; doubles too.
+        longest_probe_delay: Seconds at most between two such questions to a server that is still
+            away, so that its return is soon noticed.
         patience: Seconds without any answer, in trouble, until the run gives up.
         say_after: Seconds between two lines to the user about a server that is left out.
     """
@@ -40,6 +42,7 @@ class RetryPolicy:
     longest_delay: float = 60.0
     failures_until_down: int = 3
     probe_delay: float = 2.0
+    longest_probe_delay: float = 15.0
     patience: float = 120.0
     say_after: float = 30.0
 
@@ -197,7 +200,7 @@ class ServerPool:
         said_at: float | None = None
         while not server.is_final:
             await asyncio.sleep(delay)
-            delay = min(2 * max(delay, self._policy.probe_delay), self._policy.longest_delay)
+            delay = min(2 * max(delay, self._policy.probe_delay), self._policy.longest_probe_delay)
             try:
                 await self._probe(server)
             except Unusable as error:

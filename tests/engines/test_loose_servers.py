@@ -32,6 +32,7 @@ QUICK = RetryPolicy(
     first_delay=0.01,
     longest_delay=0.05,
     probe_delay=0.02,
+    longest_probe_delay=0.05,
     patience=2.0,
     say_after=0.0,
 )

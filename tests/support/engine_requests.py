@@ -20,7 +20,12 @@ SETTINGS = EngineSettings(
     model_names=("tiny",),
 )
 QUICK = RetryPolicy(
-    attempts=4, first_delay=0.01, longest_delay=0.05, probe_delay=0.02, patience=2.0
+    attempts=4,
+    first_delay=0.01,
+    longest_delay=0.05,
+    probe_delay=0.02,
+    longest_probe_delay=0.05,
+    patience=2.0,
 )
 
 
