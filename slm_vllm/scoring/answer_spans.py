@@ -21,7 +21,7 @@ from slm_vllm.scoring.normalize import (
     squad_form,
     squad_tokens,
     stands_in,
-    words,
+    usable_answers,
 )
 
 Span = tuple[int, int]
@@ -72,19 +72,16 @@ def holds_answer(texts: pl.Series, answers: pl.Series) -> pl.Series:
 
 def _found(texts: pl.Series, answers: pl.Series) -> pl.DataFrame:
     """The texts that hold an answer: row, text, and the forms of those it holds."""
-    rows = pl.DataFrame({"text": texts.fill_null(""), "answer": answers}).with_row_index("row")
-    pairs = rows.select("row", "answer").explode("answer", empty_as_null=True).drop_nulls("answer")
-    pairs = pairs.filter(words(pairs["answer"]).list.len() > 0)
+    rows = pl.DataFrame({"text": texts.fill_null("")}).with_row_index("row")
+    pairs = usable_answers(answers)
     pairs = pairs.with_columns(squad_form(squad_tokens(pairs["answer"]))).unique()
-    found_in = searchable(rows["text"]).alias("searchable")
     return (
-        rows.select("row")
-        .with_columns(found_in)
+        rows.select("row", searchable(rows["text"]).alias("searchable"))
         .join(pairs, on="row")
         .filter(stands_in("answer", "searchable"))
         .group_by("row")
         .agg("answer")
-        .join(rows.select("row", "text"), on="row")
+        .join(rows, on="row")
     )
 
 

@@ -99,12 +99,12 @@ def calibration(confidence: Values, right: Values) -> Calibration | None:
     )
 
 
-def calibration_bins(confidence: Values, right: Values, n_bins: int = BINS) -> tuple[Bin, ...]:
+def calibration_bins(confidence: Values, right: Values) -> tuple[Bin, ...]:
     """Bins of equal width from 0 to 1; what lies on an edge belongs to the lower one."""
-    edges = np.linspace(0.0, 1.0, n_bins + 1)
+    edges = np.linspace(0.0, 1.0, BINS + 1)
     places = np.searchsorted(edges[1:-1], confidence)
     found = []
-    for number in range(n_bins):
+    for number in range(BINS):
         inside = places == number
         n = int(inside.sum())
         found.append(

@@ -17,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from slm_vllm.scoring.intervals import CONFIDENCE, MeanEstimate, ValueTally, interval_of_equals
+from slm_vllm.scoring.intervals import (
+    RESAMPLES,
+    MeanEstimate,
+    ValueTally,
+    interval_of_equals,
+    percentile_interval,
+)
 
 CORRECT, INCORRECT, NOT_ATTEMPTED = "correct", "incorrect", "not_attempted"
 GRADES = (CORRECT, INCORRECT, NOT_ATTEMPTED)
@@ -35,7 +41,7 @@ def grade_columns() -> list[pl.Expr]:
 
 
 def grade_estimates(
-    counts: Mapping[str, int], *, seed: int = 0, resamples: int = 10_000
+    counts: Mapping[str, int], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, MeanEstimate]:
     """The five figures with 95 % intervals.
 
@@ -95,6 +101,4 @@ def _ratio(counts: _Counts, draws: _Counts, ratio: _Ratio) -> MeanEstimate:
         return MeanEstimate(value, 0.0, min(value, end), max(value, end), n)
     values = ratio(draws)
     values = values[~np.isnan(values)]
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = np.quantile(values, [tail, 1.0 - tail])
-    return MeanEstimate(value, float(values.std(ddof=1)), float(low), float(high), n)
+    return MeanEstimate(value, float(values.std(ddof=1)), *percentile_interval(values), n)

@@ -95,19 +95,26 @@ JUDGED: dict[str, Described] = {
     )
 }
 """The figures of a judge's grades (`scoring.grades`): only runs that were judged have them."""
-SEARCHED: dict[str, Described] = {
-    f"{by}_{name}": Described(
-        f"{by}_{name}", f"{label} by {by}", unit, unit == "0 or 1", source, in_tables=False
-    )
-    for by in ("answer", "document")
-    for name, label, unit, source in (
+
+
+def _of_search(by: str) -> dict[str, Described]:
+    figures = [
         *((f"hit@{k}", f"hit@{k}", "0 or 1", "") for k in SEARCH_DEPTHS),
         *((f"recall@{k}", f"recall@{k}", "share of what is relevant", "") for k in SEARCH_DEPTHS),
         ("mrr", "MRR", "1 / rank of the first", ""),
-        *((f"ndcg@{NDCG_DEPTH}", f"nDCG@{NDCG_DEPTH}", "share of the best gain", _NDCG),)
-        * (by == "document"),
-    )
-}
+    ]
+    if by == "document":
+        name, label = f"ndcg@{NDCG_DEPTH}", f"nDCG@{NDCG_DEPTH}"
+        figures.append((name, label, "share of the best gain", _NDCG))
+    return {
+        f"{by}_{name}": Described(
+            f"{by}_{name}", f"{label} by {by}", unit, unit == "0 or 1", source, in_tables=False
+        )
+        for name, label, unit, source in figures
+    }
+
+
+SEARCHED = _of_search("answer") | _of_search("document")
 """The figures of a search (`retrieval.evaluation`): only runs that searched have them."""
 MAIN = "token_recall"
 

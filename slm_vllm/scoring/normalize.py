@@ -64,6 +64,17 @@ def words(text: pl.Series, unusual: pl.Series | None = None) -> pl.Series:
     return _by_kind(text, unusual, _plain_words, _general_words)
 
 
+def usable_answers(answers: pl.Series) -> pl.DataFrame:
+    """The answers that have a word, one a line: `row`, the position of their list, and `answer`.
+
+    Args:
+        answers: List(String).
+    """
+    rows = pl.DataFrame({"answer": answers}).with_row_index("row")
+    exploded = rows.explode("answer", empty_as_null=True).drop_nulls()
+    return exploded.filter(words(exploded["answer"]).list.len() > 0)
+
+
 def squad_tokens(text: pl.Series, unusual: pl.Series | None = None) -> pl.Series:
     """SQuAD's normal form as tokens: folded, no punctuation, no articles.
 

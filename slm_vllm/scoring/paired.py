@@ -14,16 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slm_vllm.scoring.intervals import CONFIDENCE, MeanEstimate, interval_of_equals
+from slm_vllm.scoring.intervals import (
+    NO_VALUES,
+    RESAMPLES,
+    MeanEstimate,
+    blocks,
+    bootstrap_means,
+    interval_of_equals,
+    percentile_interval,
+)
 
 Values = npt.NDArray[np.float64]
 
-RESAMPLES = 10_000
 # Differences of equal scores may differ in their last bits; none of ours differ by less than this.
 _DECIMALS = 12
-# Numbers held at a time while resampling: they fit a core's cache, and their memory is small enough
-# to be used again instead of being asked of the system each time. Twice as fast as 8,000,000.
-_BLOCK_NUMBERS = 32_000
 # Signs drawn at a time. Unlike all other draws, those of bytes depend on how many are made at once.
 _SIGNS = 8_000_000
 # Draws over n rows cost as much as draws over n / 8 distinct values, as measured.
@@ -98,18 +102,16 @@ def compare_pairs(
         seed: Seed of the resampling; the same values and seed give the same figures.
         resamples: Number of bootstrap resamples, and of sign flips.
     """
-    scored = ~(np.isnan(values) | np.isnan(baseline))
-    ours, theirs = values[scored], baseline[scored]
-    differences = paired_differences(ours, theirs)
+    differences = paired_differences(values, baseline)
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     return PairedComparison(
-        difference=estimate_difference(ours, theirs, seed=seed, resamples=resamples),
+        difference=estimate_difference(values, baseline, seed=seed, resamples=resamples),
         p_value=sign_flip_p_value(differences, seed=seed, resamples=resamples),
         wins=wins,
         ties=len(differences) - wins - losses,
         losses=losses,
         mcnemar=McNemar(wins, losses, mcnemar_p_value(wins, losses))
-        if is_binary and len(ours)
+        if is_binary and len(differences)
         else None,
     )
 
@@ -127,17 +129,15 @@ def estimate_difference(
     differences = paired_differences(values, baseline)
     n = len(differences)
     if n == 0:
-        return MeanEstimate(math.nan, math.nan, math.nan, math.nan, 0)
+        return NO_VALUES
     mean = math.fsum(differences) / n
     if n == 1:
         return MeanEstimate(mean, math.nan, mean, mean, 1)
     if (differences == differences[0]).all():
         return MeanEstimate(mean, 0.0, *interval_of_equals(mean, n, lowest=-1.0), n)
     means = _resampled_means(differences, np.random.default_rng(seed), resamples)
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = np.quantile(means, [tail, 1.0 - tail])
     stderr = float(differences.std(ddof=1)) / math.sqrt(n)
-    return MeanEstimate(mean, stderr, float(low), float(high), n)
+    return MeanEstimate(mean, stderr, *percentile_interval(means), n)
 
 
 def sign_flip_p_value(differences: Values, *, seed: int = 0, resamples: int = RESAMPLES) -> float:
@@ -169,7 +169,7 @@ def sign_flip_p_value(differences: Values, *, seed: int = 0, resamples: int = RE
     extreme = 0
     if len(distinct) * _ROWS_PER_VALUE <= len(sizes):
         # The number of plus signs among equal sizes is binomial.
-        for size in _blocks(resamples, len(distinct)):
+        for size in blocks(resamples, len(distinct)):
             plus = generator.binomial(counts, 0.5, size=(size, len(distinct)))
             extreme += int((np.abs((2 * plus - counts) @ distinct) >= least).sum())
     else:
@@ -231,31 +231,22 @@ def _resampled_means(differences: Values, generator: np.random.Generator, resamp
     """Means of resamples with replacement."""
     n = len(differences)
     distinct, counts = np.unique(differences, return_counts=True)
-    parts = []
     if len(distinct) * _ROWS_PER_VALUE <= n:
-        # How often each distinct value is drawn is multinomial.
-        for size in _blocks(resamples, len(distinct)):
-            parts.append(generator.multinomial(n, counts / n, size=size) @ distinct / n)
-    else:
-        for size in _blocks(resamples, n):
-            rows = generator.integers(0, n, size=(size, n), dtype=np.int32)
-            parts.append(differences.take(rows, mode="clip").mean(axis=1))
+        return bootstrap_means(distinct, counts, generator, resamples)
+    parts = []
+    for size in blocks(resamples, n):
+        rows = generator.integers(0, n, size=(size, n), dtype=np.int32)
+        parts.append(differences.take(rows, mode="clip").mean(axis=1))
     return np.concatenate(parts)
 
 
 def _random_sums(sizes: Values, generator: np.random.Generator, resamples: int) -> Iterator[Values]:
     """Sums of the sizes with random signs, one bit drawn for each sign."""
     n = len(sizes)
-    for rows in _blocks(resamples, n, _SIGNS):
+    for rows in blocks(resamples, n, _SIGNS):
         data = np.frombuffer(generator.bytes(rows * -(-n // 8)), dtype=np.uint8).reshape(rows, -1)
         start = 0
-        for size in _blocks(rows, n):
+        for size in blocks(rows, n):
             bits = np.unpackbits(data[start : start + size], axis=1, count=n)
             yield (bits.astype(np.float64) * 2.0 - 1.0) @ sizes
             start += size
-
-
-def _blocks(resamples: int, width: int, numbers: int | None = None) -> list[int]:
-    """Parts of `resamples` with about so many numbers."""
-    step = max(1, (numbers or _BLOCK_NUMBERS) // max(1, width))
-    return [min(step, resamples - start) for start in range(0, resamples, step)]

@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from slm_vllm.scoring import paired
+from slm_vllm.scoring import intervals, paired
 from slm_vllm.scoring.paired import (
     compare_pairs,
     estimate_difference,
@@ -235,7 +235,7 @@ def test_blocks_do_not_change_what_is_counted(monkeypatch: pytest.MonkeyPatch) -
     ours, base = many_values(50, 8)
     whole = compare_pairs(ours, base)
     monkeypatch.setattr(paired, "_SIGNS", 50 * 77)
-    monkeypatch.setattr(paired, "_BLOCK_NUMBERS", 50 * 7)
+    monkeypatch.setattr(intervals, "_BLOCK_NUMBERS", 50 * 7)
     parts = compare_pairs(ours, base)
     assert parts.p_value == pytest.approx(whole.p_value, abs=0.02)
     assert parts.difference.low == pytest.approx(whole.difference.low, abs=0.03)
