@@ -39,9 +39,6 @@ _BLOCKS = (
 )
 
 
-_OPENINGS = tuple(block.opening for block in _BLOCKS)
-
-
 def open_block(text: str) -> ThinkingBlock | None:
     """The thinking block that a text opens and does not close."""
     for block in _BLOCKS:
@@ -53,8 +50,6 @@ def open_block(text: str) -> ThinkingBlock | None:
 def open_block_at_end(text: str) -> ThinkingBlock | None:
     """The thinking block that a text opens with its last word."""
     end = text.rstrip()
-    if not end.endswith(_OPENINGS):
-        return None
     return next((block for block in _BLOCKS if end.endswith(block.opening)), None)
 
 
@@ -80,6 +75,4 @@ def extract_answer(completion: str, opened: ThinkingBlock | None = None) -> Extr
 def _block_at_start(completion: str) -> ThinkingBlock | None:
     """The markers that a completion itself begins with."""
     start = completion.lstrip()
-    if not start.startswith(_OPENINGS):
-        return None
     return next((block for block in _BLOCKS if start.startswith(block.opening)), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -38,7 +38,7 @@ class PromptTemplate:
 
     def __init__(self, config: PromptConfig, tokenizer: Any, day: date | None = None) -> None:
         self._config = config
-        self._turns_before = _turns_before(config)
+        self._turns_before = self._turns_of_config()
         has_template = bool(getattr(tokenizer, "chat_template", None))
         if config.chat and not has_template:
             raise ConfigError(
@@ -73,11 +73,14 @@ class PromptTemplate:
 
     def blocks(self, passages: Sequence[Passage]) -> list[str]:
         """Each passage as it stands in the prompt, numbered in the order given."""
-        return _blocks(self._config, passages)
+        return [self._block(rank, passage) for rank, passage in enumerate(passages, start=1)]
 
     def user_turn(self, question: str, blocks: Sequence[str]) -> str:
         """The user's turn alone, with the blocks of the passages it shows."""
-        return _user_turn(self._config, question, blocks)
+        if not blocks:
+            return self._config.question_template.format(question=question).strip()
+        context = self._config.passage_separator.join(blocks)
+        return self._config.context_template.format(context=context, question=question).strip()
 
     def turns(self, user_turn: str) -> list[dict[str, str]]:
         """The chat that ends with a user's turn: instruction and examples come before it."""
@@ -99,40 +102,27 @@ class PromptTemplate:
 
     def _plain_surround(self) -> tuple[str, str]:
         parts = [self._config.system] if self._config.system else []
-        parts += [f"{question} {answer}" for question, answer in _examples(self._config)]
+        parts += [f"{question} {answer}" for question, answer in self._examples()]
         return "".join(f"{part}\n\n" for part in parts), ""
 
+    def _turns_of_config(self) -> list[dict[str, str]]:
+        """The turns in front of the user's last one: instruction and examples."""
+        system = self._config.system
+        turns = [{"role": "system", "content": system}] if system else []
+        for question, answer in self._examples():
+            turns.append({"role": "user", "content": question})
+            turns.append({"role": "assistant", "content": answer})
+        return turns
 
-def _turns_before(config: PromptConfig) -> list[dict[str, str]]:
-    """The turns in front of the user's last one, as a chat: instruction and examples."""
-    turns = [{"role": "system", "content": config.system}] if config.system else []
-    for question, answer in _examples(config):
-        turns.append({"role": "user", "content": question})
-        turns.append({"role": "assistant", "content": answer})
-    return turns
+    def _examples(self) -> Iterator[tuple[str, str]]:
+        """The user's turn and the answer of each."""
+        for example in self._config.few_shot:
+            passages = [Passage("", "", "", example.context)] if example.context else []
+            yield self.user_turn(example.question, self.blocks(passages)), example.answer
 
-
-def _user_turn(config: PromptConfig, question: str, blocks: Sequence[str]) -> str:
-    if not blocks:
-        return config.question_template.format(question=question).strip()
-    context = config.passage_separator.join(blocks)
-    return config.context_template.format(context=context, question=question).strip()
-
-
-def _blocks(config: PromptConfig, passages: Sequence[Passage]) -> list[str]:
-    return [_passage(config, rank, passage) for rank, passage in enumerate(passages, start=1)]
-
-
-def _passage(config: PromptConfig, rank: int, passage: Passage) -> str:
-    text = config.passage_template.format(rank=rank, title=passage.title, text=passage.text)
-    # A passage without a title leaves a blank behind its number.
-    return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def _examples(config: PromptConfig) -> list[tuple[str, str]]:
-    examples = []
-    for example in config.few_shot:
-        passages = [Passage("", "", "", example.context)] if example.context else []
-        turn = _user_turn(config, example.question, _blocks(config, passages))
-        examples.append((turn, example.answer))
-    return examples
+    def _block(self, rank: int, passage: Passage) -> str:
+        text = self._config.passage_template.format(
+            rank=rank, title=passage.title, text=passage.text
+        )
+        # A passage without a title leaves a blank behind its number.
+        return "\n".join(line.rstrip() for line in text.splitlines())
