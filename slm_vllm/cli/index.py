@@ -19,7 +19,7 @@ from slm_vllm.cli.s3_options import (
     FORCE_OPTION,
     PREFIX_OPTION,
     connection_options,
-    prepare_transfers,
+    reported_transfers,
 )
 
 if TYPE_CHECKING:
@@ -213,12 +213,9 @@ def push(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
     pushed = names or [name for name in stored if not name.startswith("passages-")]
     if not pushed:
         raise ConfigError(f"{cache_dir} holds no index to push; `slm-vllm index build` makes one")
-    bucket, options, report = prepare_transfers(given, as_json)
-    try:
+    with reported_transfers(given, as_json) as (transfers, _):
         for name in pushed:
-            push_index(bucket, cache_dir, name, given["prefix"], options, report)
-    finally:
-        report.finish()
+            push_index(transfers, cache_dir, name)
 
 
 @index.command("pull")
@@ -239,12 +236,9 @@ def pull(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
     """
     from slm_vllm.retrieval.index_sync import pull_index
 
-    bucket, options, report = prepare_transfers({**given, "force": False}, as_json)
-    try:
+    with reported_transfers({**given, "force": False}, as_json) as (transfers, _):
         for name in names:
-            pull_index(bucket, cache_dir, name, given["prefix"], options, report)
-    finally:
-        report.finish()
+            pull_index(transfers, cache_dir, name)
 
 
 def _compose(given: dict[str, Any]) -> Config:

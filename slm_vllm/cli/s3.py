@@ -17,11 +17,12 @@ from slm_vllm.cli.s3_options import (
     PREFIX_OPTION,
     connection_options,
     open_bucket,
-    prepare_transfers,
+    reported_transfers,
 )
 
 if TYPE_CHECKING:
     from slm_vllm.datasets.bucket_survey import FileState
+    from slm_vllm.datasets.known_files import KnownFile
     from slm_vllm.finding import Finding
 
 _PASSABLE = ("clock", "region")
@@ -152,21 +153,13 @@ def pull(which: str | None, as_json: bool, **given: Any) -> None:
       slm-vllm s3 pull --key datasets/qa_pairs.jsonl --to data/qa_pairs.jsonl
     """
     from slm_vllm.datasets.bucket_sync import pull_known
-    from slm_vllm.datasets.known_files import known_files
-    from slm_vllm.storage.download import download
 
     _one_of(which, given["key"], "--key")
-    bucket, options, report = prepare_transfers(given, as_json)
-    try:
+    with reported_transfers(given, as_json) as (transfers, _):
         if which is not None:
-            raw, processed = _stages(given)
-            files = known_files(which, raw=raw, processed=processed)
-            pull_known(bucket, files, given["data_dir"], given["prefix"], options, report)
+            pull_known(transfers, _files(which, given), given["data_dir"])
         else:
-            target = _target(given["key"], given["to"])
-            report(download(bucket, given["key"], target, options))
-    finally:
-        report.finish()
+            transfers.download(given["key"], _target(given["key"], given["to"]))
 
 
 @command.command("push")
@@ -192,21 +185,14 @@ def push(which: str | None, as_json: bool, **given: Any) -> None:
       slm-vllm s3 push --from data/qa_pairs.jsonl --key datasets/qa_pairs.jsonl
     """
     from slm_vllm.datasets.bucket_sync import push_known
-    from slm_vllm.datasets.known_files import known_files
-    from slm_vllm.storage.upload import upload
 
     _one_of(which, given["source"], "--from")
-    bucket, options, report = prepare_transfers(given, as_json)
-    try:
+    with reported_transfers(given, as_json) as (transfers, _):
         if which is not None:
-            raw, processed = _stages(given)
-            files = known_files(which, raw=raw, processed=processed)
-            push_known(bucket, files, given["data_dir"], given["prefix"], options, report)
+            push_known(transfers, _files(which, given), given["data_dir"])
         else:
             source: Path = given["source"]
-            report(upload(bucket, source, given["key"] or given["prefix"] + source.name, options))
-    finally:
-        report.finish()
+            transfers.upload(source, given["key"] or given["prefix"] + source.name)
 
 
 @command.command("process")
@@ -228,15 +214,11 @@ def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
     from slm_vllm.datasets.bucket_sync import process as process_one
     from slm_vllm.datasets.known_files import KINDS
 
-    bucket, options, report = prepare_transfers(given, as_json)
-    try:
+    with reported_transfers(given, as_json) as (transfers, report):
         for kind in KINDS if which == "both" else (which,):
-            folder, prefix = given["data_dir"], given["prefix"]
-            done = process_one(bucket, kind, folder, prefix, options, report, send=not no_upload)
+            done = process_one(transfers, kind, given["data_dir"], send=not no_upload)
             if done is not None:
                 report.converted(done)
-    finally:
-        report.finish()
 
 
 @command.command("artifacts")
@@ -284,10 +266,12 @@ def _one_of(which: str | None, single: object, option: str) -> None:
         raise click.UsageError(f"Give a dataset (nq, simple_qa, both) or {option}, one of the two.")
 
 
-def _stages(given: dict[str, Any]) -> tuple[bool, bool]:
-    """Whether raw and whether processed files are meant; neither flag means both."""
+def _files(which: str, given: dict[str, Any]) -> list[KnownFile]:
+    """The files of a dataset that are meant; of --raw and --processed neither means both."""
+    from slm_vllm.datasets.known_files import known_files
+
     raw, processed = given["raw"], given["processed"]
-    return raw or not processed, processed or not raw
+    return known_files(which, raw=raw or not processed, processed=processed or not raw)
 
 
 def _target(key: str, to: Path | None) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,7 @@ from slm_vllm.cli.paths import UserPath
 if TYPE_CHECKING:
     from slm_vllm.storage.bucket import Bucket
     from slm_vllm.storage.download import Transferred
-    from slm_vllm.storage.parts import TransferOptions
+    from slm_vllm.storage.transfers import Transfers
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,18 +84,25 @@ def open_bucket(given: dict[str, Any], **client: Any) -> Bucket:
     return Bucket.open(settings, **client)
 
 
-def prepare_transfers(
+@contextmanager
+def reported_transfers(
     given: dict[str, Any], as_json: bool
-) -> tuple[Bucket, TransferOptions, TransferReport]:
-    """What a command needs to move files; log lines go to standard error from here on."""
+) -> Iterator[tuple[Transfers, TransferReport]]:
+    """Moves files and tells of them; log lines go to standard error from here on."""
     import logging
 
     from slm_vllm.storage.parts import TransferOptions
+    from slm_vllm.storage.transfers import Transfers
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("slm_vllm").setLevel(logging.INFO)
     options = TransferOptions(force=given["force"], dry_run=given["dry_run"], progress=sys.stderr)
-    return open_bucket(given), options, TransferReport(as_json)
+    report = TransferReport(as_json)
+    transfers = Transfers(open_bucket(given), given["prefix"], options, report)
+    try:
+        yield transfers, report
+    finally:
+        report.finish()
 
 
 def _transfer_line(done: Transferred) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from slm_vllm.datasets.known_files import KNOWN_FILES, KnownFile, raw_file
 from slm_vllm.errors import StorageError
-from slm_vllm.storage.bucket import Bucket
-from slm_vllm.storage.download import Transferred, download
-from slm_vllm.storage.parts import TransferOptions
-from slm_vllm.storage.upload import upload
+from slm_vllm.storage.transfers import Transfers
 
-Report = Callable[[Transferred], None]
+if TYPE_CHECKING:
+    from slm_vllm.datasets.convert import Conversion
 
 
 def place_of(file: KnownFile, folder: Path) -> Path:
@@ -22,26 +20,21 @@ def place_of(file: KnownFile, folder: Path) -> Path:
     return below if below.is_file() else folder / file.name
 
 
-def pull_known(
-    bucket: Bucket,
-    files: Iterable[KnownFile],
-    folder: Path,
-    prefix: str,
-    options: TransferOptions,
-    report: Report,
-) -> None:
+def pull_known(transfers: Transfers, files: Iterable[KnownFile], folder: Path) -> None:
     """Downloads those of the files that the bucket has.
 
     Raises:
         StorageError: A required file is missing; the others were downloaded all the same.
     """
+    bucket = transfers.bucket
     missing, some = [], False
     for file in files:
-        if bucket.find(prefix + file.name) is None:
-            missing += [prefix + file.name] if file.required else []
+        key = transfers.prefix + file.name
+        if bucket.find(key) is None:
+            missing += [key] if file.required else []
             continue
         some = True
-        report(download(bucket, prefix + file.name, place_of(file, folder), options))
+        transfers.download(key, place_of(file, folder))
     if missing:
         others = "The others are done. " if some else ""
         raise StorageError(
@@ -50,21 +43,14 @@ def pull_known(
         )
 
 
-def push_known(
-    bucket: Bucket,
-    files: Iterable[KnownFile],
-    folder: Path,
-    prefix: str,
-    options: TransferOptions,
-    report: Report,
-) -> None:
+def push_known(transfers: Transfers, files: Iterable[KnownFile], folder: Path) -> None:
     """Uploads those of the files that the folder has.
 
     Raises:
         StorageError: A required file is missing, or one in the bucket is another; what could be
             uploaded was.
     """
-    missing, refused, some = [], [], False
+    missing, problems, some = [], [], False
     for file in files:
         place = place_of(file, folder)
         if not place.is_file():
@@ -72,12 +58,11 @@ def push_known(
             continue
         some = True
         try:
-            report(upload(bucket, place, prefix + file.name, options))
+            transfers.upload(place, transfers.prefix + file.name)
         except StorageError as error:
             if type(error) is not StorageError:
                 raise
-            refused.append(str(error))
-    problems = list(refused)
+            problems.append(str(error))
     if missing:
         others = "The others are done. " if some else ""
         problems.append(f"{', '.join(missing)} not found. {others}Give their folder: --data-dir")
@@ -85,40 +70,28 @@ def push_known(
         raise StorageError("\n".join(problems))
 
 
-def process(
-    bucket: Bucket,
-    kind: str,
-    folder: Path,
-    prefix: str,
-    options: TransferOptions,
-    report: Report,
-    *,
-    send: bool = True,
-) -> Any:
+def process(transfers: Transfers, kind: str, folder: Path, *, send: bool) -> Conversion | None:
     """Downloads a raw file, converts it, and uploads what came out.
 
     Args:
-        bucket: Where the raw file is and the results go.
+        transfers: A dry run ends after the download is planned.
         kind: "nq" or "simple_qa".
         folder: Where the files lie here.
-        prefix: Before each key.
-        options: See `TransferOptions`; a dry run ends after the download is planned.
-        report: Told of each transfer.
         send: Upload the results.
 
     Returns:
-        The `Conversion`, or None of a dry run.
+        What was converted; None of a dry run.
     """
     from slm_vllm.datasets.convert import convert
 
     raw = raw_file(kind)
     place = place_of(raw, folder)
-    report(download(bucket, prefix + raw.name, place, options))
-    if options.dry_run:
+    transfers.download(transfers.prefix + raw.name, place)
+    if transfers.options.dry_run:
         return None
     done = convert(kind, place, place.parent)
     if send:
         made = {path.name for path in done.files}
         files = [file for file in KNOWN_FILES if file.name in made]
-        push_known(bucket, files, folder, prefix, options, report)
+        push_known(transfers, files, folder)
     return done

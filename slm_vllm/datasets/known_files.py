@@ -49,7 +49,7 @@ WHOLE_DATASET = {
 """The files that hold the same rows, all of them; the fastest to read first, the raw one last."""
 
 
-def known_files(which: str, *, raw: bool = True, processed: bool = True) -> list[KnownFile]:
+def known_files(which: str, *, raw: bool, processed: bool) -> list[KnownFile]:
     """The files of "nq", "simple_qa" or "both"."""
     kinds = KINDS if which == "both" else (which,)
     return [file for file in KNOWN_FILES if file.kind in kinds and (raw if file.raw else processed)]

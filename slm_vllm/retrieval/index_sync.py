@@ -9,29 +9,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from slm_vllm.errors import StorageError
 from slm_vllm.retrieval.index_files import SEAL, DamagedIndexError, publish, read_seal
-from slm_vllm.storage.bucket import Bucket
-from slm_vllm.storage.download import Transferred, download
-from slm_vllm.storage.parts import TransferOptions
-from slm_vllm.storage.upload import upload
-
-Report = Callable[[Transferred], None]
+from slm_vllm.storage.download import Transferred
+from slm_vllm.storage.transfers import Transfers
 
 
-def push_index(
-    bucket: Bucket,
-    cache_dir: Path,
-    name: str,
-    prefix: str,
-    options: TransferOptions,
-    report: Report,
-) -> None:
+def push_index(transfers: Transfers, cache_dir: Path, name: str) -> None:
     """Uploads an index, the passages it searches first.
 
     Raises:
@@ -45,67 +33,65 @@ def push_index(
     except DamagedIndexError as damage:
         raise StorageError(f"the index {folder} is damaged ({damage}). Build it again") from None
     if passages := _passages(seal):
-        push_index(bucket, cache_dir, passages, prefix, options, report)
-    there = bucket.find(_key(prefix, name, SEAL))
-    if there is not None and not options.force:
-        url = bucket.url(_key(prefix, name, ""))
-        report(Transferred("same", url, folder, _size(seal), verified="fingerprint"))
+        push_index(transfers, cache_dir, passages)
+    there = transfers.bucket.find(_key(transfers, name, SEAL))
+    if there is not None and not transfers.options.force:
+        _report_same(transfers, name, folder, seal)
         return
     # Without a seal, what lies there is the rest of a push that did not end.
-    overwriting = replace(options, force=True)
+    overwriting = _overwriting(transfers)
     for file in [*seal["files"], SEAL]:
-        report(upload(bucket, folder / file, _key(prefix, name, file), overwriting))
+        overwriting.upload(folder / file, _key(transfers, name, file))
 
 
-def pull_index(
-    bucket: Bucket,
-    cache_dir: Path,
-    name: str,
-    prefix: str,
-    options: TransferOptions,
-    report: Report,
-) -> None:
+def pull_index(transfers: Transfers, cache_dir: Path, name: str) -> None:
     """Downloads an index, the passages it searches first, and checks it against its seal.
 
     Raises:
         StorageError: The bucket has no such index, or what it has is not one.
     """
     root = cache_dir / "indexes"
-    _check_name(bucket, prefix, name)
+    _check_name(transfers, name)
     try:
-        seal = read_seal(root / name)
+        seal, is_here = read_seal(root / name), True
     except DamagedIndexError:
-        seal = {}
-    if seal:
-        if passages := _passages(seal):
-            pull_index(bucket, cache_dir, passages, prefix, options, report)
-        url = bucket.url(_key(prefix, name, ""))
-        report(Transferred("same", url, root / name, _size(seal), verified="fingerprint"))
-        return
-    seal = _remote_seal(bucket, prefix, name)
+        seal, is_here = _remote_seal(transfers, name), False
     if passages := _passages(seal):
-        pull_index(bucket, cache_dir, passages, prefix, options, report)
+        pull_index(transfers, cache_dir, passages)
+    if is_here:
+        _report_same(transfers, name, root / name, seal)
+        return
+    is_dry = transfers.options.dry_run
     temporary = root / f".pulling-{name}"
+    overwriting = _overwriting(transfers)
     for file in [*seal["files"], SEAL]:
-        target = temporary / file
-        if options.dry_run:
-            target = root / name / file
-        report(download(bucket, _key(prefix, name, file), target, replace(options, force=True)))
-    if options.dry_run:
+        target = (root / name if is_dry else temporary) / file
+        overwriting.download(_key(transfers, name, file), target)
+    if is_dry:
         return
     try:
         read_seal(temporary)
     except DamagedIndexError as damage:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StorageError(
-            f"{bucket.url(_key(prefix, name, ''))} is damaged ({damage}). Push it again with "
-            "--force"
+            f"{_url(transfers, name)} is damaged ({damage}). Push it again with --force"
         ) from None
     publish(temporary, root / name)
 
 
-def _remote_seal(bucket: Bucket, prefix: str, name: str) -> dict[str, Any]:
-    found = bucket.get(_key(prefix, name, SEAL))
+def _overwriting(transfers: Transfers) -> Transfers:
+    return replace(transfers, options=replace(transfers.options, force=True))
+
+
+def _report_same(transfers: Transfers, name: str, folder: Path, seal: dict[str, Any]) -> None:
+    size = sum(int(file["size"]) for file in seal["files"].values())
+    url = _url(transfers, name)
+    transfers.report(Transferred("same", url, folder, size, verified="fingerprint"))
+
+
+def _remote_seal(transfers: Transfers, name: str) -> dict[str, Any]:
+    bucket = transfers.bucket
+    found = bucket.get(_key(transfers, name, SEAL))
     try:
         seal = json.loads(bucket.read_range(found.key, 0, max(found.size, 1)))
         files, fingerprint = dict(seal["files"]), seal["fingerprint"]
@@ -120,8 +106,9 @@ def _remote_seal(bucket: Bucket, prefix: str, name: str) -> dict[str, Any]:
     return dict(seal)
 
 
-def _check_name(bucket: Bucket, prefix: str, name: str) -> None:
-    if _is_inside(name) and "/" not in name and bucket.find(_key(prefix, name, SEAL)):
+def _check_name(transfers: Transfers, name: str) -> None:
+    bucket, prefix = transfers.bucket, transfers.prefix
+    if _is_inside(name) and "/" not in name and bucket.find(_key(transfers, name, SEAL)):
         return
     keys = [item.key for item in bucket.objects(f"{prefix}indexes/")]
     seals = (PurePosixPath(key) for key in keys if key.endswith(f"/{SEAL}"))
@@ -134,12 +121,12 @@ def _passages(seal: dict[str, Any]) -> str | None:
     return f"passages-{seal['passages']}" if isinstance(seal.get("passages"), str) else None
 
 
-def _size(seal: dict[str, Any]) -> int:
-    return sum(int(file["size"]) for file in seal["files"].values())
+def _key(transfers: Transfers, name: str, file: str) -> str:
+    return f"{transfers.prefix}indexes/{name}/{file}"
 
 
-def _key(prefix: str, name: str, file: str) -> str:
-    return f"{prefix}indexes/{name}/{file}"
+def _url(transfers: Transfers, name: str) -> str:
+    return transfers.bucket.url(_key(transfers, name, ""))
 
 
 def _is_inside(file: str) -> bool:

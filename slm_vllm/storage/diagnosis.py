@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from itertools import islice
@@ -83,7 +83,7 @@ def check_operations(bucket: Bucket) -> Iterator[Finding]:
             yield _cleaned(bucket, folder, here)
         finally:
             with suppress(StorageError):
-                remove_scratch(bucket, folder, here)
+                _remove_scratch(bucket, folder, here)
 
 
 def _reading_only(bucket: Bucket, here: Path) -> Iterator[Finding]:
@@ -98,20 +98,19 @@ def _reading_only(bucket: Bucket, here: Path) -> Iterator[Finding]:
 
 
 def _cleaned(bucket: Bucket, folder: str, here: Path) -> Finding:
-    begin = time.monotonic()
-    removed, left = 0, ""
-    try:
-        removed = remove_scratch(bucket, folder, here)
-    except StorageError as error:
-        left = str(error)
-    if left:
-        return Finding("delete", "fail", left)
-    if not removed:
+    removed = 0
+
+    def remove() -> None:
+        nonlocal removed
+        removed = _remove_scratch(bucket, folder, here)
+
+    done = _tried("delete", remove)
+    if done.status == "ok" and not removed:
         return Finding("delete", "skipped", "nothing was written")
-    return Finding("delete", "ok", f"{(time.monotonic() - begin) * 1000:,.0f} ms")
+    return done
 
 
-def remove_scratch(bucket: Bucket, folder: str, here: Path) -> int:
+def _remove_scratch(bucket: Bucket, folder: str, here: Path) -> int:
     """Takes away what the test wrote: objects with their versions, and unfinished uploads.
 
     Returns:
@@ -124,7 +123,8 @@ def remove_scratch(bucket: Bucket, folder: str, here: Path) -> int:
     removed, kept, reason = 0, [], None
     for item in bucket.objects(folder):
         try:
-            removed += _delete(bucket, item.key)
+            _delete(bucket, item.key)
+            removed += 1
         except S3Error as error:
             kept.append(item)
             reason = error
@@ -136,11 +136,6 @@ def remove_scratch(bucket: Bucket, folder: str, here: Path) -> int:
             "removed",
         )
     return removed
-
-
-def masked(access_key: str | None) -> str:
-    """Enough of an access key to tell it from others."""
-    return f"{access_key[:4]}..." if access_key else "none"
 
 
 def _blame(bucket: Bucket, error: S3Error) -> list[Finding]:
@@ -159,7 +154,8 @@ def _blame(bucket: Bucket, error: S3Error) -> list[Finding]:
 
 def _credentials(bucket: Bucket) -> str:
     settings = bucket.settings
-    return f"{masked(settings.access_key)} from {settings.credentials_from}"
+    masked = f"{settings.access_key[:4]}..." if settings.access_key else "none"
+    return f"{masked} from {settings.credentials_from}"
 
 
 def _tls(bucket: Bucket) -> Finding:
@@ -214,7 +210,7 @@ def _region(found: str | None, configured: str) -> Finding:
     return Finding("region", "fail", text, f"Set CLEARML_S3_REGION={found}")
 
 
-def _tried(what: str, operation: Any) -> Finding:
+def _tried(what: str, operation: Callable[[], Any]) -> Finding:
     begin = time.monotonic()
     try:
         operation()
@@ -249,13 +245,12 @@ def _multipart(bucket: Bucket, folder: Path, key: str) -> None:
     upload(bucket, source, key, TransferOptions(part_size=MULTIPART_SIZE))
 
 
-def _delete(bucket: Bucket, key: str) -> int:
+def _delete(bucket: Bucket, key: str) -> None:
     """Deletes an object; in a bucket with versions the version, so that no trace stays."""
     with bucket.explained("deleting", key):
         version = bucket.client.head_object(Bucket=bucket.name, Key=key).get("VersionId")
         given = {"VersionId": version} if version else {}
         bucket.client.delete_object(Bucket=bucket.name, Key=key, **given)
-    return 1
 
 
 def _abort(bucket: Bucket, here: Path) -> None:

@@ -184,10 +184,7 @@ class _Upload:
                     **condition,
                 )
 
-        def send(number: int) -> None:
-            self._write(put)
-
-        self._runner.run(lambda number: self._try(send, number), [1])
+        self._runner.run(lambda _: self._try(lambda: self._write(put)), [1])
         self._state.unlink(missing_ok=True)
         return self._size, md5.hex()
 
@@ -240,7 +237,7 @@ class _Upload:
         start, length = (number - 1) * self._part_size, self._length(number)
         md5 = md5_of(self._source, start, length)
 
-        def send(number: int) -> None:
+        def send() -> None:
             with self._body(start, length) as body:
                 self._bucket.client.upload_part(
                     Bucket=self._bucket.name,
@@ -251,15 +248,15 @@ class _Upload:
                     ContentMD5=base64.b64encode(md5).decode(),
                 )
 
-        self._try(send, number)
+        self._try(send)
         with self._lock:
             self._md5s[number] = md5
             self._moved += length
 
-    def _try(self, send: Any, number: int) -> None:
+    def _try(self, send: Callable[[], None]) -> None:
         def attempt() -> bool:
             with self._bucket.explained("writing", self._key):
-                send(number)
+                send()
             return True
 
         self._runner.retrying(attempt)
