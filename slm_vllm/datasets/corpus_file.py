@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from slm_vllm.amounts import counted
+from slm_vllm.datasets.batches import batched
 from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES, line_batches
 from slm_vllm.datasets.reading.opening import PACKED_SUFFIXES, open_bytes
 from slm_vllm.datasets.reading.record import Place, Record, ignore
@@ -73,18 +73,12 @@ class CorpusFile:
         Raises:
             DataError: A file is missing, damaged or of no known form, or there is no document.
         """
-        batch: list[Paragraph] = []
-        size = count = 0
-        for paragraph in self.paragraphs():
-            batch.append(paragraph)
-            size += len(paragraph.text)
-            if len(batch) == _BATCH_ROWS or size >= MAX_BATCH_BYTES:
-                yield _frame(batch)
-                count += len(batch)
-                batch, size = [], 0
-        if not count and not batch:
+        is_empty = True
+        for batch in batched(self.paragraphs(), _characters, MAX_BATCH_BYTES, _BATCH_ROWS):
+            is_empty = False
+            yield pl.DataFrame([one.document for one in batch], schema=dict(DOCUMENT))
+        if is_empty:
             raise DataError(f"{self.path} holds no document with text")
-        yield _frame(batch)
 
     def paragraphs(self) -> Iterator[Paragraph]:
         """Yields the documents one by one; see `documents`."""
@@ -178,34 +172,8 @@ class CorpusFile:
             yield Paragraph(text, Path(name).name.split(".")[0], name=name)
 
 
-class LostDocuments:
-    """Counts what a corpus leaves out.
-
-    Args:
-        path: The corpus, as it is named in the message.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._count = 0
-        self._first = ""
-
-    def __call__(self, row: RejectedRow) -> None:
-        """Takes note of a row that holds no document."""
-        self._count += 1
-        self._first = self._first or f"{row.path}, line {row.line}: {row.reason}"
-
-    @property
-    def notices(self) -> list[str]:
-        """A line that says how many there were; none where there were none."""
-        if not self._count:
-            return []
-        lost = counted(self._count, "row")
-        return [f"{self._path}: {lost} without a document left out (first: {self._first})"]
-
-
-def _frame(batch: list[Paragraph]) -> pl.DataFrame:
-    return pl.DataFrame([one.document for one in batch], schema=dict(DOCUMENT))
+def _characters(paragraph: Paragraph) -> int:
+    return len(paragraph.text)
 
 
 def _suffix(name: str) -> str:

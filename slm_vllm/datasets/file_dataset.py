@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from slm_vllm.amounts import counted
-from slm_vllm.datasets.base import BaseDataset
+from slm_vllm.datasets.base import BATCH_ROWS, BaseDataset
 from slm_vllm.datasets.frames import NumberedFrame, SourceRow, in_frames
 from slm_vllm.datasets.reading.columnar import canonical_table, is_canonical, table_batches
 from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES
@@ -109,7 +109,9 @@ class FileDataset(BaseDataset):
             for reason, (line, count) in self._lost.items()
         ]
 
-    def scan(self, batch_size: int = 256, *, with_documents: bool = True) -> Iterator[pl.DataFrame]:
+    def scan(
+        self, batch_size: int = BATCH_ROWS, *, with_documents: bool = True
+    ) -> Iterator[pl.DataFrame]:
         """See `BaseDataset.scan`.
 
         A row without a question, or with the question_id of an earlier row, is rejected. A row
@@ -164,12 +166,8 @@ class FileDataset(BaseDataset):
 
     def _admit(self, numbered: NumberedFrame, seen: SeenIds) -> pl.DataFrame:
         frame = numbered.frame
-        asked = frame.select(
-            (pl.col("question").str.strip_chars() != "").fill_null(False)
-        ).to_series()
-        ids = pl.select(
-            pl.when(asked).then(frame["question_id"]).otherwise(None).alias("question_id")
-        ).to_series()
+        asked = (frame["question"].str.strip_chars() != "").fill_null(value=False)
+        ids = frame["question_id"].set(~asked, None)
         repeated = seen.add(ids)
         if numbered.other_ids is not None:
             frame, repeated = _renamed(frame, asked, repeated, numbered.other_ids, seen)
@@ -229,12 +227,10 @@ def _renamed(
     The other ids of all rows are remembered, so that a row that stands twice is found out.
     """
     others = pl.Series("question_id", [name or None for name in other_ids], dtype=pl.String)
-    others = pl.select(pl.when(asked).then(others).otherwise(None)).to_series()
+    others = others.set(~asked, None)
     known = seen.add(others)
     renamed = repeated & others.is_not_null() & ~known
     if not renamed.any():
         return frame, repeated
-    names = pl.select(
-        pl.when(renamed).then(others).otherwise(frame["question_id"]).alias("question_id")
-    )
-    return frame.with_columns(names.to_series()), repeated & ~renamed
+    names = others.zip_with(renamed, frame["question_id"])
+    return frame.with_columns(names), repeated & ~renamed

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from slm_vllm.datasets.batches import batched
 from slm_vllm.datasets.reading.record import Place
 from slm_vllm.datasets.rows.values import Document
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
@@ -150,14 +151,9 @@ def in_frames(
     rows: Iterator[SourceRow], batch_size: int, max_characters: int
 ) -> Iterator[NumberedFrame]:
     """Collects rows into frames of at most `batch_size` rows and about `max_characters`."""
-    batch: list[SourceRow] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += sum(len(document["text"]) for document in row.documents)
-        size += sum(map(len, row.contexts)) + len(row.question)
-        if len(batch) >= batch_size or size >= max_characters:
-            yield to_frame(batch)
-            batch, size = [], 0
-    if batch:
-        yield to_frame(batch)
+    return map(to_frame, batched(rows, _characters, max_characters, batch_size))
+
+
+def _characters(row: SourceRow) -> int:
+    documents = sum(len(document["text"]) for document in row.documents)
+    return documents + sum(map(len, row.contexts)) + len(row.question)

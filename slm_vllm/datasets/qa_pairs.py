@@ -8,6 +8,7 @@ from functools import partial
 from glob import glob
 from typing import Any, ClassVar
 
+from slm_vllm.datasets.batches import batched
 from slm_vllm.datasets.file_dataset import FileDataset, SourceRow
 from slm_vllm.datasets.frames import NumberedFrame, to_frame
 from slm_vllm.datasets.plain_lines import PlainLines
@@ -107,8 +108,8 @@ class QaPairsDataset(FileDataset):
     def _record_frames(
         self, path: str, records: Iterator[Record], batch_size: int, with_documents: bool
     ) -> Iterator[NumberedFrame]:
-        for lot in _lots(records, batch_size, MAX_BATCH_BYTES):
-            numbered = self._numbered(path, lot, with_documents)
+        for batch in batched(records, _characters_of, MAX_BATCH_BYTES, batch_size):
+            numbered = self._numbered(path, batch, with_documents)
             if numbered is not None:
                 yield numbered
 
@@ -235,23 +236,8 @@ class _Fields:
         self._lose_at(self._line, reason)
 
 
-def _lots(records: Iterator[Record], max_rows: int, max_characters: int) -> Iterator[list[Record]]:
-    """Collects records, about `max_characters` at most; those before a fault are given first."""
-    lot: list[Record] = []
-    size = 0
-    try:
-        for record in records:
-            lot.append(record)
-            size += _characters(record.value)
-            if len(lot) >= max_rows or size >= max_characters:
-                yield lot
-                lot, size = [], 0
-    except DataError:
-        if lot:
-            yield lot
-        raise
-    if lot:
-        yield lot
+def _characters_of(record: Record) -> int:
+    return _characters(record.value)
 
 
 def _characters(value: list[Any] | dict[str, Any], deep: int = 6) -> int:

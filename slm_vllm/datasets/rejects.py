@@ -11,6 +11,7 @@ from slm_vllm.errors import DataError, StorageError, reason_of
 from slm_vllm.types import RejectedRow
 
 EXCERPT_CHARACTERS = 120
+_KEPT = 20
 
 
 class RejectLog:
@@ -22,15 +23,17 @@ class RejectLog:
     Args:
         path: The `rejected.jsonl` to write, or None to count only.
         strict: Raise `DataError` at the first rejected row.
-        keep: How many rows to keep in `first`.
+
+    Attributes:
+        count: Of the rejected rows.
+        first: The first 20 of them.
     """
 
-    def __init__(self, path: Path | None = None, *, strict: bool = False, keep: int = 20) -> None:
+    def __init__(self, path: Path | None = None, *, strict: bool = False) -> None:
         self.count = 0
         self.first: list[RejectedRow] = []
         self._path = path
         self._strict = strict
-        self._keep = keep
         self._file: TextIO | None = None
         if path is not None:
             try:
@@ -46,7 +49,7 @@ class RejectLog:
                 "to skip such rows."
             )
         self.count += 1
-        if len(self.first) < self._keep:
+        if len(self.first) < _KEPT:
             self.first.append(row)
         if self._path is not None:
             self._write(self._path, row)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,6 @@ from slm_vllm.datasets.reading.record import Record
 from slm_vllm.datasets.reading.records import Form
 from slm_vllm.datasets.rows.evidence import paragraphs_of
 from slm_vllm.datasets.rows.values import (
-    ValueProblem,
     answers_of,
     first_of,
     mapping_of,
@@ -30,7 +27,6 @@ from slm_vllm.types import RejectedRow
 SECTIONS = ("train", "eval")
 _QUESTION = ("problem", "question")
 _ANSWER = ("answer", "answers")
-_LITERAL_ERRORS = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
 class SimpleQaDataset(FileDataset):
@@ -104,28 +100,8 @@ class SimpleQaDataset(FileDataset):
 
 def _metadata(value: dict[str, Any], lose: Callable[[str], None]) -> dict[str, Any]:
     """Reads the metadata, and what other converters put beside it."""
-    try:
-        metadata = _literal_metadata(value.get("metadata"))
-    except ValueProblem as problem:
-        lose(str(problem))
-        metadata = {}
+    metadata = usable(mapping_of, value.get("metadata"), "metadata", lose) or {}
     for key in ("topic", "answer_type", "urls"):
         if key in value and key not in metadata:
             metadata[key] = value[key]
     return metadata
-
-
-def _literal_metadata(value: Any) -> dict[str, Any]:
-    if not isinstance(value, str):
-        return mapping_of(value, "metadata")
-    if not value.strip():
-        return {}
-    for parse in (ast.literal_eval, json.loads):
-        try:
-            parsed = parse(value.strip())
-            json.dumps(parsed, ensure_ascii=False, default=str).encode()
-        except _LITERAL_ERRORS:
-            continue
-        if isinstance(parsed, dict):
-            return parsed
-    raise ValueProblem("'metadata' is neither a Python nor a JSON object")

@@ -14,10 +14,12 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from slm_vllm.amounts import counted
 from slm_vllm.config.schema import Config, CorpusConfig, DatasetConfig
-from slm_vllm.datasets.corpus_file import CorpusFile, LostDocuments
+from slm_vllm.datasets.corpus_file import CorpusFile
 from slm_vllm.datasets.identity import dataset_identity
 from slm_vllm.datasets.registry import fetched_path, open_configured
+from slm_vllm.datasets.rejects import RejectLog
 
 
 class Corpus(Protocol):
@@ -95,10 +97,15 @@ class FileCorpus:
         Raises:
             DataError: They cannot be read.
         """
-        lost = LostDocuments(self._section.path)
+        lost = RejectLog()
         columns = self._section.columns
         yield from CorpusFile(self._file, columns=columns, on_reject=lost).documents()
-        self.notices = lost.notices
+        if lost.count:
+            first, rows = lost.first[0], counted(lost.count, "row")
+            self.notices = [
+                f"{self._section.path}: {rows} without a document left out "
+                f"(first: {first.path}, line {first.line}: {first.reason})"
+            ]
 
     @cached_property
     def _file(self) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import polars as pl
 
 from slm_vllm.config.schema import PassageConfig
+from slm_vllm.datasets.batches import batched
 from slm_vllm.errors import DataError
 from slm_vllm.retrieval.chunking import cut_windows
 from slm_vllm.types import DOCUMENT_FIELDS
@@ -86,8 +88,7 @@ class DocumentFilter:
         return self._corpus.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Admitted:
+class _Admitted(NamedTuple):
     prefix: str
     document_id: str
     title: str
@@ -114,23 +115,24 @@ def iter_passages(
         DataError: A frame lacks a column.
         OtherDocumentsError: Those that are done are others.
     """
-    seen = seen if seen is not None else DocumentFilter()
-    pending: list[_Admitted] = []
-    size = 0
+    admitted = _admitted(documents, seen if seen is not None else DocumentFilter())
+    for batch in batched(admitted, _characters, BATCH_CHARACTERS):
+        yield _cut(batch, config)
+
+
+def _admitted(documents: Iterable[pl.DataFrame], seen: DocumentFilter) -> Iterator[_Admitted]:
+    """The documents that have to be cut."""
     for frame in documents:
         for document_id, title, text in _rows(frame):
             prefix = seen.admit(document_id, title, text)
-            if prefix is None or not text or seen.n_seen <= seen.done:
-                continue
-            pending.append(_Admitted(prefix, document_id, title, text))
-            size += len(text)
-            if size >= BATCH_CHARACTERS:
-                yield _cut(pending, config)
-                pending, size = [], 0
+            if prefix is not None and text and seen.n_seen > seen.done:
+                yield _Admitted(prefix, document_id, title, text)
     if seen.n_seen < seen.done:
         raise OtherDocumentsError
-    if pending:
-        yield _cut(pending, config)
+
+
+def _characters(document: _Admitted) -> int:
+    return len(document.text)
 
 
 def _rows(frame: pl.DataFrame) -> Iterator[tuple[str, str, str]]:
@@ -150,14 +152,9 @@ def _rows(frame: pl.DataFrame) -> Iterator[tuple[str, str, str]]:
 
 def _cut(documents: list[_Admitted], config: PassageConfig) -> pl.DataFrame:
     windows = cut_windows([document.text for document in documents], config)
-    by_document = pl.DataFrame(
-        {
-            "prefix": [document.prefix for document in documents],
-            "document_id": [document.document_id for document in documents],
-            "title": [document.title for document in documents],
-        },
-        schema={"prefix": pl.String, "document_id": pl.String, "title": pl.String},
-    )[windows.text_index]
+    names = [document[:3] for document in documents]
+    schema = {"prefix": pl.String, "document_id": pl.String, "title": pl.String}
+    by_document = pl.DataFrame(names, schema, orient="row")[windows.text_index]
     start = pl.Series("start", windows.starts, dtype=pl.Int64)
     return by_document.select(
         passage_id=pl.concat_str("prefix", pl.lit(":"), start.cast(pl.String)),

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from slm_vllm.datasets.corpus_file import CorpusFile, LostDocuments
+from slm_vllm.datasets.corpus_file import CorpusFile
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.types import RejectedRow
 
@@ -127,15 +127,12 @@ def test_a_document_without_an_id_is_known_by_its_content(tmp_path: Path) -> Non
     assert first == again != second
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+def test_rows_that_hold_no_document_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     path.write_text('{"id": "1", "text": "a"}\n[]\n{"id": "2", "text": {"deep": 1}}\nnot json\n')
-    lost = LostDocuments("c.jsonl")
-    assert pl.concat(CorpusFile(path, on_reject=lost).documents()).height == 1
-    (said,) = lost.notices
-    assert said.startswith("c.jsonl: 3 rows without a document left out (first: ")
-    assert "line 2: a JSON array" in said
-    assert LostDocuments("c.jsonl").notices == []
+    rejected: list[RejectedRow] = []
+    assert pl.concat(CorpusFile(path, on_reject=rejected.append).documents()).height == 1
+    assert sorted(row.line for row in rejected) == [2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,21 @@ def literal(text: str) -> Any:
         return None
 
 
+def written_object(text: str) -> dict[str, Any] | None:
+    """Reads an object written into a text, its numbers as numbers; None where the text is none."""
+    for read in (json.loads, ast.literal_eval, literal):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about odd escapes
+                found = read(text.strip())
+            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        except (*_NOT_A_LITERAL, TypeError):
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
+
+
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text, parse_int=Digits, parse_float=Digits, parse_constant=lambda _: None)

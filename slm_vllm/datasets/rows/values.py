@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from slm_vllm.datasets.rows.literals import Digits, literal
+from slm_vllm.datasets.rows.literals import Digits, literal, written_object
 
 Document = dict[str, str]
 T = TypeVar("T")
@@ -96,20 +95,14 @@ def texts_of(value: Any, key: str) -> list[str]:
 
 
 def mapping_of(value: Any, key: str) -> dict[str, Any]:
-    """Gives a copy of an object, also of one written into a text; None becomes an empty one.
+    """Gives a copy of an object, also of one written into a text; none becomes an empty one.
 
     Raises:
         ValueProblem: Anything else.
     """
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return {}
-    found = value
-    if isinstance(value, str):
-        try:
-            found = json.loads(value)
-            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
-        except (ValueError, RecursionError):
-            found = literal(value)
+    found = written_object(value) if isinstance(value, str) else value
     if isinstance(found, Mapping):
         return dict(found)
     raise ValueProblem(f"{key!r} is {kind_of(value)}, not an object")
