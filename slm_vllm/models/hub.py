@@ -13,6 +13,11 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 10.0
 
 
+def looks_like_path(name: str) -> bool:
+    """Whether the name of a model can only be that of a folder: the hub has OWNER/NAME."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+
+
 def find_cached(repo: str, revision: str | None) -> Path | None:
     """The folder of a model in the cache, whole or not; None where there is none."""
     from huggingface_hub import snapshot_download

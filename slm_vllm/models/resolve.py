@@ -12,7 +12,7 @@ from typing import Any, Literal
 from slm_vllm.errors import EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
 from slm_vllm.models import demo
-from slm_vllm.models.hub import download, find_cached, hub_reason
+from slm_vllm.models.hub import download, find_cached, hub_reason, looks_like_path
 from slm_vllm.models.local import content_hash, find_problems
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def resolve_model(path: str, revision: str | None = None, *, cache_dir: Path) ->
             folder, "demo", demo.UPSTREAM, f"gguf-{provenance['gguf_sha256'][:16]}", provenance
         )
     local = Path(path)
-    if local.exists() or _looks_like_path(path):
+    if local.exists() or looks_like_path(path):
         return _resolve_local(path, local, revision)
     return _resolve_repo(path, revision)
 
@@ -93,7 +93,7 @@ def find_here(path: str, revision: str | None, *, cache_dir: Path) -> Path | Non
     """
     if path in DEMO_NAMES:
         return demo.find_demo_model(cache_dir)
-    if Path(path).exists() or _looks_like_path(path):
+    if Path(path).exists() or looks_like_path(path):
         folder: Path | None = Path(path)
     else:
         folder = find_cached(path, revision) if find_spec("huggingface_hub") else None
@@ -105,10 +105,6 @@ def _warn_ignored(path: str, revision: str | None) -> None:
         log.warning("model.revision=%s is ignored: '%s' has no revisions", revision, path)
 
 
-def _looks_like_path(path: str) -> bool:
-    return path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path
-
-
 def check_local(path: str) -> None:
     """Refuses a folder that holds no whole model; nothing is made, hashed or downloaded.
 
@@ -116,7 +112,7 @@ def check_local(path: str) -> None:
         EngineError: It names one. What may be on the hub is not looked for.
     """
     folder = Path(path)
-    if path in DEMO_NAMES or not (folder.exists() or _looks_like_path(path)):
+    if path in DEMO_NAMES or not (folder.exists() or looks_like_path(path)):
         return
     if not folder.exists():
         raise EngineError(

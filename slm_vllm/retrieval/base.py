@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -42,6 +43,14 @@ class SearchResult:
         """A result without any passage."""
         shape = (n_questions, k)
         return cls(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
+
+    def padded(self, k: int) -> SearchResult:
+        """The same with room for k passages, where the store has fewer."""
+        room = ((0, 0), (0, k - self.indices.shape[1]))
+        return SearchResult(
+            np.pad(self.indices, room, constant_values=-1),
+            np.pad(self.scores, room, constant_values=-np.inf),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +246,42 @@ class CompositeRetriever(BaseRetriever):
     @abstractmethod
     def combine(cls, parts: Sequence[BaseRetriever], options: Any) -> CompositeRetriever:
         """Joins opened parts, in the order of `components`."""
+
+
+class StagedRetriever(BaseRetriever):
+    """Another retriever, with something done before or after its search.
+
+    Args:
+        first: The other.
+        settings: What is done, in a text that is equal for equal results.
+    """
+
+    def __init__(self, first: BaseRetriever, settings: str) -> None:
+        super().__init__(first.passages, fingerprint_of(f"{first.fingerprint};{settings}"))
+        self.kind = first.kind  # type: ignore[misc]
+        self._first = first
+
+    @property
+    def plain(self) -> BaseRetriever:
+        """See `BaseRetriever.plain`."""
+        return self._first.plain
+
+    def queries(self, rows: pl.DataFrame) -> list[str]:
+        """See `BaseRetriever.queries`."""
+        return self._first.queries(rows)
+
+    def describe(self) -> dict[str, Any]:
+        """See `BaseRetriever.describe`: the other's, under the fingerprint of both."""
+        return {**self._first.describe(), "fingerprint": self.fingerprint}
+
+    def close(self) -> None:
+        """Closes the other."""
+        self._first.close()
+
+
+def fingerprint_of(settings: str) -> str:
+    """A short name for what decides the results of a search."""
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
 def check_top_k(top_k: int) -> None:

@@ -97,13 +97,7 @@ class BM25Retriever(StoredRetriever):
         check_top_k(top_k)
         queries = look_up(questions, self._analyzer, self._terms())
         depth = min(top_k, len(self.passages))
-        found = self._searcher.search(queries, depth)
-        if depth == top_k:
-            return found
-        result = SearchResult.empty(len(questions), top_k)
-        result.indices[:, :depth] = found.indices
-        result.scores[:, :depth] = found.scores
-        return result
+        return self._searcher.search(queries, depth).padded(top_k)
 
     def _terms(self) -> Vocabulary:
         with self._lock:

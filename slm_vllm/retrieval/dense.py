@@ -51,6 +51,18 @@ SHARD = 2_048
 """Passages encoded between two writes to disk: what a killed build loses at most."""
 
 
+# Options that decide the content of an index of each kind; any may, where the kind is open.
+_BUILT_WITH: dict[str, tuple[str, ...]] = {
+    "flat": (),
+    "fp16": (),
+    "sq8": (),
+    "hnsw": ("hnsw_m", "ef_construction"),
+    "ivfsq8": ("nlist",),
+    "ivfpq": ("nlist", "pq_m"),
+    "auto": ("hnsw_m", "ef_construction", "nlist", "pq_m"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class DenseOptions:
     """What `retriever.options` of kind `dense` may hold.
@@ -134,7 +146,8 @@ class DenseRetriever(StoredRetriever):
                 f"index {self._folder} holds vectors of {self._index.dimension}. Rebuild it: "
                 "remove that folder and run slm-vllm index build"
             )
-        result.indices[asked], result.scores[asked] = self._index.search(vectors, top_k)
+        found = self._index.search(vectors, top_k)
+        result.indices[asked], result.scores[asked] = found.indices, found.scores
         return result
 
     def describe(self) -> dict[str, Any]:
@@ -165,17 +178,9 @@ class DenseRetriever(StoredRetriever):
         shown = super().identity(options)
         folder = find_encoder(options.model, options.revision)
         shown["passage_prefix"] = _passage_prefix(options)
-        relevant = {
-            "hnsw": ("hnsw_m", "ef_construction"),
-            "ivfsq8": ("nlist",),
-            "ivfpq": ("nlist", "pq_m"),
-        }.get(
-            options.index,
-            () if options.index != "auto" else ("hnsw_m", "ef_construction", "nlist", "pq_m"),
-        )
-        for key in ("hnsw_m", "ef_construction", "nlist", "pq_m"):
-            if key not in relevant:
-                shown.pop(key)
+        for key in _BUILT_WITH["auto"]:
+            if key not in _BUILT_WITH[options.index]:
+                del shown[key]
         del shown["model"], shown["revision"], shown["embeddings"]
         if options.embeddings is not None:
             shown["embeddings"] = dataset_identity(options.embeddings)

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from slm_vllm.errors import DataError
-from slm_vllm.retrieval.passage_store import PassageStore
+from slm_vllm.retrieval.passage_store import PassageStore, positions_by_name
 from slm_vllm.retrieval.vector_index import import_faiss
 
 _ROWS = 8_192
@@ -106,7 +106,7 @@ def _parts_of_table(path: str) -> Iterator[pl.DataFrame]:
 
 
 def _by_id(path: str, parts: Iterator[pl.DataFrame], passages: PassageStore) -> Placed:
-    known = _names(passages)
+    known = positions_by_name(passages.names())
     missing = np.ones(len(passages), np.bool_)
     for batch in parts:
         part = batch.join(known, on="name", maintain_order="left")
@@ -126,16 +126,3 @@ def _by_id(path: str, parts: Iterator[pl.DataFrame], passages: PassageStore) -> 
             f"{first!r}. Vectors of whole documents go with documents of one passage each: raise "
             "retriever.passage.size"
         )
-
-
-def _names(passages: PassageStore) -> pl.DataFrame:
-    """`name` and `position` of all passages: their ids, and those of documents, for their first."""
-    found = []
-    for start in range(0, len(passages), _ROWS):
-        part = passages.frame(start, start + _ROWS).with_columns(
-            position=pl.int_range(pl.len()) + start
-        )
-        found.append(part.select("position", name="passage_id"))
-        whole = part.filter(pl.col("start") == 0)
-        found.append(whole.select("position", name="document_id"))
-    return pl.concat(found).unique("name", keep="first", maintain_order=True)

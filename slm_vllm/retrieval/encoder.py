@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from slm_vllm.durable import samples
 from slm_vllm.errors import ConfigError, MissingExtraError
-from slm_vllm.models.hub import download, find_cached, hub_reason
+from slm_vllm.models.hub import download, find_cached, hub_reason, looks_like_path
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def find_encoder(name: str, revision: str | None = None) -> Path:
     package = BUNDLED_MODELS.get(name)
     if package and revision is None and (found := find_spec(package)) and found.origin:
         return Path(found.origin).parent / "model"
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if looks_like_path(name):
         raise ConfigError(f"retriever.options.model: there is no folder {name}")
     if find_spec("huggingface_hub") is None:
         raise MissingExtraError("sentence-transformers", "retrieval", "Dense retrieval")

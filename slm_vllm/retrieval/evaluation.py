@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, TypedDict
 
 import polars as pl
@@ -35,7 +34,7 @@ from slm_vllm.scoring.normalize import (
     squad_form,
     squad_tokens,
     stands_in,
-    words,
+    usable_answers,
 )
 from slm_vllm.types import RetrievedPassage
 
@@ -57,60 +56,36 @@ class Mean(TypedDict):
     n: int
 
 
-def evaluate_search(
-    frame: pl.DataFrame, ks: Sequence[int] = SEARCH_DEPTHS, depth: int | None = None
-) -> dict[str, Mean]:
-    """Computes all search metrics over a frame of `FRAME_SCHEMA`.
+def score_search(frame: pl.DataFrame, depth: int | None = None) -> pl.DataFrame:
+    """All search metrics of each row, a Float64 column each.
 
     Args:
-        frame: One row for each question.
-        ks: Cut-offs.
+        frame: One row of `FRAME_SCHEMA` for each question.
         depth: How many passages were searched for; cut-offs beyond it are left out, because they
-            would be the same as that at the depth. None: `ks` are all reported.
+            would be the same as that at the depth. None: all are there.
 
     Returns:
-        Means of `answer_hit@k`, `answer_recall@k`, `answer_mrr`, `document_hit@k`,
-        `document_recall@k`, `document_mrr` and `document_ndcg@10`. Rows without an answer are left
-        out of the first three, rows without a gold document of the others.
+        `answer_hit@k`, `answer_recall@k`, `answer_mrr`, `document_hit@k`, `document_recall@k`,
+        `document_mrr` and `document_ndcg@10`. The first three are null where the row has no answer,
+        the others where it has no gold document.
     """
-    scored = score_search(frame, ks, depth)
-    return {
-        name: Mean(mean=_mean(scored[name]), n=len(scored) - scored[name].null_count())
-        for name in scored.columns
-    }
-
-
-def score_search(
-    frame: pl.DataFrame, ks: Sequence[int] = SEARCH_DEPTHS, depth: int | None = None
-) -> pl.DataFrame:
-    """The metrics of `evaluate_search` for each row, one Float64 column each.
-
-    A value is null where the row has no answer or no gold document.
-    """
-    usable = [k for k in sorted(set(ks)) if depth is None or k <= depth]
-    ndcg = [NDCG_DEPTH] if depth is None or depth >= NDCG_DEPTH else []
+    ks = [k for k in SEARCH_DEPTHS if depth is None or k <= depth]
+    ndcg = depth is None or depth >= NDCG_DEPTH
     return pl.concat(
-        [_answer_metrics(frame, usable), _document_metrics(frame, usable, ndcg)], how="horizontal"
+        [_answer_metrics(frame, ks), _document_metrics(frame, ks, ndcg)], how="horizontal"
     )
 
 
 class SearchMetrics:
-    """Search metrics of a stream of batches, in memory that does not grow with it.
+    """Means of the search metrics over batches, in memory that does not grow with them.
 
     Args:
-        ks: Cut-offs.
-        depth: How many passages are searched for; see `evaluate_search`.
-        aliases: Ids of documents stored once under another id (`PassageStore.aliases`).
+        depth: See `score_search`.
+        aliases: See `search_frame`.
     """
 
-    def __init__(
-        self,
-        ks: Sequence[int] = SEARCH_DEPTHS,
-        depth: int | None = None,
-        aliases: dict[str, str] | None = None,
-    ) -> None:
-        self._ks, self._depth = tuple(ks), depth
-        self._aliases = aliases or {}
+    def __init__(self, depth: int | None, aliases: Mapping[str, str]) -> None:
+        self._depth, self._aliases = depth, aliases
         self._sums: dict[str, tuple[float, int]] = {}
 
     def add(
@@ -121,9 +96,9 @@ class SearchMetrics:
     ) -> None:
         """Counts a batch: what was retrieved for each question, its answers and documents."""
         frame = search_frame(retrieved, answers, judged, self._aliases)
-        for name, value in evaluate_search(frame, self._ks, self._depth).items():
-            total, n = self._sums.get(name, (0.0, 0))
-            self._sums[name] = (total + (value["mean"] or 0.0) * value["n"], n + value["n"])
+        for values in score_search(frame, self._depth):
+            total, n = self._sums.get(values.name, (0.0, 0))
+            self._sums[values.name] = total + float(values.sum()), n + values.count()
 
     def result(self) -> dict[str, Mean]:
         """The means over all batches so far."""
@@ -151,7 +126,7 @@ def measure_search(
         judgements: Say which documents are relevant.
         write: Takes what was found.
     """
-    metrics = SearchMetrics(depth=depth, aliases=retriever.passages.aliases)
+    metrics = SearchMetrics(depth, retriever.passages.aliases)
     n_questions, seconds, empty = 0, 0.0, 0
     for frame in rows:
         begin = time.perf_counter()
@@ -175,15 +150,15 @@ def search_frame(
     retrieved: Sequence[Sequence[RetrievedPassage]],
     answers: Sequence[Sequence[str]],
     judged: Sequence[Grades],
-    aliases: Mapping[str, str] = MappingProxyType({}),
+    aliases: Mapping[str, str],
 ) -> pl.DataFrame:
-    """Lays a batch out as `evaluate_search` reads it.
+    """Lays a batch out as `score_search` reads it.
 
     Args:
         retrieved: Passages of each question, best first.
         answers: Of each question.
         judged: The judged documents of each question; those with a grade below 1 do not count.
-        aliases: See `SearchMetrics`.
+        aliases: Ids of documents stored once under another id (`PassageStore.aliases`).
     """
     gold = [_relevant(grades, aliases) for grades in judged]
     columns: dict[str, Any] = {
@@ -209,33 +184,13 @@ def _relevant(grades: Grades, aliases: Mapping[str, str]) -> dict[str, int]:
 
 
 def _answer_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> pl.DataFrame:
-    rows = frame.with_row_index("row")
-    answers = (
-        rows.select("row", answer="answers")
-        .filter(pl.col("answer").list.len() > 0)
-        .explode("answer")
-        .drop_nulls("answer")
-    )
-    usable = answers.filter(words(answers["answer"]).list.len() > 0)
+    usable = usable_answers(frame["answers"])
     tokens = squad_tokens(usable["answer"])
     answers = usable.select("row", squad_form(tokens), token=_longest(tokens)).unique()
-    ranked = (
-        rows.select("row", text="retrieved_texts")
-        .filter(pl.col("text").list.len() > 0)
-        .explode("text")
-        .with_columns(rank=pl.int_range(1, pl.len() + 1).over("row"))
-    )
+    ranked = _ranked(frame["retrieved_texts"].alias("text"))
     pairs = answers.join(_holding(answers, ranked), on=["row", "answer"], how="left")
     first = pairs.group_by("row", "answer").agg(rank=pl.col("rank").min())
-    per_row = first.group_by("row").agg(
-        *[
-            (pl.col("rank") <= k).fill_null(False).any().cast(pl.Float64).alias(f"answer_hit@{k}")
-            for k in ks
-        ],
-        *[(pl.col("rank") <= k).fill_null(False).mean().alias(f"answer_recall@{k}") for k in ks],
-        answer_mrr=(1.0 / pl.col("rank").min()).fill_null(0.0),
-    )
-    return rows.select("row").join(per_row, on="row", how="left", maintain_order="left").drop("row")
+    return _for_each_row(frame, first.group_by("row").agg(_rank_metrics("answer", ks)))
 
 
 def _holding(answers: pl.DataFrame, ranked: pl.DataFrame) -> pl.DataFrame:
@@ -263,18 +218,15 @@ def _longest(tokens: pl.Series) -> pl.Series:
     return tokens.list.get(lengths.fill_null(0), null_on_oob=True).fill_null("")
 
 
-def _document_metrics(frame: pl.DataFrame, ks: Sequence[int], ndcg: Sequence[int]) -> pl.DataFrame:
-    rows = frame.with_row_index("row")
+def _document_metrics(frame: pl.DataFrame, ks: Sequence[int], ndcg: bool) -> pl.DataFrame:
     gold = (
-        rows.select("row", document="gold_document_ids", grade="gold_grades")
+        frame.select(document="gold_document_ids", grade="gold_grades")
+        .with_row_index("row")
         .filter(pl.col("document").list.len() > 0)
         .explode("document", "grade")
     )
     ranked = (
-        rows.select("row", document="retrieved_document_ids")
-        .filter(pl.col("document").list.len() > 0)
-        .explode("document")
-        .with_columns(rank=pl.int_range(1, pl.len() + 1).over("row"))
+        _ranked(frame["retrieved_document_ids"].alias("document"))
         .group_by("row", "document")
         .agg(pl.col("rank").min())
         .with_columns(
@@ -283,28 +235,38 @@ def _document_metrics(frame: pl.DataFrame, ks: Sequence[int], ndcg: Sequence[int
         )
     )
     found = gold.join(ranked, on=["row", "document"], how="left")
+    metrics = _rank_metrics("document", ks)
+    if ndcg:
+        metrics.append(_ndcg(NDCG_DEPTH).alias(f"document_ndcg@{NDCG_DEPTH}"))
+    return _for_each_row(frame, found.group_by("row").agg(metrics))
+
+
+def _ranked(retrieved: pl.Series) -> pl.DataFrame:
+    """What was retrieved for each row, one item a line, with its `rank`."""
+    rows = retrieved.to_frame().with_row_index("row").filter(retrieved.list.len() > 0)
+    return rows.explode(retrieved.name).with_columns(rank=pl.int_range(1, pl.len() + 1).over("row"))
+
+
+def _rank_metrics(by: str, ks: Sequence[int]) -> list[pl.Expr]:
+    """hit@k, recall@k and MRR from the `rank` of each relevant item, null where it is not found."""
+    rank = pl.col("rank")
+    within = {k: (rank <= k).fill_null(False) for k in ks}
+    return [
+        *(found.any().cast(pl.Float64).alias(f"{by}_hit@{k}") for k, found in within.items()),
+        *(found.mean().alias(f"{by}_recall@{k}") for k, found in within.items()),
+        (1.0 / rank.min()).fill_null(0.0).alias(f"{by}_mrr"),
+    ]
+
+
+def _ndcg(k: int) -> pl.Expr:
+    """nDCG@k from the `grade` of each relevant document and its `place`, null if not found."""
     gain = pl.col("grade") / (pl.col("place") + 1).log(2)
-    per_row = found.group_by("row").agg(
-        *[
-            (pl.col("rank") <= k).fill_null(False).any().cast(pl.Float64).alias(f"document_hit@{k}")
-            for k in ks
-        ],
-        *[(pl.col("rank") <= k).fill_null(False).mean().alias(f"document_recall@{k}") for k in ks],
-        (1.0 / pl.col("rank").min()).fill_null(0.0).alias("document_mrr"),
-        *[
-            (gain.filter(pl.col("place") <= k).sum() / _best_gain(k)).alias(f"document_ndcg@{k}")
-            for k in ndcg
-        ],
-    )
-    return rows.select("row").join(per_row, on="row", how="left", maintain_order="left").drop("row")
-
-
-def _best_gain(k: int) -> pl.Expr:
-    """The sum of gains with the most relevant documents first."""
     best = pl.col("grade").sort(descending=True).head(k)
-    return (best / (pl.int_range(1, pl.min_horizontal(pl.len(), k) + 1) + 1).log(2)).sum()
+    best_gain = best / (pl.int_range(1, pl.min_horizontal(pl.len(), k) + 1) + 1).log(2)
+    return gain.filter(pl.col("place") <= k).sum() / best_gain.sum()
 
 
-def _mean(values: pl.Series) -> float | None:
-    mean = values.mean()
-    return float(mean) if isinstance(mean, (int, float)) else None
+def _for_each_row(frame: pl.DataFrame, metrics: pl.DataFrame) -> pl.DataFrame:
+    """The metrics in the order of the frame, null for rows that have none."""
+    rows = frame.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"))
+    return rows.join(metrics, on="row", how="left", maintain_order="left").drop("row")

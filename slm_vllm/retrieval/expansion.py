@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import polars as pl
 
-from slm_vllm.retrieval.base import BaseRetriever, SearchResult
+from slm_vllm.retrieval.base import BaseRetriever, SearchResult, StagedRetriever
 
 
-class ExpandedRetriever(BaseRetriever):
+class ExpandedRetriever(StagedRetriever):
     """Any retriever, asked for questions with a text added to each.
 
     A passage that would answer the question shares words with the ones that do, whether or not it
@@ -32,15 +30,8 @@ class ExpandedRetriever(BaseRetriever):
         repeat: int,
         identity: str,
     ) -> None:
-        settings = f"{first.fingerprint};{identity};{repeat}"
-        super().__init__(first.passages, hashlib.sha256(settings.encode()).hexdigest()[:16])
-        self.kind = first.kind  # type: ignore[misc]
-        self._first, self._added, self._repeat = first, added, repeat
-
-    @property
-    def plain(self) -> BaseRetriever:
-        """See `BaseRetriever.plain`."""
-        return self._first.plain
+        super().__init__(first, f"{identity};{repeat}")
+        self._added, self._repeat = added, repeat
 
     def queries(self, rows: pl.DataFrame) -> list[str]:
         """See `BaseRetriever.queries`."""
@@ -54,14 +45,6 @@ class ExpandedRetriever(BaseRetriever):
         """See `BaseRetriever.search_rows`."""
         queries = pl.Series("question", self.queries(rows), pl.String)
         return self._first.search_rows(rows.with_columns(queries), top_k)
-
-    def describe(self) -> dict[str, Any]:
-        """See `BaseRetriever.describe`."""
-        return {**self._first.describe(), "fingerprint": self.fingerprint}
-
-    def close(self) -> None:
-        """Closes the first retriever."""
-        self._first.close()
 
     def _with_added(self, questions: Sequence[str]) -> list[str]:
         return [

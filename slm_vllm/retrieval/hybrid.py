@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,6 +16,7 @@ from slm_vllm.retrieval.base import (
     CompositeRetriever,
     SearchResult,
     check_top_k,
+    fingerprint_of,
 )
 from slm_vllm.retrieval.fusion import fuse, min_max, reciprocal_rank
 
@@ -72,8 +72,7 @@ class HybridRetriever(CompositeRetriever):
     def __init__(self, parts: Sequence[BaseRetriever], options: HybridOptions) -> None:
         joined = ",".join(part.fingerprint for part in parts)
         settings = f"{options.fusion},{options.weights},{options.k},{options.depth}"
-        fingerprint = hashlib.sha256(f"{joined};{settings}".encode()).hexdigest()[:16]
-        super().__init__(parts[0].passages, fingerprint)
+        super().__init__(parts[0].passages, fingerprint_of(f"{joined};{settings}"))
         self._parts, self._options = list(parts), options
 
     def search(self, questions: Sequence[str], top_k: int) -> SearchResult:

@@ -31,6 +31,7 @@ from slm_vllm.retrieval.base import (
     BuildMonitor,
     CompositeRetriever,
     StoredRetriever,
+    fingerprint_of,
 )
 from slm_vllm.retrieval.index_files import (
     FORMAT_VERSION,
@@ -296,5 +297,4 @@ def _passage_fingerprint(corpus_hash: str, config: PassageConfig) -> str:
 
 
 def _fingerprint(*parts: Any) -> str:
-    text = json.dumps([FORMAT_VERSION, *parts], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fingerprint_of(json.dumps([FORMAT_VERSION, *parts], sort_keys=True, default=str))

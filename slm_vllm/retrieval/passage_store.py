@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +29,7 @@ TEXT_COLUMNS = ("passage_id", "document_id", "title", "text")
 _ALIASES = "aliases.json"
 _START = "start.npy"
 _FOUR_BYTES = 1 << 32
+_NAMED_AT_ONCE = 100_000
 
 # While passages are being written.
 _LENGTHS = ".lengths"
@@ -122,16 +123,18 @@ class PassageStore:
         for start in range(0, len(self), batch_size):
             yield start, self.texts(start, min(start + batch_size, len(self)))
 
-    def frame(self, start: int = 0, stop: int | None = None) -> pl.DataFrame:
-        """A range of passages as a polars frame."""
-        stop = len(self) if stop is None else min(stop, len(self))
-        data: dict[str, Sequence[str] | NDArray[np.int64]] = {
-            name: self._columns[name].slice(start, stop) for name in TEXT_COLUMNS
-        }
-        return pl.DataFrame(
-            {**data, "start": self._start[start:stop].astype(np.int64)},
-            schema_overrides=dict.fromkeys(TEXT_COLUMNS, pl.String),
-        )
+    def names(self) -> Iterator[pl.DataFrame]:
+        """`name` and `position` of passages, a part at a time, for `positions_by_name`.
+
+        Each goes by its own id (then `own` is true) and by that of its document.
+        """
+        for start in range(0, len(self), _NAMED_AT_ONCE):
+            stop = min(start + _NAMED_AT_ONCE, len(self))
+            position = pl.int_range(start, stop, eager=True)
+            for column in ("passage_id", "document_id"):
+                names = pl.Series(self._columns[column].slice(start, stop), dtype=pl.String)
+                own = pl.lit(column == "passage_id").alias("own")
+                yield pl.DataFrame({"name": names, "position": position}).with_columns(own)
 
     def reopened(self) -> PassageStore:
         """The same passages mapped once more; what is read through it is given back with it."""
@@ -141,6 +144,16 @@ class PassageStore:
         """Drops the mappings; the files can be deleted afterwards."""
         self._columns.clear()
         self._start = np.zeros(0, np.int64)
+
+
+def positions_by_name(names: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """`name` and `position`: the passage of that id, else the first one of that document.
+
+    Args:
+        names: What is wanted of `PassageStore.names`.
+    """
+    first = pl.concat(names).sort(["own", "position"], descending=[True, False])
+    return first.unique("name", keep="first", maintain_order=True).drop("own")
 
 
 class PassageWriter(AbstractContextManager["PassageWriter"]):

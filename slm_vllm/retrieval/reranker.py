@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import threading
 from abc import ABC, abstractmethod
@@ -16,7 +15,13 @@ from numpy.typing import NDArray
 
 from slm_vllm.config.retriever_stages import RerankerConfig
 from slm_vllm.errors import ConfigError, MissingExtraError
-from slm_vllm.retrieval.base import BaseRetriever, SearchResult, check_top_k, pad_result
+from slm_vllm.retrieval.base import (
+    BaseRetriever,
+    SearchResult,
+    StagedRetriever,
+    check_top_k,
+    pad_result,
+)
 from slm_vllm.retrieval.encoder import find_encoder
 from slm_vllm.types import Passage
 
@@ -42,7 +47,7 @@ class PairScorer(ABC):
         """Frees what it holds."""
 
 
-class RerankingRetriever(BaseRetriever):
+class RerankingRetriever(StagedRetriever):
     """Any retriever, its best candidates put into the order of a scorer.
 
     Scores are the scorer's, so `min_score` is on its scale. Candidates of equal score stay in the
@@ -55,19 +60,8 @@ class RerankingRetriever(BaseRetriever):
     """
 
     def __init__(self, first: BaseRetriever, config: RerankerConfig, scorer: PairScorer) -> None:
-        settings = f"{first.fingerprint};{scorer.identity};{config.candidates}"
-        super().__init__(first.passages, hashlib.sha256(settings.encode()).hexdigest()[:16])
-        self.kind = first.kind  # type: ignore[misc]
-        self._first, self._config, self._scorer = first, config, scorer
-
-    @property
-    def plain(self) -> BaseRetriever:
-        """See `BaseRetriever.plain`."""
-        return self._first.plain
-
-    def queries(self, rows: pl.DataFrame) -> list[str]:
-        """See `BaseRetriever.queries`."""
-        return self._first.queries(rows)
+        super().__init__(first, f"{scorer.identity};{config.candidates}")
+        self._config, self._scorer = config, scorer
 
     def search(self, questions: Sequence[str], top_k: int) -> SearchResult:
         """See `BaseRetriever.search`. At least `top_k` candidates are read."""
@@ -87,12 +81,12 @@ class RerankingRetriever(BaseRetriever):
     def describe(self) -> dict[str, Any]:
         """See `BaseRetriever.describe`; adds the reranker."""
         reranker = {"model": self._config.model, "candidates": self._config.candidates}
-        return {**self._first.describe(), "fingerprint": self.fingerprint, "reranker": reranker}
+        return {**super().describe(), "reranker": reranker}
 
     def close(self) -> None:
         """Frees the scorer and closes the first retriever."""
         self._scorer.close()
-        self._first.close()
+        super().close()
 
     def _depth(self, top_k: int) -> int:
         check_top_k(top_k)

@@ -28,12 +28,11 @@ from slm_vllm.retrieval.base import (
     check_top_k,
     pad_result,
 )
-from slm_vllm.retrieval.passage_store import PassageStore
+from slm_vllm.retrieval.passage_store import PassageStore, positions_by_name
 from slm_vllm.types import RetrievedPassage
 
 _FIELDS = 6
 _FOUND = "found.parquet"
-_AT_ONCE = 100_000
 _SMALLEST = np.finfo(np.float32).tiny
 _RUN_SCHEMA = {"question_id": pl.String, "document_id": pl.String, "score": pl.Float32}
 
@@ -218,21 +217,13 @@ def _positions(passages: PassageStore, names: pl.Series, monitor: BuildMonitor) 
     """document_id (as the run has it) and the position of its passage."""
     aliases = passages.aliases
     wanted = pl.DataFrame(
-        {"document_id": names, "stored": [aliases.get(name, name) for name in names]}
+        {"document_id": names, "name": [aliases.get(name, name) for name in names]}
     )
     found = []
-    for start in range(0, len(passages), _AT_ONCE):
-        part = passages.frame(start, start + _AT_ONCE).with_columns(
-            position=pl.int_range(pl.len()) + start
-        )
-        for column in ("passage_id", "document_id"):
-            of_one = part.select(pl.col(column).alias("stored"), "position")
-            of_one = of_one.with_columns(exact=pl.lit(column == "passage_id"))
-            found.append(of_one.join(wanted, on="stored", how="semi"))
-        monitor.report("looking up the documents of the run", start, len(passages))
-    first = pl.concat(found).sort(["exact", "position"], descending=[True, False])
-    first = first.unique("stored", keep="first", maintain_order=True)
-    return wanted.join(first, on="stored").select("document_id", "position")
+    for part in passages.names():
+        found.append(part.join(wanted, on="name", how="semi"))
+        monitor.report("looking up the documents of the run", part["position"][-1], len(passages))
+    return wanted.join(positions_by_name(found), on="name").select("document_id", "position")
 
 
 def _falling(scores: Iterable[float]) -> Iterator[np.float32]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slm_vllm.errors import MissingExtraError
+from slm_vllm.retrieval.base import SearchResult
 
 IndexKind = Literal["flat", "fp16", "sq8", "hnsw", "ivfsq8", "ivfpq"]
 
@@ -109,14 +110,8 @@ class VectorIndex:
             except RuntimeError as error:
                 raise ValueError(f"{FAISS_FILE} cannot be read: {error}") from None
 
-    def search(
-        self, queries: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k nearest of each query, best first, equal scores in the order of their index.
-
-        Returns:
-            Indices and inner products of shape (n_queries, k); -1 and -inf where there is none.
-        """
+    def search(self, queries: NDArray[np.float32], k: int) -> SearchResult:
+        """The k nearest of each query; scores are inner products, equal ones by their index."""
         depth = min(k, self.n)
         if self._vectors is not None:
             scores, indices = self._faiss.knn(
@@ -127,11 +122,8 @@ class VectorIndex:
         indices = indices.astype(np.int64)
         scores = np.where(indices < 0, -np.inf, scores).astype(np.float32)
         order = np.lexsort((indices, -scores), axis=-1)
-        out_indices = np.full((len(queries), k), -1, np.int64)
-        out_scores = np.full((len(queries), k), -np.inf, np.float32)
-        out_indices[:, :depth] = np.take_along_axis(indices, order, axis=1)
-        out_scores[:, :depth] = np.take_along_axis(scores, order, axis=1)
-        return out_indices, out_scores
+        best = (np.take_along_axis(found, order, axis=1) for found in (indices, scores))
+        return SearchResult(*best).padded(k)
 
     def _read(self, path: Path) -> Any:
         faiss = self._faiss

@@ -23,7 +23,7 @@ from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.evaluation import score_search, search_frame
 from slm_vllm.retrieval.judgements import Judgements
 from slm_vllm.runs.survey import Survey
-from slm_vllm.scoring.metrics import NDCG_DEPTH, PLAIN, SEARCH_DEPTHS
+from slm_vllm.scoring.metrics import NDCG_DEPTH, PLAIN
 from slm_vllm.types import RetrievedPassage
 
 # A prompt with fewer bytes can still have more tokens (another script).
@@ -163,7 +163,7 @@ class RetrieverContext(Context):
         assert self._retriever is not None
         aliases = self._retriever.passages.aliases
         answers, judged = frame["answers"].to_list(), self.judgements.of(frame)
-        return score_search(search_frame(found, answers, judged, aliases), SEARCH_DEPTHS)
+        return score_search(search_frame(found, answers, judged, aliases))
 
     @classmethod
     def longest_prompt(cls, config: Config, found: Survey, renderer: PromptRenderer) -> int:

@@ -124,7 +124,9 @@ def test_vectors_that_are_there_are_not_computed(
         raise AssertionError("passages are encoded")
 
     monkeypatch.setattr(dense_module, "_encode_all", refuse)
-    found = opened("dense", TEXTS, model=model, embeddings=str(path)).search(["river castle"], 5)
+    # The passage of a document that begins with a blank begins behind it.
+    texts = [f" {text}" for text in TEXTS] if form == "documents" else TEXTS
+    found = opened("dense", texts, model=model, embeddings=str(path)).search(["river castle"], 5)
     np.testing.assert_allclose(found.scores, expected.scores, atol=2e-3)
     if form != "npy":  # float16 may put near ones into another order
         assert found.indices.tolist() == expected.indices.tolist()

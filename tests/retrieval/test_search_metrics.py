@@ -6,11 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from slm_vllm.retrieval.evaluation import (
-    SearchMetrics,
-    evaluate_search,
-    search_frame,
-)
+from slm_vllm.retrieval.evaluation import Mean, SearchMetrics
+from slm_vllm.retrieval.judgements import Grades
 from slm_vllm.scoring.answers import score_answers
 from slm_vllm.types import Passage, RetrievedPassage
 
@@ -21,6 +18,17 @@ def found(*passages: tuple[str, str]) -> list[RetrievedPassage]:
         RetrievedPassage(Passage(f"{d}:{i}", d, "", text), 1.0 / i, i)
         for i, (d, text) in enumerate(passages, 1)
     ]
+
+
+def measured(
+    retrieved: list[list[RetrievedPassage]],
+    answers: list[list[str]],
+    judged: list[Grades],
+    depth: int | None = None,
+) -> dict[str, Mean]:
+    metrics = SearchMetrics(depth, {})
+    metrics.add(retrieved, answers, judged)
+    return metrics.result()
 
 
 TEXT = st.lists(
@@ -43,7 +51,7 @@ def test_an_answer_stands_in_a_passage_as_in_a_prediction(
     title: str, text: str, answers: list[str]
 ) -> None:
     passage = RetrievedPassage(Passage("x:0", "x", title, text), 1.0, 1)
-    result = evaluate_search(search_frame([[passage]], [answers], [{}]), ks=(1,))
+    result = measured([[passage]], [answers], [{}])
     frame = pl.DataFrame({"prediction": [f"{title} {text}"], "answers": [answers]})
     scored = score_answers(frame).row(0, named=True)
     assert result["answer_hit@1"]["mean"] == scored["contains"]
@@ -51,27 +59,24 @@ def test_an_answer_stands_in_a_passage_as_in_a_prediction(
 
 
 def test_by_answer_by_hand() -> None:
-    retrieved = [found(("x", "A party."), ("y", "the Art of War"), ("z", "Sun-Tzu wrote it"))]
-    result = evaluate_search(
-        search_frame(retrieved, [["art", "Sun Tzu!", "SunTzu"]], [{}]), ks=(1, 2, 3)
-    )
+    texts = ("A party.", "the Art of War", "nothing", "Sun-Tzu wrote it")
+    retrieved = [found(*(("x", text) for text in texts))]
+    result = measured(retrieved, [["art", "Sun Tzu!", "SunTzu"]], [{}])
     values = {name: value["mean"] for name, value in result.items()}
     assert values["answer_hit@1"] == 0.0  # "art" is not found in "party"
-    assert values["answer_hit@2"] == 1.0
-    assert values["answer_recall@2"] == pytest.approx(1 / 3)
-    assert values["answer_recall@3"] == pytest.approx(2 / 3)
+    assert values["answer_hit@3"] == 1.0
+    assert values["answer_recall@3"] == pytest.approx(1 / 3)
+    assert values["answer_recall@5"] == pytest.approx(2 / 3)
     assert values["answer_mrr"] == 0.5
     assert values["document_mrr"] is None
 
 
 def test_by_document_by_hand() -> None:
     retrieved = [found(("a", ""), ("a", ""), ("b", ""), ("c", ""))]
-    result = evaluate_search(
-        search_frame(retrieved, [[]], [{"b": 1, "c": 1, "q": 1, "a": 0}]), ks=(1, 3, 4)
-    )
+    result = measured(retrieved, [[]], [{"b": 1, "c": 1, "q": 1, "a": 0}])
     values = {name: value["mean"] for name, value in result.items()}
     assert (values["document_hit@1"], values["document_hit@3"]) == (0.0, 1.0)
-    assert values["document_recall@4"] == pytest.approx(2 / 3)
+    assert values["document_recall@5"] == pytest.approx(2 / 3)
     assert values["document_mrr"] == pytest.approx(1 / 3)
     # b and c are the second and third document, whatever the number of passages before them.
     gain = 1 / np.log2(3) + 1 / np.log2(4)
@@ -80,26 +85,24 @@ def test_by_document_by_hand() -> None:
 
 def test_rows_without_gold_are_left_out_and_counted() -> None:
     retrieved = [found(("a", "yes")), found(("b", "yes")), []]
-    metrics = SearchMetrics(ks=(1,))
-    metrics.add(retrieved, [["yes"], [], ["yes"]], [{"a": 1}, {"b": 1}, {}])
-    result = metrics.result()
+    result = measured(retrieved, [["yes"], [], ["yes"]], [{"a": 1}, {"b": 1}, {}])
     assert result["answer_hit@1"] == {"mean": 0.5, "n": 2}
     assert result["document_hit@1"] == {"mean": 1.0, "n": 2}
 
 
 def test_answers_of_punctuation_alone_are_no_answers() -> None:
-    result = evaluate_search(search_frame([found(("a", "text"))], [["?!"]], [{"a": 1}]), ks=(1,))
+    result = measured([found(("a", "text"))], [["?!"]], [{"a": 1}])
     assert result["answer_hit@1"] == {"mean": None, "n": 0}
 
 
 def test_cut_offs_beyond_the_search_are_left_out() -> None:
-    result = evaluate_search(search_frame([found(("a", "x"))], [["x"]], [{"a": 1}]), depth=3)
+    result = measured([found(("a", "x"))], [["x"]], [{"a": 1}], depth=3)
     assert "answer_hit@3" in result and "answer_hit@5" not in result
     assert "document_ndcg@10" not in result
 
 
 def test_aliases_stand_for_the_document_that_was_kept() -> None:
-    metrics = SearchMetrics(ks=(1,), aliases={"copy": "kept"})
+    metrics = SearchMetrics(None, {"copy": "kept"})
     metrics.add([found(("kept", "x"))], [["x"]], [{"copy": 1}])
     assert metrics.result()["document_hit@1"]["mean"] == 1.0
 
@@ -116,12 +119,11 @@ def test_agrees_with_trec_eval(rows: Rows) -> None:
     pytrec_eval = pytest.importorskip("pytrec_eval")
     # One passage for each document, so that passages and documents rank alike.
     unique = [(list(dict.fromkeys(ranked)), gold) for ranked, gold in rows]
-    frame = search_frame(
+    ours = measured(
         [found(*[(d, "") for d in ranked]) for ranked, _ in unique],
         [[] for _ in unique],
         [gold for _, gold in unique],
     )
-    ours = evaluate_search(frame)
     # Where nothing is relevant there is no figure, and 0 by trec_eval.
     qrels = {str(i): g for i, (_, g) in enumerate(unique) if any(v > 0 for v in g.values())}
     run = {
@@ -152,9 +154,9 @@ def test_batches_add_up(rows: Rows, data: st.DataObject) -> None:
     retrieved = [found(*[(d, f"text {d}") for d in ranked]) for ranked, _ in rows]
     answers = [[f"TEXT {d}" for d in gold] for _, gold in rows]
     gold = [g for _, g in rows]
-    whole = evaluate_search(search_frame(retrieved, answers, gold))
+    whole = measured(retrieved, answers, gold)
     cut = data.draw(st.integers(0, len(rows)))
-    metrics = SearchMetrics()
+    metrics = SearchMetrics(None, {})
     metrics.add(retrieved[:cut], answers[:cut], gold[:cut])
     metrics.add(retrieved[cut:], answers[cut:], gold[cut:])
     for name, value in metrics.result().items():

@@ -71,17 +71,18 @@ def test_a_build_that_was_stopped_goes_on(
         "vectors.json",
     }
     asked = np.ascontiguousarray(vectors[::29], np.float32)
-    found, scores = VectorIndex(tmp_path / "stopped", OPTIONS).search(asked, 5)
+    found = VectorIndex(tmp_path / "stopped", OPTIONS).search(asked, 5)
     exact = np.argsort(-(asked @ vectors.T), axis=1)[:, :5]
-    shared = np.mean([len(set(a) & set(b)) for a, b in zip(found, exact, strict=True)]) / 5
+    pairs = zip(found.indices, exact, strict=True)
+    shared = np.mean([len(set(a) & set(b)) for a, b in pairs]) / 5
     assert shared > {"fp16": 0.99, "sq8": 0.9, "hnsw": 0.95, "ivfsq8": 0.9, "ivfpq": 0.4}[kind]
     if kind != "hnsw":  # whose levels are drawn anew
         write_vectors(tmp_path / "whole", kind)
         seen[:] = [-1]
         build(tmp_path / "whole")
         again = VectorIndex(tmp_path / "whole", OPTIONS).search(asked, 5)
-        np.testing.assert_array_equal(found, again[0])
-        np.testing.assert_array_equal(scores, again[1])
+        np.testing.assert_array_equal(found.indices, again.indices)
+        np.testing.assert_array_equal(found.scores, again.scores)
 
 
 def test_the_recall_told_is_that_of_exact_search(
@@ -93,7 +94,7 @@ def test_the_recall_told_is_that_of_exact_search(
     index = VectorIndex(tmp_path / "made", OPTIONS)
     rows = np.sort(np.random.default_rng(0).choice(N, 200, replace=False))
     exact = np.argsort(-(vectors[rows] @ vectors.T), axis=1, kind="stable")[:, :10]
-    found, _ = index.search(vectors[rows], 10)
+    found = index.search(vectors[rows], 10).indices
     shared = np.mean([len(set(a) & set(b)) for a, b in zip(found, exact, strict=True)]) / 10
     assert index.recall == {"at": 10, "mean": pytest.approx(shared, abs=0.002), "n": 200}
 
