@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -29,6 +30,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A machine that is busy for a moment makes no test wrong.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """Every run ends in a collection, which objects of tests and packages would prolong."""
+    gc.freeze()
+    gc.unfreeze = lambda: None  # type: ignore[assignment]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from gc import unfreeze
 
 import pytest
 
@@ -17,11 +18,13 @@ class Node:
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    gc.unfreeze()
+def _unfrozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The tests' process keeps its objects frozen."""
+    monkeypatch.setattr(gc, "unfreeze", unfreeze)
+    unfreeze()
     yield
     gc.enable()
-    gc.unfreeze()
+    gc.freeze()
 
 
 def test_what_was_imported_is_spared_until_all_is_collected() -> None:
