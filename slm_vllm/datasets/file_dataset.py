@@ -56,6 +56,7 @@ class FileDataset(BaseDataset):
         self._first_rejected: list[RejectedRow] = []
         self._n_rejected = 0
         self._lost: dict[str, list[int]] = {}
+        self._odd: dict[str, list[int]] = {}
 
     @abstractmethod
     def row(self, record: Record, with_documents: bool) -> SourceRow:
@@ -100,14 +101,23 @@ class FileDataset(BaseDataset):
             reason = "other fields"
         self._lost.setdefault(reason, [line, 0])[1] += 1
 
+    def notice(self, line: int, what: str) -> None:
+        """Takes note of a value that may mean something else than what it is taken for."""
+        self._odd.setdefault(what, [line, 0])[1] += 1
+
     @property
     def notices(self) -> list[str]:
         """See `BaseDataset.notices`."""
-        return [
+        lost = [
             f"{reason}: left out of {counted(count, 'row')}, which "
             f"{'are' if count > 1 else 'is'} kept (first at line {line})"
             for reason, (line, count) in self._lost.items()
         ]
+        odd = [
+            f"{what} in {counted(count, 'row')} (first at line {line})"
+            for what, (line, count) in self._odd.items()
+        ]
+        return lost + odd
 
     def scan(
         self, batch_size: int = BATCH_ROWS, *, with_documents: bool = True
@@ -119,7 +129,7 @@ class FileDataset(BaseDataset):
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self._first_rejected, self._n_rejected, self._lost = [], 0, {}
+        self._first_rejected, self._n_rejected, self._lost, self._odd = [], 0, {}, {}
         seen = SeenIds()
         usable = 0
         for path in self.files():

@@ -22,6 +22,7 @@ from slm_vllm.datasets.reading.lines import Line
 from slm_vllm.datasets.reading.nested import may_be_nested
 from slm_vllm.datasets.reading.record import Place
 from slm_vllm.datasets.rows.fields import FieldNames
+from slm_vllm.datasets.rows.literals import MORE_THAN_TEXT
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
 
 # A text without surrogates, and without control characters, which Python and polars strip alike
@@ -31,8 +32,6 @@ _TEXT = (
     r'|0[1-9a-fA-F][0-9a-fA-F]{2}|[1-9a-cefA-CEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))*"'
 )
 _TEXTS = rf"\[(?:{_TEXT}(?:, ?{_TEXT})*)?\]"
-# A text that may stand for a list or an object; what `row` makes of it is not said here.
-_WRITTEN = r"^[\[({]|array\("
 _LIST = pl.List(pl.String)
 
 
@@ -166,6 +165,6 @@ def _lists(decoded: pl.DataFrame, column: str | None) -> pl.Series | None:
         blank = found.explode().str.strip_chars() == ""
         return None if bool(blank.any()) else found
     stripped = found.str.strip_chars()
-    if (stripped == "").any() or stripped.str.contains(_WRITTEN).any():
+    if (stripped == "").any() or stripped.str.contains(MORE_THAN_TEXT).any():
         return None
     return decoded.select(pl.concat_list(column)).to_series()

@@ -6,6 +6,7 @@ left to `row`, the reference.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,8 +16,11 @@ from typing import Any
 from slm_vllm.datasets.frames import Columns, encoded
 from slm_vllm.datasets.identity import content_id
 from slm_vllm.datasets.rows.fields import FoundFields
+from slm_vllm.datasets.rows.literals import MORE_THAN_TEXT
 
 DOCUMENTS = "documents"
+
+_more_than_text = re.compile(MORE_THAN_TEXT).match
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ def plain_layout(found: FoundFields, with_documents: bool) -> Layout | None:
             return None
         columns[field] = ways[0][0] if ways else None
     searched = found.paths["documents"]
-    if found.has("more_answers", "gold") or (
+    if found.has("more_answers", "gold", "choices") or (
         searched and (with_documents or searched != ((DOCUMENTS,),))
     ):
         return None
@@ -159,16 +163,10 @@ def _lists(
     for at, value in enumerate(found):
         if type(value) is list and set(map(type, value)) <= {str, NoneType}:
             lists.append([text for text in value if text and text.strip()])
-        elif type(value) is str and not _is_written(value):
+        elif type(value) is str and not _more_than_text(value):
             lists.append([value] if value.strip() else [])
         else:
             if value is not None:
                 odd.add(at)
             lists.append([])
     return lists
-
-
-def _is_written(text: str) -> bool:
-    """Whether a text may stand for a list or an object."""
-    text = text.strip()
-    return text[:1] in ("[", "(", "{") or "array(" in text

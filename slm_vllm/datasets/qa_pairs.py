@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from glob import glob
@@ -19,9 +19,11 @@ from slm_vllm.datasets.reading.records import Form, line_records, read_records
 from slm_vllm.datasets.rows.evidence import Paragraph, paragraphs_of, supporting_titles
 from slm_vllm.datasets.rows.fields import FoundFields
 from slm_vllm.datasets.rows.values import (
+    MISSING,
     Document,
     ValueProblem,
     answers_of,
+    chosen,
     text_of,
     unique,
     usable,
@@ -39,7 +41,7 @@ class QaPairsDataset(FileDataset):
 
     kind = "qa_pairs"
     id_prefix: ClassVar[str] = "qa"
-    _plain_numbers = False
+    _only_text = False
 
     def files(self) -> Iterator[str]:
         """See `FileDataset.files`; a path with `*` stands for all files that match it."""
@@ -59,7 +61,7 @@ class QaPairsDataset(FileDataset):
             columns = self.names.find(form.columns).columns | {name.split(".")[0] for name in kept}
             if not with_documents:
                 columns -= {DOCUMENTS}
-        self._plain_numbers = form.name == "csv"
+        self._only_text = form.name == "csv"
         return read_records(path, form, self.is_row, self.reject, columns)
 
     def frames(
@@ -75,7 +77,7 @@ class QaPairsDataset(FileDataset):
             records = self.records(path, form, with_documents)
             yield from self._record_frames(path, records, batch_size, with_documents)
             return
-        self._plain_numbers = False
+        self._only_text = False
         plain = PlainLines(self.names, self.id_prefix, with_documents)
         for lines in line_batches(path, self.reject, max_rows=batch_size):
             numbered = plain.frame(path, lines)
@@ -87,7 +89,7 @@ class QaPairsDataset(FileDataset):
 
     def row(self, record: Record, with_documents: bool) -> SourceRow:
         """See `FileDataset.row`."""
-        fields = _Fields(self.names.find(record.value), record, self.lose)
+        fields = _Fields(self.names.find(record.value), record, self)
         if not fields.found.has("question"):
             raise ValueProblem("key 'question' is missing")
         contexts, documents = fields.evidence(with_documents)
@@ -95,7 +97,7 @@ class QaPairsDataset(FileDataset):
             place=record.place,
             question_id="",
             question=fields.question(),
-            answers=fields.answers(self._plain_numbers),
+            answers=fields.answers(self._only_text),
             contexts=contexts,
             documents=documents,
             metadata=fields.found.metadata(record.value, self.names.kept),
@@ -145,13 +147,12 @@ class QaPairsDataset(FileDataset):
 class _Fields:
     """The fields of one record, each as the canonical row has it."""
 
-    def __init__(
-        self, found: FoundFields, record: Record, lose: Callable[[int, str], None]
-    ) -> None:
+    def __init__(self, found: FoundFields, record: Record, dataset: QaPairsDataset) -> None:
         self.found = found
         self._value = record.value
         self._line = record.place.line
-        self._lose_at = lose
+        self._lose = partial(dataset.lose, self._line)
+        self._notice = partial(dataset.notice, self._line)
 
     def question(self) -> str:
         value = self.found.value(self._value, "question")
@@ -167,13 +168,19 @@ class _Fields:
                 return name, column
         return "", ""
 
-    def answers(self, plain_numbers: bool) -> list[str]:
+    def answers(self, only_text: bool) -> list[str]:
         answers: list[str] = []
-        read = partial(answers_of, plain_numbers=plain_numbers)
+        read = partial(answers_of, only_text=only_text)
+        choices = self.found.value(self._value, "choices")
         for column, value in self._values("answers"):
-            answers = usable(read, value, column, self._lose) or []
+            answers = usable(read, chosen(value, choices), column, self._lose) or []
             if answers:
                 break
+        if len(answers) == 1 and answers[0].strip() in MISSING:
+            word = answers[0].strip()
+            self._notice(
+                f"the answer is the word {word!r}, which pandas writes where there is none,"
+            )
         for column, value in self._values("more_answers"):
             answers = unique([*answers, *(usable(read, value, column, self._lose) or [])])
         return answers
@@ -231,9 +238,6 @@ class _Fields:
 
     def _values(self, field: str) -> list[tuple[str, Any]]:
         return self.found.values(self._value, field)
-
-    def _lose(self, reason: str) -> None:
-        self._lose_at(self._line, reason)
 
 
 def _characters_of(record: Record) -> int:

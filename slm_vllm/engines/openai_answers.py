@@ -15,6 +15,8 @@ from typing import Any, Literal
 from slm_vllm.types import Completion, GenerationRequest, Sample
 
 _LOAD = (408, 429, 503, 529)  # the server is there and has too much to do
+_THOUGHTS = ("thinking", "reasoning", "redacted")  # kinds of parts that hold no answer
+_CUT_OFF = ("max_tokens", "max_length", "model_length", "max_output_tokens", "token_limit")
 _REFUSED = (401, 403, 404, 405)  # no request will do better
 _LONGEST_MESSAGE = 300
 _MOST_TOKENS = 1 << 31
@@ -48,15 +50,44 @@ class Failed(Exception):
 
 
 def read_json(text: str) -> Any:
-    """The content of a body.
+    """The content of a body; the pieces of one that a server streams, unasked, in one.
 
     Raises:
         Failed: It is no JSON.
     """
+    text = text.lstrip("\ufeff \r\n")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return _joined(text) if text.startswith(("data:", "event:", ":")) else json.loads(text)
+    except (ValueError, RecursionError, AttributeError, TypeError):
         raise Failed("server", f"an answer that is no JSON: {shortened(text)}") from None
+
+
+def _joined(events: str) -> dict[str, Any]:
+    """The answer whose pieces are server-sent events."""
+    joined: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for line in events.splitlines():
+        field, _, data = line.partition(":")
+        if field != "data" or data.strip() == "[DONE]":
+            continue
+        piece = json.loads(data)
+        joined |= {key: value for key, value in piece.items() if value is not None}
+        for part in piece.get("choices") or ():
+            choice = choices.setdefault(part.get("index", 0), {})
+            choice |= {key: part[key] for key in ("index", "finish_reason") if part.get(key)}
+            if "delta" in part:
+                _append(choice.setdefault("message", {}), part["delta"])
+            _append(choice, part)
+    return joined | {"choices": list(choices.values())}
+
+
+def _append(said: dict[str, Any], piece: Mapping[str, Any]) -> None:
+    """Adds the texts of a piece to those before it."""
+    for key in ("text", "content", "reasoning", "reasoning_content"):
+        if isinstance(piece.get(key), str):
+            said[key] = (said.get(key) or "") + piece[key]
+        elif key in piece:
+            said.setdefault(key, None)
 
 
 def read_completion(
@@ -206,13 +237,20 @@ def _plain_text(content: Any) -> str | None:
     """The text of a message; some servers send it in parts."""
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
-        return "".join(part for part in parts if isinstance(part, str))
+        kinds = [str(part.get("type")) if isinstance(part, Mapping) else "" for part in content]
+        return "".join(
+            part
+            for part, kind in zip(parts, kinds, strict=True)
+            if isinstance(part, str) and not kind.startswith(_THOUGHTS)
+        )
     return content if isinstance(content, str) else None
 
 
 def _finish_reason(choice: Mapping[str, Any]) -> str:
     reason = choice.get("finish_reason")
-    return shortened(reason) if isinstance(reason, str) and reason else "stop"
+    if not isinstance(reason, str) or not reason:
+        return "stop"
+    return "length" if reason.lower() in _CUT_OFF else shortened(reason)
 
 
 def _count(value: Any, otherwise: int) -> int:

@@ -57,6 +57,7 @@ from slm_vllm.engines.versions import (
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
 from slm_vllm.gc_control import frozen_imports
+from slm_vllm.models.thinking import AnswerDecoder, answer_decoder
 from slm_vllm.models.tokenizer import load_tokenizer, without_unused_packages
 from slm_vllm.monitoring.device import detect_device
 from slm_vllm.types import AuxiliaryTask, Completion, EngineInfo, GenerationRequest, Sample
@@ -82,6 +83,7 @@ class VllmEngine(BaseEngine):
         self._sampling: Any = None
         self._auxiliary: dict[AuxiliaryTask, Any] = {}
         self._ends: dict[str, Any] = {}
+        self._decode: AnswerDecoder
         self._prompt_of: PromptMaker
 
     @classmethod
@@ -119,6 +121,7 @@ class VllmEngine(BaseEngine):
             self._take_over_tokenizer()
         else:
             self._tokenizer = self._llm.get_tokenizer()
+        self._decode = answer_decoder(self._tokenizer)
         self._sampling = _sampling_parameters(
             self._settings, {} if self._settings.ignore_eos else self._ends
         )
@@ -219,8 +222,7 @@ class VllmEngine(BaseEngine):
             return []
         if self._settings.stop:  # vLLM had to detokenize to find the stop strings
             return [answer.text for answer in answers]
-        token_ids = [list(answer.token_ids) for answer in answers]
-        return list(self._tokenizer.batch_decode(token_ids, skip_special_tokens=True))
+        return self._decode([list(answer.token_ids) for answer in answers])
 
     def _samples(self, output: Any, texts: list[str]) -> tuple[Sample, ...]:
         if not self._settings.generation.keeps_samples:

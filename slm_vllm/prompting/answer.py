@@ -3,12 +3,18 @@
 A chat template may open the thinking block itself, at the end of the prompt (DeepSeek-R1-Distill,
 Qwen3-Thinking). A completion of such a prompt begins inside the block, so the prompt has to be
 known where the completion is read.
+
+Models of the harmony format (gpt-oss) write each message into a channel: thoughts into "analysis",
+the answer into "final". Servers leave the markers out, which are special tokens, so that
+"analysis...assistantfinalParis" is read too.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from slm_vllm.models.thinking import BLOCKS, CHANNEL, MESSAGE
 from slm_vllm.types import ThinkingBlock
 
 
@@ -26,22 +32,18 @@ class ExtractedAnswer:
     unterminated_thinking: bool = False
 
 
-_USUAL = ThinkingBlock("<think>", "</think>")
-_BLOCKS = (
-    _USUAL,
-    ThinkingBlock("<thinking>", "</thinking>"),
-    ThinkingBlock("<thought>", "</thought>"),  # EXAONE Deep
-    ThinkingBlock("<reasoning>", "</reasoning>"),
-    ThinkingBlock("<seed:think>", "</seed:think>"),  # Seed-OSS
-    ThinkingBlock("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker, Sky-T1
-    ThinkingBlock("[THINK]", "[/THINK]"),  # Magistral
-    ThinkingBlock("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
-)
+HARMONY = ThinkingBlock("analysis", "assistantfinal")
+"""What a prompt of the harmony format opens: a message, whose channel the answer names first."""
+_HARMONY_PROMPT = "<|start|>assistant"
+_CHANNELS = re.compile(r"\s*(analysis|commentary|final)(?!\s)")
+_HARMONY_ENDS = re.compile(r"<\|(?:end|return|call|start)\|>")
 
 
 def open_block(text: str) -> ThinkingBlock | None:
     """The thinking block that a text opens and does not close."""
-    for block in _BLOCKS:
+    if text.rstrip().endswith(_HARMONY_PROMPT):
+        return HARMONY
+    for block in BLOCKS:
         if text.rfind(block.opening) > text.rfind(block.closing):
             return block
     return None
@@ -50,7 +52,7 @@ def open_block(text: str) -> ThinkingBlock | None:
 def open_block_at_end(text: str) -> ThinkingBlock | None:
     """The thinking block that a text opens with its last word."""
     end = text.rstrip()
-    return next((block for block in _BLOCKS if end.endswith(block.opening)), None)
+    return next((block for block in BLOCKS if end.endswith(block.opening)), None)
 
 
 def extract_answer(completion: str, opened: ThinkingBlock | None = None) -> ExtractedAnswer:
@@ -63,7 +65,10 @@ def extract_answer(completion: str, opened: ThinkingBlock | None = None) -> Extr
         completion: What the model said.
         opened: The block that the prompt left open; the answer begins behind its end.
     """
-    block = _block_at_start(completion) or opened or _USUAL
+    is_harmony = _CHANNELS.match(completion) and HARMONY.closing in completion
+    if CHANNEL in completion or opened == HARMONY or is_harmony:
+        return _final_message(completion)
+    block = _block_at_start(completion) or opened or BLOCKS[0]
     _, closed, rest = completion.rpartition(block.closing)
     if opened and not closed:
         return ExtractedAnswer("", unterminated_thinking=True)
@@ -72,7 +77,22 @@ def extract_answer(completion: str, opened: ThinkingBlock | None = None) -> Extr
     return ExtractedAnswer(rest.strip())
 
 
+def _final_message(completion: str) -> ExtractedAnswer:
+    """The message in the channel "final", with its markers or without."""
+    if CHANNEL in completion:
+        _, found, rest = completion.rpartition(f"{CHANNEL}final")
+        rest = _HARMONY_ENDS.split(rest.partition(MESSAGE)[2], maxsplit=1)[0]
+        return ExtractedAnswer(rest.strip() if found else "", unterminated_thinking=not found)
+    channel = _CHANNELS.match(completion)
+    if channel is None:  # a model that has the template alone, or a server that takes it apart
+        return ExtractedAnswer(_HARMONY_ENDS.split(completion, maxsplit=1)[0].strip())
+    if channel[1] == "final":
+        return ExtractedAnswer(completion[channel.end() :].strip())
+    _, found, rest = completion.rpartition(HARMONY.closing)
+    return ExtractedAnswer(rest.strip() if found else "", unterminated_thinking=not found)
+
+
 def _block_at_start(completion: str) -> ThinkingBlock | None:
     """The markers that a completion itself begins with."""
     start = completion.lstrip()
-    return next((block for block in _BLOCKS if start.startswith(block.opening)), None)
+    return next((block for block in BLOCKS if start.startswith(block.opening)), None)

@@ -99,6 +99,7 @@ CONTENTS: dict[str, bytes] = {
     "a.jsonl.gz": gzip.compress(LINES),
     "a.jsonl.bz2": bz2.compress(LINES),
     "a.csv.xz": lzma.compress(delimited(",")),
+    "a.csv.lzma": lzma.compress(delimited(","), lzma.FORMAT_ALONE),
     "a.zip": zipped(LINES, "__MACOSX/questions.jsonl"),
     "named-wrong.csv": LINES,
 }

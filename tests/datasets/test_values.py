@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.datasets.rows.evidence import paragraphs_of
 from slm_vllm.datasets.rows.literals import literal
-from slm_vllm.datasets.rows.values import ValueProblem, answers_of
+from slm_vllm.datasets.rows.values import ValueProblem, answers_of, chosen
 from support.dataset_samples import jsonl, write
 
 
@@ -34,6 +35,11 @@ def never(reason: str) -> None:
         ('["It\'s", null]', ["It's"]),
         ("['a' 'b'\n 'c']", ["a", "b", "c"]),
         ("array(['a', 'b'], dtype=object)", ["a", "b"]),
+        ("[np.str_('a'), np.str_('b')]", ["a", "b"]),
+        ("[np.float64(1.5), Decimal('2.50')]", ["1.5", "2.50"]),
+        ("[list(['a', 'b']) list(['c'])]", ["a", "b", "c"]),
+        ("Index(['a'], dtype='object')", ["a"]),
+        ("[b'caf\\xc3\\xa9']", ["café"]),
         ("('a', 'b')", ["a", "b"]),
         ("['42']", ["42"]),
         ("['a', nan, 1.10]", ["a", "1.10"]),
@@ -45,6 +51,9 @@ def never(reason: str) -> None:
         ({"Value": "x", "Aliases": ["y"], "NormalizedAliases": ["z"]}, ["x", "y"]),
         ({"text": ["a", "b"], "answer_start": [0, 1]}, ["a", "b"]),
         ({"spans": ["a", "b"], "number": "", "date": {"day": ""}}, ["a", "b"]),
+        ({"spans": [], "number": "", "date": {"day": "3", "month": "May", "year": ""}}, ["3 May"]),
+        (datetime(2020, 1, 2), ["2020-01-02"]),
+        (datetime(2020, 1, 2, 3), ["2020-01-02 03:00:00"]),
         ([{"text": "a", "answer_start": 0}, {"text": "b", "answer_start": 3}], ["a", "b"]),
         (1990, ["1990"]),
         (1990.0, ["1990"]),
@@ -73,12 +82,54 @@ def test_other_texts_stay_as_they_are(text: str) -> None:
 
 
 def test_numbers_are_a_list_only_where_nothing_but_text_can_be_written(tmp_path: Path) -> None:
-    assert answers_of("[042, 1990]", plain_numbers=True) == ["[042, 1990]"]
-    assert answers_of("[1.10, 1990]", plain_numbers=True) == ["1.10", "1990"]
-    assert answers_of("(1, 2)", plain_numbers=True) == ["(1, 2)"]
+    assert answers_of("[042, 1990]", only_text=True) == ["042", "1990"]
+    assert answers_of("[1.10, 1990]", only_text=True) == ["1.10", "1990"]
+    assert answers_of("[1990 1991]", only_text=True) == ["1990", "1991"]
+    assert answers_of("(1, 2)", only_text=True) == ["(1, 2)"]
     (tmp_path / "a.csv").write_text('question,answer\nq,"[1.10, 42]"\n')
     (frame,) = open_dataset(None, tmp_path / "a.csv").scan()
     assert frame["answers"].to_list() == [["1.10", "42"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[Danube, the Danube]", ["Danube", "the Danube"]),
+        ('{Danube,"the Danube, a river"}', ["Danube", "the Danube, a river"]),
+        ("[O'Neil, 'a, b', Ann (the elder)]", ["O'Neil", "a, b", "Ann (the elder)"]),
+        ('{NULL,"say \\"no\\""}', ['say "no"']),
+        ("{1990,1991}", ["1990", "1991"]),
+        ("[42]", ["42"]),
+        ("[北京, Peking]", ["北京", "Peking"]),
+    ],
+)
+def test_lists_without_quotes_are_lists_where_nothing_but_text_can_be_written(
+    text: str, expected: list[str]
+) -> None:
+    assert answers_of(text, only_text=True) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["['a' 'b' ... 'y' 'z']", "['a', ... 'z']", "[a, f(b, c)]", "[a,, b]", "[a, [b]]", "[a"]
+)
+def test_what_may_not_be_a_list_without_quotes_stays_as_it_is(text: str) -> None:
+    assert answers_of(text, only_text=True) == [text]
+
+
+@pytest.mark.parametrize("word", ["NaN", "nan", "<NA>", "NaT"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_the_word_for_a_missing_value_is_an_answer_that_is_told(
+    name: str, word: str, tmp_path: Path
+) -> None:
+    lines = {"a.csv": f"question,answer\nq,{word}\nr,Nan\n".encode()}
+    lines["a.jsonl"] = jsonl(
+        [{"question": "q", "answer": word}, {"question": "r", "answer": "Nan"}]
+    )
+    dataset = open_dataset(None, write(tmp_path / name, lines[name]))
+    (frame,) = dataset.scan()
+    assert frame["answers"].to_list() == [[word], ["Nan"]]
+    (notice,) = dataset.notices
+    assert f"the word {word!r}" in notice and "in 1 row (" in notice
 
 
 @pytest.mark.parametrize("value", [float("inf"), {"b": 1}, {"start": 3, "end": 4}, b"\xff"])
@@ -99,7 +150,7 @@ def test_lists_are_read_back_from_what_python_json_and_numpy_write(texts: list[s
 
 @given(st.text())
 def test_any_text_is_an_answer_or_a_list_of_them(text: str) -> None:
-    for answer in answers_of(text, plain_numbers=True):
+    for answer in answers_of(text, only_text=True):
         assert answer.strip()
     paragraphs_of(text, "context", lambda reason: None)
 
@@ -130,6 +181,43 @@ def test_whole_numbers_of_a_table_with_gaps_have_no_fraction(tmp_path: Path) -> 
         assert rows["answers"].to_list() == [["1969"], [], ["8"]]
 
 
+def test_small_floats_of_a_table_are_written_as_they_are_shown(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"question": ["a?", "b?"], "answer": [0.1, 3.0]})
+    frame.with_columns(pl.col("answer").cast(pl.Float32)).write_parquet(tmp_path / "a.parquet")
+    rows = pl.concat(open_dataset(None, tmp_path / "a.parquet").scan())
+    assert rows["answers"].to_list() == [["0.1"], ["3"]]
+
+
+def test_what_a_model_said_is_no_gold_answer_even_where_that_is_missing(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "generated", "ground_truth": None}
+    (frame,) = open_dataset(None, write(tmp_path / "a.jsonl", jsonl([row]))).scan()
+    assert frame["answers"].to_list() == [[]]
+    assert json.loads(frame["metadata"][0]) == {"answer": "generated"}
+
+
+@pytest.mark.parametrize(
+    ("value", "choices", "expected"),
+    [
+        (1, ["a", "b"], "b"),
+        ("B", ["a", "b"], "b"),
+        ("1", "['a' 'b']", "b"),
+        ("2", ["1", "2"], "2"),
+        ("A", {"A": "a", "B": "b"}, "a"),
+        ("b", {"A": "a", "B": "b"}, "b"),
+        ("2", {"label": ["1", "2"], "text": ["a", "b"]}, "b"),
+        (7, ["a", "b"], 7),
+        (True, ["a", "b"], True),
+        (["a"], ["a", "b"], ["a"]),
+        ("A", None, "A"),
+        ("A", "none", "A"),
+        ("A", {"label": ["A"], "text": "a"}, "A"),
+        (0, [{"x": 1}], 0),
+    ],
+)
+def test_the_choice_that_an_answer_points_to(value: Any, choices: Any, expected: Any) -> None:
+    assert chosen(value, choices) == expected
+
+
 def test_values_that_json_does_not_have_are_no_words(tmp_path: Path) -> None:
     lines = [
         b'{"question": "q1", "answer": NaN, "year": NaN}\n',
@@ -152,6 +240,8 @@ def test_values_that_json_does_not_have_are_no_words(tmp_path: Path) -> None:
         (["one", " ", "two"], [("", "one"), ("", "two")]),
         ([["T", ["A b.", " C d."]], ["U", ["E."]]], [("T", "A b. C d."), ("U", "E.")]),
         (["T", ["A b.", " C d."]], [("T", "A b. C d.")]),
+        ({"contexts": ["one", "two"], "labels": ["x", "y"]}, [("", "one"), ("", "two")]),
+        ("array(['p1', 'p2'], dtype=object)", [("", "p1"), ("", "p2")]),
         ({"title": ["T"], "sentences": [["A.", "B."]]}, [("T", "A. B.")]),
         ({"title": "T", "text": "x"}, [("T", "x")]),
         ([{"title": "T", "paragraph_text": "x"}], [("T", "x")]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from typing import Any
@@ -149,6 +150,65 @@ def test_half_an_emoji_is_replaced() -> None:
 def test_an_emoji_in_two_escapes_stays_whole() -> None:
     whole = b'{"choices": [{"text": "\\ud83d\\ude00"}]}'
     assert read_completion(asked(1)[0], read_json(whole.decode())).text == "\U0001f600"
+
+
+def events(*pieces: Any) -> str:
+    lines = [f"data: {json.dumps(piece)}\n\n" for piece in pieces]
+    return ": a comment\n\n" + "".join(lines) + "data: [DONE]\n\n"
+
+
+def delta(**said: Any) -> dict[str, Any]:
+    return {"delta": said}
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "is_cut"),
+    [
+        ([{"text": "Dan"}, {"text": "ube", "finish_reason": "length"}], "Danube", True),
+        ([delta(role="assistant", content=None), delta(content="Danube")], "Danube", False),
+        ([delta(reasoning="hm"), delta(content="Danube")], "<think>hm</think>Danube", False),
+        ([delta(reasoning="hm"), {"delta": {}, "finish_reason": "length"}], "<think>hm", True),
+    ],
+)
+def test_an_answer_streamed_unasked_is_put_together(
+    pieces: list[dict[str, Any]], text: str, is_cut: bool
+) -> None:
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}
+    said = events(*({"choices": [{"index": 0, **piece}]} for piece in pieces), usage)
+    answer = read_completion(asked(1)[0], read_json(said))
+    assert (answer.text, answer.finish_reason == "length") == (text, is_cut)
+    assert (answer.n_prompt_tokens, answer.n_completion_tokens) == (9, 2)
+
+
+@pytest.mark.parametrize(
+    "data", ["[1]", "3", '{"choices": [1]}', '{"choices": [{"delta": 1}]}', "{"]
+)
+def test_streamed_nonsense_is_no_answer(data: str) -> None:
+    with pytest.raises(Failed, match="no JSON: data:"):
+        read_json(f"data: {data}\n")
+
+
+def test_a_streamed_error_is_told() -> None:
+    said = events({"error": {"message": "too long", "code": 400}})
+    with pytest.raises(Failed, match="too long"):
+        read_completion(asked(1)[0], read_json(said))
+
+
+def test_a_byte_order_mark_before_an_answer_is_no_part_of_it() -> None:
+    assert read_json('\ufeff{"choices": []}') == {"choices": []}
+
+
+@pytest.mark.parametrize("kind", ["thinking", "reasoning", "reasoning_text", "redacted_thinking"])
+def test_parts_that_are_thoughts_are_no_answer(kind: str) -> None:
+    parts = [{"type": kind, "text": "Rome?"}, {"type": "text", "text": "Par"}, "is"]
+    answer = {"choices": [{"message": {"content": parts}}]}
+    assert read_completion(asked(1)[0], answer).text == "Paris"
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "MAX_TOKENS", "model_length"])
+def test_a_limit_of_tokens_by_another_name_is_the_length(reason: str) -> None:
+    answer = {"choices": [{"text": "Par", "finish_reason": reason}]}
+    assert read_completion(asked(1)[0], answer).finish_reason == "length"
 
 
 def chats_only(number: int, body: dict[str, Any]) -> Reply:

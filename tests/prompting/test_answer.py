@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from slm_vllm.prompting.answer import (
+    HARMONY,
     ExtractedAnswer,
     extract_answer,
     open_block,
@@ -55,6 +56,41 @@ def test_the_prompt_opened_the_block(completion: str, text: str, unterminated: b
     assert extract_answer(completion, THINK) == ExtractedAnswer(text, unterminated)
 
 
+_THOUGHT = "<|channel|>analysis<|message|>Rome or Paris?<|end|>"
+
+
+@pytest.mark.parametrize("opened", [None, HARMONY])
+@pytest.mark.parametrize(
+    ("completion", "text", "unterminated"),
+    [
+        (f"{_THOUGHT}<|start|>assistant<|channel|>final<|message|>Paris<|return|>", "Paris", False),
+        (_THOUGHT, "", True),
+        ("<|channel|>final<|message|>Paris", "Paris", False),
+        (f"{_THOUGHT}<|start|>assistant<|channel|>final <|constrain|>json<|message|>1", "1", False),
+        ("analysisRome or Paris? The final one.assistantfinalParis is it", "Paris is it", False),
+        ("commentaryHm.assistantanalysisRome?assistantfinalParis", "Paris", False),
+        ("Paris", "Paris", False),
+        ("analysis of it", "analysis of it", False),
+        ("final answer: Paris", "final answer: Paris", False),
+    ],
+)
+def test_messages_in_channels(
+    completion: str, text: str, unterminated: bool, opened: ThinkingBlock | None
+) -> None:
+    assert extract_answer(completion, opened) == ExtractedAnswer(text, unterminated)
+
+
+@pytest.mark.parametrize(
+    ("completion", "text", "unterminated"),
+    [("analysisRome or Par", "", True), ("finalParis", "Paris", False), ("analysis", "", True)],
+)
+def test_channels_without_markers_where_the_prompt_is_of_this_format(
+    completion: str, text: str, unterminated: bool
+) -> None:
+    assert extract_answer(completion, HARMONY) == ExtractedAnswer(text, unterminated)
+    assert extract_answer(completion) == ExtractedAnswer(completion)
+
+
 @pytest.mark.parametrize(
     ("text", "opening"),
     [
@@ -62,6 +98,8 @@ def test_the_prompt_opened_the_block(completion: str, text: str, unterminated: b
         ("<|im_start|>assistant\n<think>\n\n</think>\n\n", None),
         ("[/INST]", None),
         ("[/INST][THINK]", "[THINK]"),
+        ("<|end|><|start|>assistant", "analysis"),
+        ("<|end|><|start|>assistant<|channel|>final<|message|>", None),
         ("<|assistant|><|begin_of_thought|>\n\n", "<|begin_of_thought|>"),
         ("[|assistant|]<thought>\n", "<thought>"),
         ("<think>a</think><think>Okay, ", "<think>"),

@@ -273,6 +273,113 @@ def _each(make: Callable[..., Any], *columns: Any) -> list[Any]:
 
 
 LAYOUTS: dict[str, PublicLayout] = {
+    "BoolQ, DROP on Hugging Face": PublicLayout(
+        "drop.parquet",
+        as_parquet(
+            *_each(
+                lambda question, answers, gold: {
+                    "query_id": question[:3],
+                    "passage": gold[1],
+                    "question": question,
+                    "answers_spans": {"spans": answers, "types": ["span", "span"]},
+                },
+                _BOTH,
+                _GOLD,
+            )
+        ),
+        ["Whi", "Who"],
+        _BOTH,
+        _BARE,
+    ),
+    "AmbigQA": PublicLayout(
+        "dev_light.json",
+        as_json(
+            _each(
+                lambda question, name, answers: {
+                    "id": name,
+                    "question": question,
+                    "annotations": [{"type": "singleAnswer", "answer": answers}],
+                },
+                ("a1", "a2"),
+                _BOTH,
+            )
+        ),
+        ["a1", "a2"],
+        _BOTH,
+    ),
+    "Natural Questions, Hugging Face": PublicLayout(
+        "nq.parquet",
+        as_parquet(
+            *_each(
+                lambda question, name, answers: {
+                    "id": name,
+                    "document": {"title": "T", "tokens": {"token": ["a"], "is_html": [False]}},
+                    "question": {"text": question, "tokens": question.split()},
+                    "annotations": {
+                        "id": ["1", "2"],
+                        "short_answers": [{"text": answers[:1]}, {"text": answers[1:]}],
+                        "yes_no_answer": [-1, -1],
+                    },
+                },
+                ("n1", "n2"),
+                _BOTH,
+            )
+        ),
+        ["n1", "n2"],
+        _BOTH,
+    ),
+    "RAGAS": PublicLayout(
+        "ragas.jsonl",
+        as_lines(
+            *_each(
+                lambda question, answers, gold: {
+                    "question": question,
+                    "answer": "what a model said",
+                    "contexts": [gold[1]],
+                    "ground_truths": answers,
+                },
+                _BOTH,
+                _GOLD,
+            )
+        ),
+        None,
+        _BOTH,
+        _BARE,
+    ),
+    "MMLU": PublicLayout(
+        "mmlu.parquet",
+        as_parquet(
+            *_each(
+                lambda question, answers, right: {
+                    "question": question,
+                    "choices": [answers[right], "Mur"] if right == 0 else ["Mur", answers[right]],
+                    "answer": right,
+                },
+                _BOTH,
+                (0, 1),
+            )
+        ),
+        None,
+        (RIVER[:1], AUTHOR[1:]),
+    ),
+    "ARC, CommonsenseQA": PublicLayout(
+        "arc.jsonl",
+        as_lines(
+            *_each(
+                lambda question, name, answers, labels: {
+                    "id": name,
+                    "question": question,
+                    "choices": {"text": ["Mur", answers[0]], "label": labels},
+                    "answerKey": labels[1],
+                },
+                ("c1", "c2"),
+                _BOTH,
+                (["A", "B"], ["1", "2"]),
+            )
+        ),
+        ["c1", "c2"],
+        _FIRST,
+    ),
     "SQuAD 1.1": PublicLayout(
         "train-v1.1.json", as_json(squad("1.1")), ["s1", "s2"], _BOTH, _BARE, _OWN
     ),

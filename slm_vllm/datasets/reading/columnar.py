@@ -84,7 +84,9 @@ def table_rows(
     number = 0
     for frame in table_batches(path, table, batch_size):
         try:
-            rows = frame.rows(named=True)
+            # A small float is the number that it is written as, not the next larger one.
+            small = pl.col(pl.Float32).cast(pl.String).cast(pl.Float64)
+            rows = frame.with_columns(small).rows(named=True)
         except ERRORS as error:  # a date that Python does not have
             raise DataError(
                 f"{path} cannot be read between row {number + 1} and {number + frame.height}: "

@@ -64,7 +64,7 @@ def require_file(path: str | Path) -> Path:
 def open_bytes(path: str | Path) -> io.BufferedReader[Any]:
     """Opens a file for reading, unpacked; the first bytes decide, not the name.
 
-    gzip, Zstandard, bzip2, xz, and zip with one file in it. Reading a damaged one raises
+    gzip, Zstandard, bzip2, xz, lzma, and zip with one file in it. Reading a damaged one raises
     `DamagedArchiveError` where the damage is reached.
 
     Raises:
@@ -174,6 +174,7 @@ _PACKINGS: dict[bytes, Callable[[BinaryIO, str | Path], BinaryIO]] = {
     b"\x28\xb5\x2f\xfd": _zstd,
     b"BZh": lambda raw, _: cast(BinaryIO, bz2.BZ2File(raw)),
     b"\xfd7zXZ\x00": lambda raw, _: cast(BinaryIO, lzma.LZMAFile(raw)),  # noqa: SIM115
+    b"]\x00\x00": lambda raw, _: cast(BinaryIO, lzma.LZMAFile(raw)),  # noqa: SIM115
     b"PK\x03\x04": _only_member,
 }
 

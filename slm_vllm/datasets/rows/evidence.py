@@ -12,8 +12,9 @@ from slm_vllm.datasets.rows.literals import literal
 from slm_vllm.datasets.rows.values import Document, ValueProblem, first_of, kind_of, text_of
 
 _TEXT = (
-    "text", "content", "context", "contents", "paragraph_text", "passage_text", "passage", "body",
-    "wiki_context", "search_context", "sentences", "paragraph", "description", "Description",
+    "text", "content", "context", "contents", "contexts", "paragraph_text", "passage_text",
+    "passage", "body", "wiki_context", "search_context", "sentences", "paragraph", "description",
+    "Description",
 )  # fmt: skip
 _TITLE = ("title", "Title", "wikipedia_title", "page_title")
 _ID = ("document_id", "id", "_id", "docid", "doc_id", "psg_id", "passage_id", "pid")
@@ -94,7 +95,7 @@ def supporting_titles(value: Any) -> set[str]:
 
 def _items(value: Any) -> Iterator[Any]:
     if isinstance(value, str):
-        found = literal(value) if value.lstrip()[:1] in ("[", "{") else None
+        found = literal(value)
         value = (
             found if isinstance(found, list) or (found and isinstance(found, Mapping)) else value
         )

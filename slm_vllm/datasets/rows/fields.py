@@ -33,19 +33,27 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "qtext",  # WebQuestions (brmson)
         "utterance",  # WebQuestions
         "questiontext",
+        "questionstem",  # OpenBookQA
         "input",  # KILT
     ),
     "answers": (
+        "groundtruth",  # RAGAS, whose `answer` is the generated one
+        "groundtruths",
         "answer",
         "answers",
+        "answersspans",  # DROP on the Hugging Face hub
+        "answerkey",  # ARC, CommonsenseQA, OpenBookQA
         "goldenanswers",  # FlashRAG
         "goldanswers",
         "possibleanswers",  # PopQA
         "targetvalue",  # WebQuestions
         "output.answer",  # KILT
+        "annotations.answer",  # AmbigQA
+        "annotations.short_answers",  # Natural Questions on the Hugging Face hub
     ),
     "more_answers": ("answeraliases",),  # MuSiQue
-    "contexts": ("contexts", "context", "metadata.context"),
+    "choices": ("choices", "options"),  # MMLU and others, whose answer is a number or a letter
+    "contexts": ("contexts", "context", "metadata.context", "passage"),  # the last: BoolQ, DROP
     "gold": ("positivectxs", "positivepassages"),  # DPR, Tevatron
     "documents": (
         "documents",
@@ -69,7 +77,10 @@ _ONLY_WITH = {
     "utterance": "targetvalue",
     "metadata.context": "goldenanswers",  # FlashRAG's HotpotQA
     "metadata.supporting_facts": "goldenanswers",
+    "answerkey": "choices",
 }
+# Where one of these holds the gold answer, `answer` is that of a model.
+_TRUTHS = ("groundtruth", "groundtruths")
 _UNFOLDED = frozenset(("paragraphs", "qas", "qapairs", "rowidx"))  # see `nested`
 _NO_HEADER = ". If the first line is a row already, put one with the names of the columns before it"
 _OPTION = "dataset.options.columns."
@@ -227,10 +238,12 @@ class FieldNames:
             paths["gold"] = paths["facts"] = ()
         if "answers" in self._mapped:
             paths["more_answers"] = ()
+        elif truths := [way for way in paths["answers"] if _folded(way[0]) in _TRUTHS]:
+            paths["answers"] = tuple(truths)
         mapped = {way[0] for field in self._mapped for way in paths[field]}
         for field in paths.keys() - self._mapped.keys():  # a column that is mapped has that meaning
             paths[field] = tuple(way for way in paths[field] if way[0] not in mapped)
-        metadata = {way[0] for field in ("page", "facts") for way in paths[field]}
+        metadata = {way[0] for field in ("page", "facts", "choices") for way in paths[field]}
         used = {way[0] for ways in paths.values() for way in ways} - metadata
         return FoundFields(paths, tuple(key for key in keys if key not in used))
 

@@ -1,4 +1,4 @@
-"""Parses lists and objects stored as text: JSON, Python or NumPy notation."""
+"""Parses lists and objects stored as text: JSON, Python or NumPy notation, or without quotes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ import tokenize
 import warnings
 from typing import Any
 
+MORE_THAN_TEXT = r"^\s*(?:[\[({]|[\w.]+\(|(?:NaN|nan|NaT|<NA>)\s*$)"
+"""What may stand for a list, an object or a missing value, for `re` and for polars."""
+
 _ENDS = {"[": "]", "(": ")", "{": "}"}
-_CALL = re.compile(r"(?:np\.|numpy\.)?array\(")
-_ADJACENT = re.compile(r"['\"]\s+[rubRUB]?['\"]")
+# What Python shows around a list, or around a value of it: array(['a']), np.str_('a').
+_CALL = re.compile(
+    r"(?:(?:np|numpy)\.\w+|array|list|tuple|set|frozenset|deque|dict_keys|dict_values|Index|Decimal)\("
+)
+_ADJACENT = re.compile(r"['\"]\s+[rubRUB]?['\"]|\)\s+\w+\(")
+_NUMBERS = re.compile(r"(?:\s*[-+]?\d[\d.eE+-]*)+\s*")
+_UNQUOTED = re.compile(
+    r"""\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s,"'\[\]{}][^,"\[\]{}]*?))\s*(,|$)"""
+)
 _MISSING = {"nan", "NaN", "null", "none", "inf", "Infinity", "NA"}
 _NOT_A_LITERAL = (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
 
@@ -55,6 +65,35 @@ def written_object(text: str) -> dict[str, Any] | None:
     return None
 
 
+def unquoted_list(text: str) -> list[str | None] | None:
+    """Reads a list that is quoted only where it must be; None where the text is none.
+
+    `[Danube, the Danube]` (DuckDB, Spark, Java), `{Danube,"the Danube"}` (PostgreSQL), and numbers
+    as NumPy prints them, `[1 2]`.
+    """
+    text = text.strip()
+    if not text or text[0] not in "[{" or _ENDS[text[0]] != text[-1]:
+        return None
+    inside = text[1:-1]
+    if _NUMBERS.fullmatch(inside):
+        return list(inside.split())
+    items: list[str | None] = []
+    at, more = 0, ","
+    while more:
+        found = _UNQUOTED.match(inside, at)
+        if found is None:
+            return None
+        double, single, bare, more = found.groups()
+        if bare is None:
+            items.append(re.sub(r"\\(.)", r"\1", double if single is None else single))
+        elif bare.count("(") != bare.count(")") or bare.startswith("..."):
+            return None
+        else:
+            items.append(None if bare in ("NULL", "null") else bare)
+        at = found.end()
+    return items
+
+
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text, parse_int=Digits, parse_float=Digits, parse_constant=lambda _: None)
@@ -81,11 +120,11 @@ def _with_commas(text: str) -> str:
 
 
 def _ends_item(token: tokenize.TokenInfo) -> bool:
-    return token.type == tokenize.STRING or token.string == "]"
+    return token.type == tokenize.STRING or token.string in ("]", ")")
 
 
 def _begins_item(token: tokenize.TokenInfo) -> bool:
-    return token.type == tokenize.STRING or token.string == "["
+    return token.type in (tokenize.STRING, tokenize.NAME) or token.string == "["
 
 
 def _value(node: ast.expr, source: str) -> Any:
@@ -97,8 +136,8 @@ def _value(node: ast.expr, source: str) -> Any:
             raise ValueError("a key that is no text")
         values = [_value(value, source) for value in node.values]
         return dict(zip(keys, values, strict=True))
-    if isinstance(node, ast.Constant) and isinstance(node.value, (str, bool, type(None))):
-        return node.value
+    if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes, bool, type(None))):
+        return node.value.decode() if isinstance(node.value, bytes) else node.value
     if isinstance(node, (ast.Constant, ast.UnaryOp)):
         number = ast.literal_eval(node)
         if isinstance(number, (int, float)):
@@ -107,6 +146,6 @@ def _value(node: ast.expr, source: str) -> Any:
         return None
     if isinstance(node, ast.Name) and node.id in ("true", "false"):
         return node.id == "true"
-    if isinstance(node, ast.Call) and node.args and _CALL.match(ast.unparse(node.func) + "("):
+    if isinstance(node, ast.Call) and node.args and _CALL.fullmatch(ast.unparse(node.func) + "("):
         return _value(node.args[0], source)
     raise ValueError("not a literal")

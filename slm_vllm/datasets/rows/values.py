@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, time
 from typing import Any, TypeVar
 
-from slm_vllm.datasets.rows.literals import Digits, literal, written_object
+from slm_vllm.datasets.rows.literals import Digits, literal, unquoted_list, written_object
 
 Document = dict[str, str]
 T = TypeVar("T")
 
 _LISP = re.compile(r'\(description\s+(?:"((?:[^"\\]|\\.)*)"|([^()\s"]+))\)')
 _NAMED_ANSWERS = ("text", "value", "answer", "aliases", "spans", "number", "name")
+MISSING = ("NaN", "nan", "NaT", "<NA>")
+"""What pandas writes for a missing value; it may be meant as a text."""
+
 _EXACT = 1 << 53  # from here on a float stands for more than one whole number
 _ALSO = re.compile(r"[\s_-]")
 
@@ -36,6 +41,8 @@ def usable(
 def text_of(value: Any, key: str) -> str:
     """Gives a string; None and NaN become "", a number its digits, bytes their UTF-8.
 
+    A time at midnight is a day: tables know days only as that.
+
     Raises:
         ValueProblem: A list or object, an infinite number, bytes that are not text.
     """
@@ -54,27 +61,29 @@ def text_of(value: Any, key: str) -> str:
             raise ValueProblem(f"{key!r} holds bytes that are not UTF-8") from error
     if isinstance(value, (Mapping, list, tuple)):
         raise ValueProblem(f"{key!r} is {kind_of(value)}, not a string")
+    if isinstance(value, datetime) and value.time() == time.min:
+        return str(value.date())
     return str(value)
 
 
-def answers_of(value: Any, key: str = "answer", *, plain_numbers: bool = False) -> list[str]:
+def answers_of(value: Any, key: str = "answer", *, only_text: bool = False) -> list[str]:
     """Gives the accepted spellings of an answer; blank ones and missing values are left out.
 
     Understood are a text; a list; a list or object written into a text; `{value, aliases}`
-    (TriviaQA), `{text: [...]}` (SQuAD), `{spans, number}` (DROP), and lists of such. A whole
+    (TriviaQA), `{text: [...]}` (SQuAD), `{spans, number, date}` (DROP), and lists of such. A whole
     number is written without a fraction.
 
     Args:
         value: What the field holds.
         key: Its name, for messages.
-        plain_numbers: Whether "[1, 2]" in a text is a list, as it is where nothing but text can
-            be written; otherwise it is an interval, or whatever was meant.
+        only_text: Whether "[1, 2]" and "[a, b]" are lists, as they are in a file that can hold
+            nothing but text; elsewhere they are an interval, or whatever was meant.
 
     Raises:
         ValueProblem: An object of unknown keys, or an infinite number.
     """
     if isinstance(value, str):
-        listed = _listed(value, plain_numbers)
+        listed = _listed(value, only_text)
         if listed is None:
             return [value] if value.strip() else []
         return _unique(answers_of(listed, key))
@@ -85,6 +94,32 @@ def answers_of(value: Any, key: str = "answer", *, plain_numbers: bool = False) 
             return [item for item in value if item is not None and item.strip()]
         return [text for item in value for text in _item_answers(item, key)]
     return _answer(value, key)
+
+
+def chosen(value: Any, choices: Any) -> Any:
+    """The text of the choice that an answer points to, by its number from 0, letter or label.
+
+    Args:
+        value: The answer; what points to no choice, or is one, is given back.
+        choices: A list of texts; {"text": [...], "label": [...]} (ARC); texts by label (MedQA).
+    """
+    if isinstance(choices, str):
+        choices = literal(choices)
+    if isinstance(choices, Mapping) and isinstance(choices.get("label"), list):
+        labels, texts = choices["label"], choices.get("text")
+    elif isinstance(choices, Mapping):
+        labels, texts = list(choices), list(choices.values())
+    else:
+        labels, texts = [], choices
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value in texts:
+        return value
+    named = dict(zip(string.ascii_uppercase, texts, strict=False))
+    named |= {str(number): text for number, text in enumerate(texts)}
+    if labels:
+        named = dict(zip(map(str, labels), texts, strict=False))
+    return named.get(str(value).strip(), value)
 
 
 def texts_of(value: Any, key: str) -> list[str]:
@@ -134,7 +169,7 @@ def kind_of(value: Any) -> str:
     return "a text" if isinstance(value, str) else "a number"
 
 
-def _listed(text: str, plain_numbers: bool) -> Any:
+def _listed(text: str, only_text: bool) -> Any:
     """Reads answers written into one text; None where it is a text like any other."""
     stripped = text.strip()
     if stripped.startswith("(list "):
@@ -142,12 +177,14 @@ def _listed(text: str, plain_numbers: bool) -> Any:
             (quoted or bare).replace('\\"', '"') for quoted, bare in _LISP.findall(stripped)
         ] or None
     found = literal(stripped)
+    if found is None and only_text:
+        return unquoted_list(stripped)
     if isinstance(found, Mapping):
         return found if _known_keys(found) else None
     if not isinstance(found, list) or not (found or stripped[0] == "["):
         return None
     numbers = [item for item in found if isinstance(item, Digits)]
-    if numbers and len(numbers) == len(found) and not (plain_numbers and stripped[0] == "["):
+    if numbers and len(numbers) == len(found) and not (only_text and stripped[0] in "[{"):
         return None
     return found
 
@@ -176,7 +213,12 @@ def _answers_of_object(value: Mapping[str, Any], key: str) -> list[str]:
     known = _known_keys(value)
     if not known and value:
         raise ValueProblem(f"{key!r} is {kind_of(value)}")
-    return [text for name in known for text in answers_of(value[name], key)]
+    answers = [text for name in known for text in answers_of(value[name], key)]
+    date = value.get("date")
+    if not answers and isinstance(date, Mapping):  # DROP, as its own evaluation joins the parts
+        parts = [text_of(date.get(part), key) for part in ("day", "month", "year")]
+        answers = unique([" ".join(part for part in parts if part)])
+    return answers
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

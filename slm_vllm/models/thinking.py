@@ -1,0 +1,47 @@
+"""The markers that models put around their thoughts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from slm_vllm.types import ThinkingBlock
+
+BLOCKS = (
+    ThinkingBlock("<think>", "</think>"),
+    ThinkingBlock("<thinking>", "</thinking>"),
+    ThinkingBlock("<thought>", "</thought>"),  # EXAONE Deep
+    ThinkingBlock("<reasoning>", "</reasoning>"),
+    ThinkingBlock("<seed:think>", "</seed:think>"),  # Seed-OSS
+    ThinkingBlock("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker, Sky-T1
+    ThinkingBlock("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    ThinkingBlock("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ThinkingBlock("[THINK]", "[/THINK]"),  # Magistral
+    ThinkingBlock("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+)
+"""The usual one first."""
+
+CHANNEL, MESSAGE = "<|channel|>", "<|message|>"
+"""Where a message of the harmony format (gpt-oss) names its channel, and begins."""
+
+MARKERS = frozenset(
+    (CHANNEL, MESSAGE, *(marker for block in BLOCKS for marker in (block.opening, block.closing)))
+)
+"""What has to be seen in a completion, though it may be a special token."""
+
+AnswerDecoder = Callable[[list[list[int]]], list[str]]
+
+
+def answer_decoder(tokenizer: Any) -> AnswerDecoder:
+    """What makes texts of new tokens, special ones left out, but for the `MARKERS`."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special = {number: str(token) for number, token in added.items() if token.special}
+    if MARKERS.isdisjoint(special.values()):
+        return lambda texts: list(tokenizer.batch_decode(texts, skip_special_tokens=True))
+    unseen = {number for number, text in special.items() if text not in MARKERS}
+
+    def decode(texts: list[list[int]]) -> list[str]:
+        seen = [[token for token in ids if token not in unseen] for ids in texts]
+        return list(tokenizer.batch_decode(seen, skip_special_tokens=False))
+
+    return decode
