@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import psutil
 
 from slm_vllm.monitoring.memory import gpu_memory, tree, tree_rss
 from slm_vllm.monitoring.nvml import Nvml
+from slm_vllm.monitoring.shared_pages import SharedPages
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Machine(AbstractContextManager["Machine"]):
     def __init__(self) -> None:
         self._nvml = Nvml()
         self._gpus = self._nvml.gpus()
+        self._shared: defaultdict[int, SharedPages] = defaultdict(SharedPages)
 
     def __exit__(self, *_: object) -> None:
         self._nvml.close()
@@ -68,7 +71,8 @@ class Machine(AbstractContextManager["Machine"]):
     def memory_of(self, process: psutil.Process) -> tuple[int, int | None]:
         """Bytes that a process and its descendants hold: of the machine, and of its GPUs."""
         pids = {member.pid for member in tree(process)}
-        return tree_rss(root=process)[0], gpu_memory(self._nvml, self._gpus, pids)
+        resident, _ = tree_rss(root=process, shared=self._shared[process.pid])
+        return resident, gpu_memory(self._nvml, self._gpus, pids)
 
     def _gpu(self, handle: object) -> GpuUse | None:
         memory = self._nvml.ask("nvmlDeviceGetMemoryInfo", handle)

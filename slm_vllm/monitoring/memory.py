@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from slm_vllm.monitoring.nvml import Nvml
+from slm_vllm.monitoring.shared_pages import SharedPages
 from slm_vllm.monitoring.usage import Memory
 
 MIB = 1 << 20
@@ -28,7 +29,8 @@ class Moment:
         seconds: Since sampling began.
         phase: What was being done.
         run: The run that it was done for; None for what runs of one process share.
-        rss_bytes: Resident memory of this process and its children, the publisher left out.
+        rss_bytes: Resident memory of this process and its children, the publisher left out; what
+            forked ones share counts once.
         gpu_bytes: Memory these processes hold on NVIDIA GPUs, None without one.
     """
 
@@ -67,6 +69,7 @@ class MemorySampler:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._gpu = _GpuMemory()
+        self._shared = SharedPages()
         self._publisher: int | None = None
         self._publisher_peak: int | None = None
         self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
@@ -98,7 +101,7 @@ class MemorySampler:
     def sample(self) -> Moment:
         """Takes a sample now."""
         seconds = time.monotonic() - self._started
-        rss, publisher = tree_rss(self._publisher)
+        rss, publisher = tree_rss(self._publisher, shared=self._shared)
         phase = self._phase
         moment = Moment(seconds, *phase, rss, self._gpu.used())
         with self._lock:
@@ -179,15 +182,23 @@ def gpu_memory(nvml: Nvml, gpus: Sequence[Any], pids: Container[int]) -> int | N
 
 
 def tree_rss(
-    apart: int | None = None, root: psutil.Process | None = None
+    apart: int | None = None,
+    root: psutil.Process | None = None,
+    shared: SharedPages | None = None,
 ) -> tuple[int, int | None]:
     """Resident memory of a process, this one if none is given, and its descendants.
+
+    Args:
+        apart: One of them that does not count.
+        root: The process.
+        shared: Has what they share counted once; asked about the same processes again and again.
 
     Returns:
         Bytes without the process `apart`, and those of that one, None where it is not there.
     """
     total, other = 0, None
-    for process in tree(root):
+    processes = tree(root)
+    for process in processes:
         try:
             size = process.memory_info().rss
         except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -196,6 +207,8 @@ def tree_rss(
             other = size
         else:
             total += size
+    if shared is not None:
+        total -= shared.counted_again([process.pid for process in processes])
     return total, other
 
 

@@ -25,7 +25,8 @@ class Memory(TypedDict, total=False):
     """`memory_usage.json`, in MiB.
 
     Attributes:
-        peak_rss: Of the process tree without the publisher.
+        peak_rss: Of the process tree without the publisher; memory that forked processes share
+            counts once.
         publisher: Of the process that tells the tracker.
         replicas: What engines elsewhere say of themselves.
     """

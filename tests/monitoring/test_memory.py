@@ -32,7 +32,7 @@ def test_a_child_counts_with_the_run_or_apart() -> None:
 def test_peaks_of_each_phase_survive_the_thinning(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = iter(range(10, 100))
     monkeypatch.setattr(memory, "_MOST_SAMPLES", 4)
-    monkeypatch.setattr(memory, "tree_rss", lambda apart: (next(sizes) * MIB, None))
+    monkeypatch.setattr(memory, "tree_rss", lambda apart, shared: (next(sizes) * MIB, None))
     sampler = MemorySampler()
     with sampler.phase("loading"):
         for _ in range(5):
