@@ -151,8 +151,10 @@ def compare_runs(
     """
     from slm_vllm.reporting.comparison import compare_runs as compared
 
+    if isinstance(runs, (RunData, str, Path)):
+        runs = [runs]
     loaded = [run if isinstance(run, RunData) else load_run(run) for run in runs]
-    return compared(loaded, metric, baseline=loaded[0].path, intersect=intersect)
+    return compared(loaded, metric, intersect=intersect)
 
 
 def _expanded(path: str | Path) -> str:

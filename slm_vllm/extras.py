@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable
 
@@ -37,11 +36,13 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def requirements_of(extra: str) -> list[str]:
-    """The requirements of an extra, as the metadata of the installed package has them.
+    """The requirements of an extra that hold for this Python, as the installed metadata has them.
 
     Empty where the package is used without being installed, from a folder on the path.
     """
     from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
 
     try:
         declared = requires("slm-vllm") or []
@@ -49,13 +50,10 @@ def requirements_of(extra: str) -> list[str]:
         return []
     found = []
     for line in declared:
-        requirement, _, marker = line.partition(";")
-        others = [part.strip() for part in re.split(r"\band\b", marker)]
-        named = [part for part in others if re.fullmatch(rf"extra *== *(['\"]){extra}\1", part)]
-        if named:
-            others.remove(named[0])
-            rest = " and ".join(part.strip("() ").replace("'", '"') for part in others)
-            found.append("; ".join(filter(None, [requirement.strip(), rest])))
+        requirement = Requirement(line)
+        marker, requirement.marker = requirement.marker, None
+        if marker and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
+            found.append(str(requirement))
     return found
 
 

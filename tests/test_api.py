@@ -142,6 +142,31 @@ def test_a_dataset_and_scores_without_a_run(questions: Path) -> None:
     assert scored["exact_match"].to_list() == [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
 
 
+def test_a_run_is_shown_in_one_line(tiny_model: Path, questions: Path, tmp_path: Path) -> None:
+    given = arguments(tiny_model, questions, tmp_path)
+    (run,) = evaluate(engine=FakeEngine().factory(), **given)
+    assert repr(run) == f"<RunData {run.name}: 6 questions, token recall 0.000, {run.path}>"
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (lambda: compare_runs([]), "there is no run"),
+        (lambda: load_run("nowhere"), "nowhere: there is no such folder"),
+        (lambda: compare_runs("nowhere"), "nowhere: there is no such folder"),
+        (lambda: score_answers({"prediction": ["a"]}), "not a dict"),
+        (lambda: score_answers(pl.DataFrame({"answers": [["a"]]})), "prediction is missing"),
+        (
+            lambda: score_answers(pl.DataFrame({"prediction": ["a"], "answers": ["a"]})),
+            r"answers has the type String; it has to be List\(String\)",
+        ),
+    ],
+)
+def test_a_mistake_of_the_caller_is_named(work: Any, message: str) -> None:
+    with pytest.raises(SlmVllmError, match=message):
+        work()
+
+
 def test_every_public_name_is_there() -> None:
     for name in slm_vllm.__all__:
         assert getattr(slm_vllm, name) is not None

@@ -50,6 +50,8 @@ def explain(command: str) -> str:
         words = shlex.split(command)
     except ValueError as error:
         raise ConfigError(f"{command}: cannot be read as a command ({error})") from None
+    if not words:
+        raise ConfigError("give the earlier command in quotes, with the name of its script")
     before, script, after = _split(words)
     if script not in _SCRIPTS:
         raise ConfigError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slm_vllm.errors import DataError
+from slm_vllm.errors import DataError, reason_of
 from slm_vllm.text_table import text_table
 
 _HEADER = (
@@ -38,7 +38,9 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({reason_of(error)})") from None
+    except ValueError as error:
         raise DataError(f"{path}: cannot be read as results ({error})") from None
     if not isinstance(content, dict) or not {"machine", "rows"} <= set(content):
         raise DataError(

@@ -56,7 +56,9 @@ def command(checkout: Path, dry_run: bool, config_dir: Path, output_dir: Path) -
 
 @click.command(
     "explain",
-    epilog='Example: slm-vllm explain "python run_experiment_simple.py experiment_mode=no_context"',
+    epilog="""\b
+Example:
+  slm-vllm explain "python run_experiment_simple.py experiment_mode=no_context\"""",
 )
 @click.argument("old_command", metavar="COMMAND")
 def explain_command(old_command: str) -> None:

@@ -205,7 +205,9 @@ def _shown(job: Job) -> str:
 
     if job.problem is not None:
         return f"{job.name}: {job.problem}"
-    lines = [f"{job.name}: {job.phase}, {done(job)} rows, heartbeat {age(job)} ago"]
+    lines = [f"{job.name}: {job.phase}, {done(job)} rows"]
+    if job.heartbeat_age is not None:
+        lines[0] += f", heartbeat {age(job)} ago"
     if job.error is not None:
         lines.append(f"Error: {job.error}")
     if job.pid is not None:
@@ -213,7 +215,7 @@ def _shown(job: Job) -> str:
     if (results := if_readable(read_results, job.path)) is not None:
         lines.append("" if job.phase == "finished" else "\nResults of the last finished run:")
         try:
-            lines.append(results_table([results]))
+            lines.append(results_table([{**results, "name": job.name}]))
         except (KeyError, TypeError):
             lines.append(f"{job.path / names.RESULTS} has another layout; read it as it is.")
     lines.append(f"\nFiles in {job.path}:")

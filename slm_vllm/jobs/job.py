@@ -37,7 +37,7 @@ class Job:
     """What a run folder says of its run.
 
     Attributes:
-        name: Name of the run.
+        name: The folder's name; a run whose folder was renamed is known by its new one.
         path: Its folder.
         phase: "loading", "generating", "finished", "interrupted" or "failed"; "died" where the
             phase says that it is running and its process is gone; "damaged" where the state
@@ -152,7 +152,7 @@ def read_job(path: Path) -> Job:
     done, total = (_count(number) for number in (state.get("done"), state.get("total")))
     finished = results if phase == "finished" else None
     return Job(
-        name=str(state.get("name") or path.name),
+        name=path.resolve().name,
         path=path,
         phase=phase,
         pid=pid,
@@ -179,7 +179,7 @@ def _copied(path: Path, results: Results | None) -> Job:
         )
     total = _count(results.get("num_examples"))
     return Job(
-        name=str(results.get("name") or path.name),
+        name=path.resolve().name,
         path=path,
         phase="finished",
         done=total,
@@ -282,7 +282,7 @@ def _job_or_damage(path: Path) -> Job:
     try:
         return read_job(path)
     except SlmVllmError as error:
-        return Job(path.name, path, "damaged", problem=str(error))
+        return Job(path.resolve().name, path, "damaged", problem=str(error))
 
 
 def _count(value: Any) -> int | None:

@@ -196,6 +196,8 @@ def with_unique_names(runs: Sequence[RunData]) -> list[RunData]:
 
 
 def _nothing_to_compare(runs: Sequence[RunData], groups: Mapping[str, object]) -> str:
+    if not runs:
+        return "there is no run; a comparison needs at least two"
     if len(runs) == 1:
         return f"there is one run only ({runs[0].name}); a comparison needs at least two"
     return (

@@ -70,6 +70,13 @@ class RunData:
     note: str = ""
     judgement: Judgement | None = None
 
+    def __repr__(self) -> str:
+        recall = self.results.get("token_recall")
+        return (
+            f"<RunData {self.name}: {self.predictions.height:,} questions, "
+            f"token recall {_rounded(recall)}, {self.path}>"
+        )
+
 
 def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
     """Reads a finished run.
@@ -85,6 +92,8 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
         DataError: The run is not finished, or a file of it is damaged.
         StorageError: A file of it may not be read.
     """
+    if not path.is_dir():
+        raise DataError(f"{path}: there is no such folder")
     if (problem := why_unfinished(path)) is not None:
         raise DataError(
             f"{path}: the run is not finished ({problem}). `slm-vllm runs show {path}` says how to "

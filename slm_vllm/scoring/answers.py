@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 
+from slm_vllm.errors import DataError
 from slm_vllm.scoring.metrics import METRICS, Pairs
 from slm_vllm.scoring.normalize import (
     is_unusual,
@@ -21,6 +22,7 @@ from slm_vllm.scoring.normalize import (
 )
 
 _SLICE = 16_384  # rows
+_COLUMNS = {"prediction": pl.String(), "answers": pl.List(pl.String)}
 
 
 def score_answers(frame: pl.DataFrame) -> pl.DataFrame:
@@ -29,7 +31,11 @@ def score_answers(frame: pl.DataFrame) -> pl.DataFrame:
     Args:
         frame: Has `prediction` (String, null counts as empty) and `answers` (List(String)).
             Columns of metrics that it has already are replaced.
+
+    Raises:
+        DataError: It has not.
     """
+    _check(frame)
     # Rows do not touch each other, and polars computes without Python's lock: a slice for each
     # thread at a time uses every core, which one expression on one column does not.
     slices = list(frame.select("prediction", "answers").iter_slices(_SLICE)) or [frame]
@@ -39,12 +45,23 @@ def score_answers(frame: pl.DataFrame) -> pl.DataFrame:
         return frame.with_columns(pl.concat(threads.map(_scores, slices)).get_columns())
 
 
+def _check(frame: pl.DataFrame) -> None:
+    if not isinstance(frame, pl.DataFrame):
+        raise DataError(f"what is scored is a polars DataFrame, not a {type(frame).__name__}")
+    for name, dtype in _COLUMNS.items():
+        found = frame.schema.get(name)
+        # A column of nulls or empty lists alone has no type of its own.
+        if found not in (dtype, pl.Null(), pl.List(pl.Null)):
+            there = "is missing" if found is None else f"has the type {found}"
+            raise DataError(f"the frame to score: {name} {there}; it has to be {dtype}")
+
+
 def _scores(frame: pl.DataFrame) -> pl.DataFrame:
     """The columns of the metrics alone, in the frame's order."""
     rows = frame.select(
         pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
-        pl.col("prediction").fill_null(""),
-        "answers",
+        pl.col("prediction").cast(pl.String).fill_null(""),
+        pl.col("answers").cast(pl.List(pl.String)),
     )
     pairs = _pairs(rows)
     values = pairs.select(

@@ -191,7 +191,16 @@ def test_results_that_were_copied_without_their_state_are_a_finished_run(tmp_pat
     (run / "config.hash").unlink()
     job = read_job(run)
     assert (job.phase, job.pid, job.running, job.token_recall) == ("finished", None, False, 1.0)
-    assert "first: finished" in invoke("show", str(run)).output
+    assert "first: finished, 1/1 rows\n" in invoke("show", str(run)).output
+
+
+def test_a_run_whose_folder_was_renamed_has_its_new_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "first", rows=[{"token_recall": 1.0}])
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "name": "first"}))
+    run = run.rename(tmp_path / "second")
+    shown = invoke("show", str(run)).output
+    assert shown.startswith("second: finished") and "first" not in shown
 
 
 def test_a_killed_run_has_died(start: Callable[..., Child], tmp_path: Path) -> None:

@@ -86,6 +86,12 @@ def test_threads_keep_the_order_of_rows(monkeypatch: pytest.MonkeyPatch) -> None
     assert score_answers(frame).select(*METRICS).to_dicts() == expected
 
 
+@pytest.mark.parametrize("answers", [[None], [[]]])
+def test_columns_without_a_type_of_their_own_are_unscored(answers: list[object]) -> None:
+    scored = score_answers(pl.DataFrame({"prediction": [None], "answers": answers}))
+    assert scored["token_recall"].to_list() == [None]
+
+
 def test_no_rows() -> None:
     scored = score_answers(pl.DataFrame(schema=SCHEMA))
     assert scored.height == 0

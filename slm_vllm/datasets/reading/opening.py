@@ -196,4 +196,4 @@ def _nearest(file: Path) -> str:
     close = close_names(file.name, names)
     if close:
         return f"The nearest names in {folder}: {', '.join(close)}"
-    return f"{folder} holds: {_names(folder)}"
+    return f"{folder.absolute()} holds: {_names(folder)}"
