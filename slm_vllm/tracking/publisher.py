@@ -194,7 +194,9 @@ def main() -> None:
     # to the whole group would cut off what the run has still to say.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
-    give_way()
+    # What is told of a run at its end does nothing before it, and then the run waits for it.
+    if tracker_class(given.tracker).is_live:
+        give_way()
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     delivered = Publisher(given.tracker, given.bound).run(lines)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,3 +128,20 @@ def test_a_run_that_was_refused_before_it_began_is_not_waited_for(
     monkeypatch.setattr(publisher.time, "sleep", lambda seconds: pytest.fail("it waits"))
     assert not Publisher("session", 3600.0).run(Lines([tmp_path]))
     assert told == []
+
+
+@pytest.mark.parametrize(("tracker", "gives_way"), [("clearml", True), ("clearml_offline", False)])
+def test_only_what_is_told_while_a_run_goes_on_leaves_the_processors_to_it(
+    tracker: str, gives_way: bool
+) -> None:
+    code = (
+        "import sys\n"
+        "from slm_vllm.tracking import publisher\n"
+        "publisher.give_way = lambda: print('gives way', flush=True)\n"
+        f"sys.argv = ['publisher', '{tracker}', '--bound', '60']\n"
+        "publisher.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert (done.stdout == "gives way\n") is gives_way, done.stderr

@@ -16,7 +16,7 @@ from slm_vllm.config.schema import TrackingConfig
 from slm_vllm.durable import publish
 from slm_vllm.errors import MissingExtraError
 from slm_vllm.rundir.names import TRACKING
-from slm_vllm.tracking.base import BaseTracker, Publication, TrackerError
+from slm_vllm.tracking.base import BaseTracker, MakeTracker, Publication, TrackerError
 from slm_vllm.tracking.clearml.events import task_fields
 from slm_vllm.tracking.clearml.settings import find_clearml
 from slm_vllm.tracking.events import (
@@ -42,11 +42,7 @@ _FRAMEWORKS = (
 
 
 class ClearMLOffline(BaseTracker):
-    """Rebuilds the session from the whole spool each time; nothing of an earlier one is used.
-
-    Raises:
-        MissingExtraError: The SDK is not installed.
-    """
+    """Rebuilds the session from the whole spool each time; nothing of an earlier one is used."""
 
     title = "ClearML offline session"
     is_live = False
@@ -55,6 +51,15 @@ class ClearMLOffline(BaseTracker):
     def arrange(cls, config: TrackingConfig, *, asked: bool) -> Publication:
         """Keeps a session, whether or not there is a server."""
         return Publication(config.tracker, find_clearml().environment, config.close_timeout)
+
+    @classmethod
+    def connect(cls) -> tuple[str, MakeTracker]:
+        """Imports the SDK, most of the work of a session, while the run goes on."""
+        try:
+            import clearml  # noqa: F401
+        except ImportError:
+            raise MissingExtraError("clearml", "clearml", "An offline session") from None
+        return super().connect()
 
     def __init__(self, folder: Path, memory: dict[str, Any], remember: Callable[[], None]) -> None:
         super().__init__(folder, memory, remember)
@@ -70,11 +75,9 @@ class ClearMLOffline(BaseTracker):
 
     def start(self, event: Started) -> None:
         """Opens the session."""
-        try:
-            from clearml import Task
-            from clearml.config import ConfigWrapper
-        except ImportError:
-            raise MissingExtraError("clearml", "clearml", "An offline session") from None
+        from clearml import Task
+        from clearml.config import ConfigWrapper
+
         # Without its reporting process the SDK loses nothing and closes at once.
         ConfigWrapper.set_overrides({"sdk": {"development": {"report_use_subprocess": False}}})
         Task.set_offline(True)
