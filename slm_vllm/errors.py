@@ -53,6 +53,11 @@ class MissingExtraError(ConfigError):
         )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says of a failure: those below it are about itself."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def reason_of(error: Exception) -> str:
     """What an operating system or a library says of a failure, in one line."""
     message = getattr(error, "strerror", None) or " ".join(str(error).split())

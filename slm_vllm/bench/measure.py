@@ -187,7 +187,7 @@ class Phases:
 def main(plan_path: str, result_path: str) -> int:
     """Measures as the plan says and writes the row, or the error that ended it."""
     content = json.loads(Path(plan_path).read_text())
-    plan, clock = Plan.from_json(json.dumps(content["plan"])), Phases(content["asked_at"])
+    plan, clock = Plan.from_json(content["plan"]), Phases(content["asked_at"])
     clock.end("process")
     try:
         prepared = prepare(plan)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from slm_vllm.errors import ConfigError
 
@@ -37,14 +38,9 @@ class Plan:
     input_len: int | None = None
     output_len: int | None = None
 
-    def to_json(self) -> str:
-        """Gives the plan as one JSON object."""
-        return json.dumps(asdict(self))
-
     @classmethod
-    def from_json(cls, text: str) -> Plan:
-        """Reads what `to_json` gave."""
-        values = json.loads(text)
+    def from_json(cls, values: Mapping[str, Any]) -> Plan:
+        """Takes what JSON makes of the plan's `asdict`."""
         return cls(**{**values, "words": tuple(values["words"])})
 
 

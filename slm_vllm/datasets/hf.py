@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 
 from slm_vllm.datasets.qa_pairs import QaPairsDataset
-from slm_vllm.datasets.reading.columnar import ERRORS, first_line
+from slm_vllm.datasets.reading.columnar import ERRORS
 from slm_vllm.datasets.reading.records import Form
-from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.errors import ConfigError, DataError, first_line
 from slm_vllm.types import RejectedRow
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from slm_vllm.errors import EngineError
+from slm_vllm.errors import EngineError, first_line
 from slm_vllm.gc_control import frozen_imports
 
 
@@ -70,8 +70,7 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:
     except BaseException as error:  # the libraries below have types of their own
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise EngineError(f"{path}: its tokenizer cannot be loaded: {reason}") from error
+        raise EngineError(f"{path}: its tokenizer cannot be loaded: {first_line(error)}") from error
     if not tokenizer.is_fast:
         raise EngineError(f"{path}: has no fast tokenizer (tokenizer.json), which is needed")
     return tokenizer

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from slm_vllm.errors import DataError
+from slm_vllm.errors import DataError, first_line
 from slm_vllm.retrieval.passage_store import PassageStore, positions_by_name
 from slm_vllm.retrieval.vector_index import import_faiss
 
@@ -49,8 +49,9 @@ def placed_embeddings(path: str, passages: PassageStore) -> Placed:
         else:
             yield from _by_id(path, _parts_of_table(path), passages)
     except (OSError, EOFError, ValueError, RuntimeError, pl.exceptions.PolarsError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: no embeddings could be read ({reason}). {_KNOWN}") from error
+        raise DataError(
+            f"{path}: no embeddings could be read ({first_line(error)}). {_KNOWN}"
+        ) from error
 
 
 def _rows(path: str, vectors: Any, passages: PassageStore) -> Placed:

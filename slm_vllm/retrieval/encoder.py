@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slm_vllm.durable import samples
-from slm_vllm.errors import ConfigError, MissingExtraError
+from slm_vllm.errors import ConfigError, MissingExtraError, first_line
 from slm_vllm.models.hub import download, find_cached, hub_reason, looks_like_path
 
 log = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ class Encoder:
             model = SentenceTransformer(str(self._folder), device=device)
         except Exception as error:
             raise ConfigError(
-                f"The embedding model in {self._folder} cannot be loaded: {_first_line(error)}"
+                f"The embedding model in {self._folder} cannot be loaded: {first_line(error)}"
             ) from error
         if dtype == "int8":
             model = torch.ao.quantization.quantize_dynamic(
@@ -232,7 +232,3 @@ class Encoder:
             model = model.to(getattr(torch, dtype))
         self._model = model.eval()
         return self._model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

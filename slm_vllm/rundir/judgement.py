@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import polars as pl
 
+from slm_vllm.errors import first_line
 from slm_vllm.json_text import encode
 from slm_vllm.rundir import names
 from slm_vllm.rundir.files import damaged, read_object
@@ -158,7 +159,7 @@ def read_grades(folder: Path) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise damaged(path, (str(error).splitlines() or [""])[0]) from None
+        raise damaged(path, first_line(error)) from None
     if frame.schema != GRADES_SCHEMA:
         raise damaged(path, "its columns are others")
     return frame

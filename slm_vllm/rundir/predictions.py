@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from slm_vllm.errors import first_line
 from slm_vllm.rundir.files import damaged, unreadable
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA, SAMPLE
 from slm_vllm.scoring.metrics import METRICS
@@ -72,4 +73,4 @@ def _as_user_errors(path: Path) -> Iterator[None]:
         raise unreadable(path, error) from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         # A damaged file makes polars panic in places; the panic is no exception of Python's kind.
-        raise damaged(path, (str(error).splitlines() or [type(error).__name__])[0]) from None
+        raise damaged(path, first_line(error)) from None

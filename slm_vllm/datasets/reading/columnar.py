@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from slm_vllm.datasets.schema import CANONICAL_SCHEMA
-from slm_vllm.errors import DataError
+from slm_vllm.errors import DataError, first_line
 
 ROW_GROUP_ROWS = 1000
 ROW_GROUP_BYTES = 16 << 20  # a reader holds several row groups at a time
@@ -95,11 +95,6 @@ def table_rows(
         for row in rows:
             number += 1
             yield number, row
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what polars says."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def write_parquet(path: Path, frames: Iterable[pl.DataFrame]) -> None:
