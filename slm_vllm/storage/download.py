@@ -28,7 +28,7 @@ from slm_vllm.storage.partial_files import (
     write_state,
     writing,
 )
-from slm_vllm.storage.parts import PartRunner, TransferOptions
+from slm_vllm.storage.parts import PartRunner, Parts, TransferOptions
 from slm_vllm.storage.progress import ByteProgress
 from slm_vllm.storage.streaming_checksum import StreamingChecksum
 
@@ -159,11 +159,11 @@ class _Download:
         self._force, self._arrived_before = options.force, arrived_before
         self.arrived: str | None = None
         self._part, self._state = part_file(target), part_state(target)
-        self._part_size = options.part_size_for(remote.size)
+        self._parts = Parts(remote.size, options.part_size_for(remote.size))
         self._version = {"url": bucket.url(remote.key), "etag": remote.etag, "size": remote.size}
-        self._version |= {"part_size": self._part_size}
+        self._version |= {"part_size": self._parts.part_size}
         self._done = self._taken_up()
-        before = sum(self._length(number) for number in self._done)
+        before = sum(map(self._parts.length, self._done))
         self._progress = ByteProgress(target.name, remote.size, before, options.progress)
         self._runner = PartRunner(options, self._progress)
         self._lock = threading.Lock()
@@ -174,8 +174,7 @@ class _Download:
 
     def run(self) -> tuple[int, str]:
         """Gives the bytes that were moved, and by what the file was checked."""
-        n_parts = -(-self._remote.size // self._part_size)
-        missing = [number for number in range(n_parts) if number not in self._done]
+        missing = [number for number in range(len(self._parts)) if number not in self._done]
         if self._done:
             log.info("%s: going on with what is there", self._target)
         self._file = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o644)
@@ -190,8 +189,7 @@ class _Download:
         """Fetches what is missing; the checksum has seen all of it in the end."""
         follower = None
         if self._checksum is not None:
-            sizes = self._remote.size, self._part_size
-            follower = StreamingChecksum(self._part, *sizes, self._checksum, self._done)
+            follower = StreamingChecksum(self._part, self._parts, self._checksum, self._done)
 
         def fetch(number: int) -> None:
             self._fetch(number)
@@ -215,12 +213,9 @@ class _Download:
         whole = self._part.is_file() and self._part.stat().st_size == self._remote.size
         return set(done) if state == self._version and whole and done else set()
 
-    def _length(self, number: int) -> int:
-        return min(self._part_size, self._remote.size - number * self._part_size)
-
     def _fetch(self, number: int) -> None:
-        position = number * self._part_size
-        end = position + self._length(number)
+        position = self._parts.start(number)
+        end = position + self._parts.length(number)
 
         def attempt() -> bool:
             nonlocal position
@@ -240,7 +235,7 @@ class _Download:
         self._runner.retrying(attempt)
         with self._lock:
             self._done.add(number)
-            self._moved += self._length(number)
+            self._moved += self._parts.length(number)
             if time.monotonic() - self._noted_at >= _NOTE_SECONDS:
                 self._note()
 

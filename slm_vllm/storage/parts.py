@@ -51,6 +51,30 @@ class TransferOptions:
         return -(-needed // _MIB) * _MIB
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The stretches of a file that are moved one by one, numbered from 0.
+
+    Attributes:
+        size: Bytes of the file.
+        part_size: Bytes of each part but the last.
+    """
+
+    size: int
+    part_size: int
+
+    def __len__(self) -> int:
+        return -(-self.size // self.part_size)
+
+    def start(self, number: int) -> int:
+        """Where a part begins."""
+        return number * self.part_size
+
+    def length(self, number: int) -> int:
+        """Bytes of a part."""
+        return min(self.part_size, self.size - self.start(number))
+
+
 class Stopped(Exception):
     """Another part has failed, or the user has had enough."""
 

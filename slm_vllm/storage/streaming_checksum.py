@@ -9,6 +9,7 @@ from pathlib import Path
 
 from slm_vllm.durable import blocks
 from slm_vllm.storage.checksums import Checksum
+from slm_vllm.storage.parts import Parts
 
 
 class StreamingChecksum:
@@ -18,16 +19,13 @@ class StreamingChecksum:
 
     Args:
         path: The file, already of its final size.
-        size: That size.
-        part_size: Bytes of each part but the last.
+        parts: Its parts.
         checksum: What is fed.
         done: Numbers of the parts that are there from the start.
     """
 
-    def __init__(
-        self, path: Path, size: int, part_size: int, checksum: Checksum, done: Iterable[int]
-    ) -> None:
-        self._path, self._size, self._part_size = path, size, part_size
+    def __init__(self, path: Path, parts: Parts, checksum: Checksum, done: Iterable[int]) -> None:
+        self._path, self._parts = path, parts
         self._checksum, self._done = checksum, set(done)
         self._changed = threading.Condition()
         self._stopped = False
@@ -59,12 +57,11 @@ class StreamingChecksum:
 
     def _follow(self) -> None:
         try:
-            for number in range(-(-self._size // self._part_size)):
+            for number in range(len(self._parts)):
                 with self._changed:
                     self._changed.wait_for(partial(self._may_go_on, number))
-                start = number * self._part_size
-                length = min(self._part_size, self._size - start)
-                for block in blocks(self._path, start, length):
+                stretch = self._parts.start(number), self._parts.length(number)
+                for block in blocks(self._path, *stretch):
                     if self._stopped:
                         return
                     self._checksum.update(block)

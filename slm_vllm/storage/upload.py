@@ -22,7 +22,7 @@ from slm_vllm.storage.checksums import compare, md5_of, parts_etag
 from slm_vllm.storage.download import Transferred
 from slm_vllm.storage.faults import Fault, S3Error
 from slm_vllm.storage.partial_files import read_state, upload_state, write_state
-from slm_vllm.storage.parts import PartRunner, TransferOptions
+from slm_vllm.storage.parts import PartRunner, Parts, TransferOptions
 from slm_vllm.storage.progress import ByteProgress
 
 log = logging.getLogger(__name__)
@@ -138,12 +138,12 @@ class _Upload:
         may_replace: bool,
     ) -> None:
         self._bucket, self._source, self._key, self._size = bucket, source, key, size
-        self._part_size = options.part_size_for(size)
+        self._parts = Parts(size, options.part_size_for(size))
         self._metadata = {SHA256_KEY: sha256}
         self._may_replace = may_replace
         self._state = upload_state(source)
         self._about = {"endpoint": bucket.settings.where, "url": bucket.url(key)}
-        self._about |= {"sha256": sha256, "part_size": str(self._part_size)}
+        self._about |= {"sha256": sha256, "part_size": str(self._parts.part_size)}
         self._options = options
         self._lock = threading.Lock()
         self._md5s: dict[int, bytes] = {}
@@ -151,16 +151,15 @@ class _Upload:
 
     def run(self) -> tuple[int, str]:
         """Gives the bytes that were sent, and the ETag the object has to have."""
-        if self._size <= self._part_size:
+        if len(self._parts) <= 1:
             return self._whole()
         upload_id, stored = self._taken_up()
-        before = sum(self._length(number) for number in stored)
-        self._begin(before)
-        n_parts = -(-self._size // self._part_size)
-        missing = [number for number in range(1, n_parts + 1) if number not in stored]
+        self._begin(sum(map(self._parts.length, stored)))
+        numbers = range(len(self._parts))
+        missing = [number for number in numbers if number not in stored]
         self._md5s.update(stored)
         self._runner.run(lambda number: self._send_part(upload_id, number), missing)
-        md5s = [self._md5s[number] for number in range(1, n_parts + 1)]
+        md5s = [self._md5s[number] for number in numbers]
         self._complete(upload_id, md5s)
         self._state.unlink(missing_ok=True)
         return self._moved, parts_etag(md5s)
@@ -222,19 +221,15 @@ class _Upload:
         with self._bucket.explained("looking at the parts of", self._key):
             for page in pages.paginate(Bucket=self._bucket.name, Key=self._key, UploadId=upload_id):
                 for part in page.get("Parts", ()):
-                    number = part["PartNumber"]
-                    start = (number - 1) * self._part_size
-                    if part["Size"] == self._length(number):
-                        md5 = md5_of(self._source, start, part["Size"])
+                    number = part["PartNumber"] - 1
+                    if part["Size"] == self._parts.length(number):
+                        md5 = md5_of(self._source, self._parts.start(number), part["Size"])
                         if part["ETag"].strip('"') == md5.hex():
                             stored[number] = md5
         return stored
 
-    def _length(self, number: int) -> int:
-        return min(self._part_size, self._size - (number - 1) * self._part_size)
-
     def _send_part(self, upload_id: str, number: int) -> None:
-        start, length = (number - 1) * self._part_size, self._length(number)
+        start, length = self._parts.start(number), self._parts.length(number)
         md5 = md5_of(self._source, start, length)
 
         def send() -> None:
@@ -243,7 +238,7 @@ class _Upload:
                     Bucket=self._bucket.name,
                     Key=self._key,
                     UploadId=upload_id,
-                    PartNumber=number,
+                    PartNumber=number + 1,
                     Body=body,
                     ContentMD5=base64.b64encode(md5).decode(),
                 )

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_vllm.storage.checksums import Checksum
+from slm_vllm.storage.parts import Parts
 from slm_vllm.storage.streaming_checksum import StreamingChecksum
 
 
@@ -60,7 +61,7 @@ def test_parts_may_arrive_in_any_order(
 
         for number in there:
             write(number)
-        following = StreamingChecksum(path, len(content), 7, checksum, there)
+        following = StreamingChecksum(path, Parts(len(content), 7), checksum, there)
         for number in order:
             if number not in there:
                 write(number)
@@ -82,13 +83,13 @@ def test_what_has_arrived_is_hashed_before_the_rest_is_there(tmp_path: Path) -> 
             fed.extend(block)
             enough.set()
 
-    following = StreamingChecksum(path, 4, 2, Watched("MD5", "none"), [0])
+    following = StreamingChecksum(path, Parts(4, 2), Watched("MD5", "none"), [0])
     assert enough.wait(10) and bytes(fed) == b"aa"
     following.stop()
     assert bytes(fed) == b"aa"
 
 
 def test_a_file_that_vanishes_is_told(tmp_path: Path) -> None:
-    following = StreamingChecksum(tmp_path / "none", 4, 4, Checksum("MD5", "none"), [0])
+    following = StreamingChecksum(tmp_path / "none", Parts(4, 4), Checksum("MD5", "none"), [0])
     with pytest.raises(FileNotFoundError):
         following.wait()
