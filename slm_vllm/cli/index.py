@@ -152,7 +152,7 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     """
     from slm_vllm.datasets.registry import open_configured
     from slm_vllm.retrieval.evaluation import measure_search
-    from slm_vllm.retrieval.judgements import find_judgements
+    from slm_vllm.retrieval.qrels import find_qrels
     from slm_vllm.retrieval.trec_run import written_run
     from slm_vllm.scoring.metrics import NDCG_DEPTH
 
@@ -160,12 +160,12 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     _refuse_stages(config)
     retriever = _open(config)
     dataset = open_configured(config.dataset, _file(config))
-    judgements = find_judgements(dataset, config.corpus, config.cache_dir)
-    rows = dataset.scan(with_documents=judgements.needs_documents)
+    qrels = find_qrels(dataset, config.corpus, config.cache_dir)
+    rows = dataset.scan(with_documents=qrels.needs_documents)
     depth = max(config.retriever.top_k, NDCG_DEPTH)
     min_score = config.retriever.min_score
     with written_run(write_run, config.retriever.name) if write_run else nullcontext() as to:
-        figures = measure_search(retriever, rows, depth, min_score, judgements, to)
+        figures = measure_search(retriever, rows, depth, min_score, qrels, to)
     result = {**retriever.describe(), "dataset": config.dataset.name, **figures}
     retriever.close()
     if as_json:

@@ -67,7 +67,7 @@ class BaseDataset(ABC):
             documents = frame.select(pl.col("documents").explode()).drop_nulls()
             yield documents.unnest("documents") if documents.height else NO_DOCUMENTS
 
-    def judgements(self) -> Mapping[str, Mapping[str, int]] | None:
+    def qrels(self) -> Mapping[str, Mapping[str, int]] | None:
         """How relevant which documents are, by question_id and document_id.
 
         None, as by default: each row's own documents are relevant, all to the same degree.

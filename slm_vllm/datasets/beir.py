@@ -11,8 +11,8 @@ import polars as pl
 
 from slm_vllm.datasets.corpus_file import CorpusFile
 from slm_vllm.datasets.file_dataset import SourceRow
-from slm_vllm.datasets.judged import read_qrels
 from slm_vllm.datasets.qa_pairs import QaPairsDataset
+from slm_vllm.datasets.qrels import read_qrels
 from slm_vllm.datasets.reading.record import Record
 from slm_vllm.datasets.reading.records import Form
 from slm_vllm.datasets.rows.evidence import Paragraph
@@ -56,7 +56,7 @@ class BeirDataset(QaPairsDataset):
         if not self._gold:
             self._gold = {
                 question: [name for name, grade in grades.items() if grade > 0]
-                for question, grades in self.judgements().items()
+                for question, grades in self.qrels().items()
             }
             wanted = {name for names in self._gold.values() for name in names}
             self._texts = {
@@ -88,11 +88,11 @@ class BeirDataset(QaPairsDataset):
     def _corpus(self) -> CorpusFile:
         return CorpusFile(find_part(Path(self.path), "corpus"), on_reject=self.reject)
 
-    def judgements(self) -> dict[str, dict[str, int]]:
-        """See `BaseDataset.judgements`."""
-        return read_qrels(self._qrels())
+    def qrels(self) -> dict[str, dict[str, int]]:
+        """See `BaseDataset.qrels`."""
+        return read_qrels(self._qrels_file())
 
-    def _qrels(self) -> str:
+    def _qrels_file(self) -> str:
         folder = Path(self.path) / "qrels"
         found = {path.name.split(".")[0]: path for path in sorted(folder.glob("*.tsv*"))}
         split = self._split or ("test" if "test" in found or len(found) != 1 else next(iter(found)))

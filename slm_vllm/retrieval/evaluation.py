@@ -3,7 +3,7 @@
 By answer, a passage is relevant when one of the row's answers stands in its title and text, as
 `scoring.normalize` defines it for the metric `contains` too: "art" does not stand in "party". By
 document, a passage is relevant when it was cut from a document that is judged relevant (see
-`judgements`; without a file of judgements, one of the row's own); a document counts at the rank of
+`Qrels`; without a file of judgements, one of the row's own); a document counts at the rank of
 its best passage.
 
 For one row, with relevant items among the first k results:
@@ -25,7 +25,7 @@ from typing import Any, TypedDict
 import polars as pl
 
 from slm_vllm.retrieval.base import BaseRetriever
-from slm_vllm.retrieval.judgements import Grades, Judgements
+from slm_vllm.retrieval.qrels import Grades, Qrels
 from slm_vllm.retrieval.trec_run import RunWriter
 from slm_vllm.scoring.metrics import NDCG_DEPTH, SEARCH_DEPTHS
 from slm_vllm.scoring.normalize import (
@@ -113,7 +113,7 @@ def measure_search(
     rows: Iterable[pl.DataFrame],
     depth: int,
     min_score: float | None,
-    judgements: Judgements,
+    qrels: Qrels,
     write: RunWriter | None = None,
 ) -> dict[str, Any]:
     """Searches for every question of a dataset: how well, and how fast.
@@ -123,7 +123,7 @@ def measure_search(
         rows: Canonical rows, with documents where they are judged by these.
         depth: Passages searched for.
         min_score: See `BaseRetriever.retrieve`.
-        judgements: Say which documents are relevant.
+        qrels: Say which documents are relevant.
         write: Takes what was found.
     """
     metrics = SearchMetrics(depth, retriever.passages.aliases)
@@ -132,7 +132,7 @@ def measure_search(
         begin = time.perf_counter()
         found = retriever.retrieve_rows(frame, depth, min_score)
         seconds += time.perf_counter() - begin
-        metrics.add(found, frame["answers"].to_list(), judgements.of(frame))
+        metrics.add(found, frame["answers"].to_list(), qrels.of(frame))
         if write is not None:
             write.add(frame["question_id"].to_list(), found)
         n_questions += frame.height

@@ -21,7 +21,7 @@ from slm_vllm.plugins import Registry
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.retrieval.evaluation import score_search, search_frame
-from slm_vllm.retrieval.judgements import Judgements
+from slm_vllm.retrieval.qrels import Qrels
 from slm_vllm.runs.survey import Survey
 from slm_vllm.scoring.metrics import NDCG_DEPTH, PLAIN
 from slm_vllm.types import RetrievedPassage
@@ -70,7 +70,7 @@ class Context(ABC):
         self._retriever = retriever
         self.seconds = 0.0
         """Time spent searching."""
-        self.judgements = Judgements()
+        self.qrels = Qrels()
         """What a search is judged by; the run sets that of its corpus."""
 
     @abstractmethod
@@ -162,7 +162,7 @@ class RetrieverContext(Context):
     ) -> pl.DataFrame:
         assert self._retriever is not None
         aliases = self._retriever.passages.aliases
-        answers, judged = frame["answers"].to_list(), self.judgements.of(frame)
+        answers, judged = frame["answers"].to_list(), self.qrels.of(frame)
         return score_search(search_frame(found, answers, judged, aliases))
 
     @classmethod

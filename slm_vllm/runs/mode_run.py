@@ -111,7 +111,7 @@ class ModeRun:
         self._questions = questions
         self._context = context
         if context.searches:
-            context.judgements = questions.judgements
+            context.qrels = questions.qrels
         self._fingerprint = fingerprint
         self._journal = journal
         self._cache = cache
@@ -182,7 +182,7 @@ class ModeRun:
         """The open rows and their keys, some at a time."""
         seen, size = 0, _FIRST_ROWS
         # A search may be judged by the rows' documents.
-        judged = self._context.searches and self._context.judgements.needs_documents
+        judged = self._context.searches and self._context.qrels.needs_documents
         kept = self._questions.keeps(with_documents=judged)
         for frame in self._questions.scan(with_documents=judged):
             rows = slice(seen, seen := seen + frame.height)

@@ -17,7 +17,7 @@ from slm_vllm.datasets.identity import dataset_identity
 from slm_vllm.datasets.registry import fetched_path, open_configured
 from slm_vllm.datasets.rejects import RejectLog
 from slm_vllm.retrieval.corpus import Corpus, find_corpus
-from slm_vllm.retrieval.judgements import Judgements, find_judgements
+from slm_vllm.retrieval.qrels import Qrels, find_qrels
 from slm_vllm.rundir.fingerprint import digest
 from slm_vllm.runs.row_cache import RowCache
 from slm_vllm.runs.survey import Survey, survey
@@ -87,9 +87,9 @@ class QuestionSet:
         return find_corpus(self._config, self.file)
 
     @cached_property
-    def judgements(self) -> Judgements:
+    def qrels(self) -> Qrels:
         """What a search for them is judged by, beside the answers."""
-        return find_judgements(self.open(), self._config.corpus, self._cache_dir)
+        return find_qrels(self.open(), self._config.corpus, self._cache_dir)
 
     def open(self, rejects: RejectLog | None = None) -> BaseDataset:
         """The dataset, to be scanned."""
@@ -104,7 +104,7 @@ class QuestionSet:
         next(limited_scan(self.open(), 1), None)
         if self._config.corpus is not None:
             next(self.corpus.documents())
-            self.judgements  # noqa: B018
+            self.qrels  # noqa: B018
 
     def survey(self, rejected_files: Sequence[Path]) -> None:
         """Passes over the dataset once and writes the rows that cannot be used.

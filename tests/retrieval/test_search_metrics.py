@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from slm_vllm.retrieval.evaluation import Mean, SearchMetrics
-from slm_vllm.retrieval.judgements import Grades
+from slm_vllm.retrieval.qrels import Grades
 from slm_vllm.scoring.answers import score_answers
 from slm_vllm.types import Passage, RetrievedPassage
 

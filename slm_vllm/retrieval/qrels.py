@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from slm_vllm.datasets.base import BaseDataset
-from slm_vllm.datasets.judged import read_qrels
+from slm_vllm.datasets.qrels import read_qrels
 from slm_vllm.datasets.registry import fetched_path
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ Grades = Mapping[str, int]
 _OF_DATASET = "dataset"
 
 
-class Judgements:
+class Qrels:
     """The relevant documents of each question.
 
     Args:
@@ -46,9 +46,7 @@ class Judgements:
         return [dict.fromkeys(row or (), 1) for row in ids.to_list()]
 
 
-def find_judgements(
-    dataset: BaseDataset, corpus: CorpusConfig | None, cache_dir: str
-) -> Judgements:
+def find_qrels(dataset: BaseDataset, corpus: CorpusConfig | None, cache_dir: str) -> Qrels:
     """What the searches of a configuration are judged by, beside the answers.
 
     Args:
@@ -60,7 +58,7 @@ def find_judgements(
         DataError: The file of judgements cannot be read.
     """
     if corpus is None or corpus.qrels == _OF_DATASET:
-        return Judgements(dataset.judgements())
+        return Qrels(dataset.qrels())
     if corpus.qrels is None:
-        return Judgements({})
-    return Judgements(read_qrels(fetched_path(corpus.qrels, cache_dir)))
+        return Qrels({})
+    return Qrels(read_qrels(fetched_path(corpus.qrels, cache_dir)))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from slm_vllm.datasets.judged import read_qrels
+from slm_vllm.datasets.qrels import read_qrels
 from slm_vllm.errors import DataError
 
 
