@@ -6,12 +6,15 @@ process ends with all that its engine started; the kernel sees to it.
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import pickle
 import select
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +33,10 @@ from slm_vllm.types import GenerationRequest
 _END_SECONDS = 5.0  # for an engine to close and remove what it shares between its processes
 _POLL_SECONDS = 0.01
 _FORGET = "forget"
+_FILES = "slm-vllm-engine-"
+_LONGEST_FOLDER = 40  # of 107 letters; a folder's own name has 25, that of a socket in it 37
+
+_ending = threading.Lock()
 
 
 class ReplicaProcess(Link):
@@ -57,11 +64,13 @@ class ReplicaProcess(Link):
         self._fork_server = fork_server
         self.connection, other = Pipe()
         self._seconds_to_end = 0.0
+        self._files = _own_files()
         with other:
             try:
-                self._pid = fork_server.fork(other.fileno(), environment)
+                self._pid = fork_server.fork(other.fileno(), {**environment, **self._files})
             except BaseException:  # what was forked nevertheless ends with this
                 self.connection.close()
+                _remove_files(self._files)
                 raise
         self._send((pickle.dumps(make_engine), tuple(cores), threads))
 
@@ -97,6 +106,7 @@ class ReplicaProcess(Link):
             os.killpg(self._pid, signal.SIGKILL)
         self.connection.close()
         self._fork_server.reap(self._pid)
+        _remove_files(self._files)
 
     def _send(self, message: Any) -> None:
         # One that is gone is met when its answer is read.
@@ -127,8 +137,32 @@ def ready(links: Sequence[Link], seconds: float) -> list[Link]:
     return [by_connection[found] for found in wait(list(by_connection), seconds)]
 
 
+def _own_files() -> dict[str, str]:
+    """Variables that have an engine keep sockets and rendezvous files in a folder of its own.
+
+    One that is killed leaves them behind, and elsewhere nobody can tell whose they are.
+    """
+    usual = tempfile.gettempdir()
+    if len(usual) > _LONGEST_FOLDER:
+        return {}
+    found = {"TMPDIR": tempfile.mkdtemp(prefix=_FILES)}
+    with suppress(KeyError, OSError):  # a user without a name
+        # What torch compiles is for the next engine too, so it stays where torch would keep it.
+        compiled = os.path.join(usual, f"torchinductor_{getpass.getuser()}")
+        found["TORCHINDUCTOR_CACHE_DIR"] = os.environ.get("TORCHINDUCTOR_CACHE_DIR", compiled)
+    return found
+
+
+def _remove_files(environment: Mapping[str, str]) -> None:
+    """Removes the folder that `_own_files` has made."""
+    folder = environment.get("TMPDIR", "")
+    if os.path.basename(folder).startswith(_FILES):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main(descriptor: int) -> None:
     """Loads the engine and answers the driver until it says that this is the end."""
+    tempfile.tempdir = None  # an import may have asked for it in the process that this is forked of
     _log_beside_the_engine()
     connection = Connection(descriptor)
     threading.Thread(target=_end_with_driver, args=(descriptor,), daemon=True).start()
@@ -185,4 +219,6 @@ def _end_with_driver(descriptor: int) -> None:
 
 def _end_group() -> None:
     """Ends this process with all that its engine started, at once."""
-    os.killpg(0, signal.SIGKILL)
+    with _ending:
+        _remove_files(os.environ)
+        os.killpg(0, signal.SIGKILL)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -59,6 +60,14 @@ def engine_for(tmp_path: Path) -> Callable[..., LocalReplicas]:
         return LocalReplicas(settings, make_engine=make_engine, plan=plan, fork_server=fork_server)
 
     return make
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where temporary files go; short, as sockets are among them."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 def asked(n: int) -> Iterator[GenerationRequest]:
@@ -156,10 +165,11 @@ def test_each_computes_with_a_thread_for_each_of_its_cores(engine_for: Any) -> N
 
 @pytest.mark.parametrize("after", [0, 1, 3, 7, 8, 9, 30, 60, 97, 98])
 def test_one_that_is_killed_loses_only_what_it_had_in_flight(
-    engine_for: Any, tmp_path: Path, after: int
+    engine_for: Any, tmp_path: Path, after: int, temporary: Path
 ) -> None:
     with engine_for(helper=True, journal=True) as engine:
         engine.start()
+        assert len(list(temporary.rglob("left_by_*"))) == 2
         found: dict[str, Completion] = {}
         victim: int | None = None
         for completion in engine.stream(asked(100)):
@@ -176,7 +186,20 @@ def test_one_that_is_killed_loses_only_what_it_had_in_flight(
     # What the one that was killed had in flight is asked once more.
     again = [name for name, n in times.items() if n > 1]
     assert all_ended(tmp_path)
+    assert not list(temporary.iterdir())
     assert len(times) == 140 and max(times.values()) <= 2 and len(again) <= WINDOW
+
+
+def test_where_a_sockets_path_would_be_too_long_the_usual_folder_is_used(
+    engine_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 70)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with engine_for(1, helper=True) as engine:
+        engine.start()
+        assert [path.parent for path in long.rglob("left_by_*")] == [long]
 
 
 def test_a_prompt_that_kills_is_found_and_no_other_row_is_blamed(engine_for: Any) -> None:

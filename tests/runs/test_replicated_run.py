@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def words(make_config: Callable[..., Config], tmp_path: Path) -> list[str]:
     ]
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """For temporary files; a short path, as sockets are among them."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        yield Path(folder)
+
+
 def journal(words: list[str]) -> list[str]:
     (folder,) = {word.partition("=")[2] for word in words if "output_dir" in word}
     found = list(Path(folder).glob("*/predictions.jsonl"))
@@ -55,9 +63,12 @@ def asked(folder: Path) -> Counter[str]:
     return Counter(key for path in folder.glob("*.asked") for key in path.read_text().split())
 
 
-def test_ten_kills_of_the_driver(words: list[str], tmp_path: Path) -> None:
+def test_ten_kills_of_the_driver(
+    words: list[str], tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engines = tmp_path / "engines"
     engines.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     answered: list[str] = []
     for moment in (*KILLS, "none"):
         before = asked(engines)
@@ -67,6 +78,7 @@ def test_ten_kills_of_the_driver(words: list[str], tmp_path: Path) -> None:
         )
         assert done.returncode == (0 if moment == "none" else -9), done.stderr
         assert all_ended(engines)
+        assert not list(temporary.rglob("left_by_*"))
         lines = journal(words)
         assert lines[: len(answered)] == answered
         assert not (asked(engines) - before).keys() & set(answered)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ class CountingEngine(BaseEngine):
         folder: Where each process leaves a file named by its pid.
         die_after: The first process to answer so many requests kills itself; None for none.
         raise_after: The first process to answer so many raises instead; None for none.
-        helper: Each process starts one of its own, as vLLM's engines do, and leaves a file of it.
+        helper: Each process starts one of its own, as vLLM's engines do, and leaves a file of it;
+            and one among the temporary files.
         journal: Each process writes down what it was asked, and where it was told to forget, in a
             file `PID.asked`.
         broken: Replicas cannot start.
@@ -51,6 +53,7 @@ class CountingEngine(BaseEngine):
         self.say("beginning to count")
         if self.helper:
             (self.folder / str(subprocess.Popen(["sleep", "3600"]).pid)).touch()
+            Path(tempfile.gettempdir(), f"left_by_{os.getpid()}").touch()
         return EngineInfo("counting", self.settings.max_model_len, {"counted": True})
 
     def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
