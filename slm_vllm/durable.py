@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,6 +70,23 @@ def publish_folder(made: Path, folder: Path, is_whole: Callable[[Path], bool]) -
         os.replace(made, folder)
         shutil.rmtree(damaged, ignore_errors=True)
     _sync_folder(folder.parent)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
+    """A folder to fill beside `folder`, whose name it gets when the block ends well.
+
+    Args:
+        folder: See `publish_folder`.
+        is_whole: Likewise.
+    """
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield made
+        os.chmod(made, 0o755)  # mkdtemp's 0700 would keep other users of a shared cache out
+        publish_folder(made, folder, is_whole)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -85,6 +85,18 @@ class TestFolders:
         assert names(tmp_path / "folder") == ["inner"]
         assert names(tmp_path) == ["folder"]
 
+    def test_one_that_is_filled_can_be_read_by_others(self, tmp_path: Path) -> None:
+        with durable.new_folder(tmp_path / "f", Path.is_dir) as new:
+            (new / "a").write_text("new")
+        assert names(tmp_path) == ["f"] and names(tmp_path / "f") == ["a"]
+        assert (tmp_path / "f").stat().st_mode & 0o777 == 0o755
+
+    def test_of_one_that_is_not_filled_nothing_is_left(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError), durable.new_folder(tmp_path / "f", Path.is_dir) as new:
+            (new / "a").write_text("half")
+            raise ValueError
+        assert names(tmp_path) == []
+
     def test_another_fault_is_told_and_loses_nothing(self, made: Path, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             durable.publish_folder(made, tmp_path / "missing" / "folder", self.is_whole)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from pathlib import Path
 
-from slm_vllm.durable import publish_folder
+from slm_vllm.durable import new_folder
 from slm_vllm.models.demo import prepare_demo_model
 from slm_vllm.models.resolve import resolve_model
 
@@ -41,9 +40,8 @@ def _with_demo_tokenizer(shape: Path, cache_dir: Path) -> Path:
     target = cache_dir.resolve() / "models" / name
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
-        (made / "config.json").write_bytes(config)
-        for file in _TOKENIZER:
-            shutil.copyfile(demo / file, made / file)
-        publish_folder(made, target, Path.is_dir)
+        with new_folder(target, Path.is_dir) as made:
+            (made / "config.json").write_bytes(config)
+            for file in _TOKENIZER:
+                shutil.copyfile(demo / file, made / file)
     return target

@@ -14,12 +14,11 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm_vllm.durable import locked, publish_folder, sha256_of
+from slm_vllm.durable import locked, new_folder, sha256_of
 from slm_vllm.errors import EngineError, MissingExtraError, StorageError
 
 if TYPE_CHECKING:
@@ -77,7 +76,8 @@ def prepare_demo_model(cache_dir: Path) -> Path:
                 shutil.rmtree(leftover, ignore_errors=True)
             if not _is_complete(target):
                 log.info("Preparing the demo model (once, some seconds): %s", target)
-                _make(target, gguf_path, version=version, digest=digest)
+                with new_folder(target, _is_complete) as made:
+                    _convert(gguf_path, made, version=version, digest=digest)
     except OSError as error:
         if _is_complete(target):
             return target
@@ -154,15 +154,6 @@ def _say_waiting() -> None:
     log.info("Another process is preparing the demo model; waiting for it")
 
 
-def _make(target: Path, gguf_path: Path, *, version: str, digest: str) -> None:
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        _convert(gguf_path, scratch, version=version, digest=digest)
-        publish_folder(scratch, target, _is_complete)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 def _convert(gguf_path: Path, out: Path, *, version: str, digest: str) -> None:
     try:
         import numpy as np
@@ -218,7 +209,6 @@ def _convert(gguf_path: Path, out: Path, *, version: str, digest: str) -> None:
         "files": {file.name: file.stat().st_size for file in sorted(out.iterdir())},
     }
     _write_json(out / PROVENANCE_FILE, provenance)
-    os.chmod(out, 0o755)  # mkdtemp's 0700 would keep other users of a shared cache out
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
