@@ -17,7 +17,7 @@ from typing import Any
 from slm_vllm.errors import ConfigError
 from slm_vllm.nearest import close_names
 from slm_vllm.storage.client import make_client
-from slm_vllm.storage.faults import Fault, S3Error, error_code, explained
+from slm_vllm.storage.faults import MISSING, Fault, S3Error, error_code, explained
 from slm_vllm.storage.settings import S3Settings
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 SHA256_KEY = "sha256"
 """Name of the checksum in the metadata of objects this project wrote."""
 
-_MISSING = ("404", "NoSuchKey", "NotFound")
 _BLOCK = 1 << 20
 
 
@@ -113,7 +112,7 @@ class Bucket:
                 code: str | None = error_code(error)
                 if code in ("403", "400"):
                     code = self._reason(key)
-                if code in _MISSING:
+                if code in MISSING:
                     self.check()
                     return None
                 if code is not None:
@@ -135,7 +134,7 @@ class Bucket:
             answer = self.client.get_object(Bucket=self.name, Key=key, Range="bytes=0-0")
         except ClientError as error:
             code = error_code(error)
-            if code in _MISSING:
+            if code in MISSING:
                 return code
             if code in ("InvalidRange", "416"):
                 return None  # the object is there, and empty

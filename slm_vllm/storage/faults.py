@@ -62,12 +62,16 @@ _CREDENTIALS = {
     "UserSuspended": "the user of these keys is suspended",
 }
 _DENIED = ("AccessDenied", "403", "Forbidden", "AllAccessDisabled", "UnauthorizedAccess")
-_BUSY = ("SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "InternalError")
-_BUSY_TOO = ("RequestTimeout", "OperationAborted", "Throttling", "RequestLimitExceeded")
-_FULL = ("XMinioStorageFull", "StorageFull", "507")
+MISSING = ("NoSuchKey", "404", "NotFound")
+"""Codes for an object that is not there."""
+
+_BUSY = (
+    "SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "InternalError",
+    "RequestTimeout", "OperationAborted", "Throttling", "RequestLimitExceeded",
+)  # fmt: skip
+_CUT = ("ResponseStreamingError", "IncompleteReadError", "FlexibleChecksumError")
 _QUOTA = ("QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
 _WRITES = ("PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
-_BAD_KEY = ("KeyTooLongError", "XMinioInvalidObjectName", "InvalidURI")
 _NO_S3 = (
     "{where} does not speak S3. Is CLEARML_S3_ENDPOINT the port of the API (MinIO's console has "
     "another)?"
@@ -78,6 +82,41 @@ _OR_MISSING = (
 )
 _BAD_BUCKET = "'{bucket}' cannot be the name of a bucket. Correct CLEARML_S3_BUCKET or --bucket"
 _NEW_KEYS = "Set CLEARML_S3_ACCESS_KEY and CLEARML_S3_SECRET_KEY again"
+# What a code means whatever was asked.
+_TOLD: tuple[tuple[tuple[str, ...], Fault, str], ...] = (
+    (
+        ("RequestTimeTooSkewed", "RequestExpired"),
+        Fault.CLOCK,
+        "this machine's clock differs from the server's ({words}). Set it",
+    ),
+    (("InvalidBucketName",), Fault.BUCKET, _BAD_BUCKET),
+    (
+        ("KeyTooLongError", "XMinioInvalidObjectName", "InvalidURI"),
+        Fault.KEY,
+        "the server refuses the key '{key}' ({words}). Use another",
+    ),
+    (
+        ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "307"),
+        Fault.ENDPOINT,
+        "the bucket belongs to another region or endpoint ({words}). Correct CLEARML_S3_REGION "
+        "(now {region}) or CLEARML_S3_ENDPOINT",
+    ),
+    (
+        ("PreconditionFailed", "412", "ConditionalRequestConflict"),
+        Fault.CHANGED,
+        "somebody else wrote the object meanwhile. Look at it, then try again",
+    ),
+    (
+        ("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"),
+        Fault.CHECKSUM,
+        "the bytes arrived damaged at the server ({code}). Try again",
+    ),
+    (
+        ("XMinioStorageFull", "StorageFull", "507"),
+        Fault.REQUEST,
+        "the server has no room left ({words}). Free some, then try again",
+    ),
+)
 
 
 @contextmanager
@@ -101,24 +140,11 @@ def explained(
     try:
         yield
     except (BotoCoreError, ClientError, Boto3Error) as error:
-        raise explain(error, settings, doing, bucket, key) from error
-
-
-def explain(
-    error: Exception,
-    settings: S3Settings,
-    doing: str,
-    bucket: str | None = None,
-    key: str | None = None,
-) -> S3Error:
-    """Gives the `S3Error` for an exception of boto3."""
-    from botocore.exceptions import ClientError
-
-    if isinstance(error, ClientError):
-        fault, text = _answered(error, settings, bucket, key)
-    else:
-        fault, text = _unanswered(error, settings, bucket)
-    return S3Error(fault, _redacted(f"{doing} failed: {text}", settings))
+        if isinstance(error, ClientError):
+            fault, text = _answered(error, settings, bucket, key)
+        else:
+            fault, text = _unanswered(error, settings, bucket)
+        raise S3Error(fault, _redacted(f"{doing} failed: {text}", settings)) from error
 
 
 def error_code(error: Exception) -> str:
@@ -140,8 +166,10 @@ def _answered(  # noqa: C901 - one case after the other
         return Fault.CREDENTIALS, (
             f"{_CREDENTIALS[code]} ({code}; keys from {settings.credentials_from}). {_NEW_KEYS}"
         )
-    if code in ("RequestTimeTooSkewed", "RequestExpired"):
-        return Fault.CLOCK, f"this machine's clock differs from the server's ({words}). Set it"
+    region = f"{settings.region}{_named_region(response)}"
+    for codes, fault, text in _TOLD:
+        if code in codes:
+            return fault, text.format(code=code, words=words, bucket=bucket, key=key, region=region)
     if operation.startswith("ListObjects") and code in ("", "404", "405", "501"):
         # An S3 server names its own errors; a bare status is that of a page boto3 cannot read.
         return Fault.ENDPOINT, _NO_S3.format(where=settings.where)
@@ -150,12 +178,12 @@ def _answered(  # noqa: C901 - one case after the other
             f"{settings.where} has no bucket '{bucket}'. Correct CLEARML_S3_BUCKET or --bucket, "
             "or have it made"
         )
-    if code in ("NoSuchKey", "404", "NotFound") and operation in _WRITES:
+    if code in MISSING and operation in _WRITES:
         return Fault.KEY, (
             f"the server does not take the key '{key}' ({words}). Use another, without a leading "
             "/ and without //"
         )
-    if code in ("NoSuchKey", "404", "NotFound"):
+    if code in MISSING:
         return Fault.KEY, f"there is no object '{key}' in bucket '{bucket}'. See: slm-vllm s3 ls"
     if code in _DENIED:
         return Fault.PERMISSION, (
@@ -163,22 +191,6 @@ def _answered(  # noqa: C901 - one case after the other
             f"this in bucket '{bucket}': have the policy changed, or use other keys"
             + (_OR_MISSING if operation in ("HeadObject", "GetObject") else "")
         )
-    if code == "InvalidBucketName":
-        return Fault.BUCKET, _BAD_BUCKET.format(bucket=bucket)
-    if code in _BAD_KEY:
-        return Fault.KEY, f"the server refuses the key '{key}' ({words}). Use another"
-    if code in ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "307"):
-        return Fault.ENDPOINT, (
-            f"the bucket belongs to another region or endpoint ({words}). Correct "
-            f"CLEARML_S3_REGION (now {settings.region}{_named_region(response)}) or "
-            "CLEARML_S3_ENDPOINT"
-        )
-    if code in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-        return Fault.CHANGED, "somebody else wrote the object meanwhile. Look at it, then try again"
-    if code in ("BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"):
-        return Fault.CHECKSUM, f"the bytes arrived damaged at the server ({code}). Try again"
-    if code in _FULL:
-        return Fault.REQUEST, f"the server has no room left ({words}). Free some, then try again"
     if code in _QUOTA or "quota" in message.lower():
         return Fault.REQUEST, (
             f"a quota of the bucket or of its user is used up ({words}). Delete some objects, or "
@@ -193,7 +205,7 @@ def _answered(  # noqa: C901 - one case after the other
         return Fault.ENDPOINT, _NO_S3.format(where=settings.where)
     if code in ("NotImplemented", "MethodNotAllowed") or status in (405, 501):
         return Fault.REQUEST, f"the server does not know this operation ({operation}, {words})"
-    if code in _BUSY or code in _BUSY_TOO or status >= 500:
+    if code in _BUSY or status >= 500:
         return Fault.SERVER, f"the server is overloaded or broken ({words}). Try again later"
     return Fault.REQUEST, f"the server refused the request ({words})"
 
@@ -244,9 +256,6 @@ def _unanswered(  # noqa: C901 - likewise
     if "ResponseParserError" in {base.__name__ for base in type(error).__mro__}:
         return Fault.ENDPOINT, _NO_S3.format(where=where)
     return Fault.REQUEST, str(error)
-
-
-_CUT = ("ResponseStreamingError", "IncompleteReadError", "FlexibleChecksumError")
 
 
 def _cause(error: Exception) -> str:
