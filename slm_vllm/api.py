@@ -96,9 +96,8 @@ def evaluate(
     )
     if engine is not None:
         options = replace(options, make_engine=engine, import_engine=lambda: None)
-    folders = [Path(config.experiment.output_dir) / config.experiment.name for config in configs]
     run_cells(configs, options)
-    return [read_run(folder) for folder in folders]
+    return [read_run(config.experiment.folder) for config in configs]
 
 
 def open_dataset(

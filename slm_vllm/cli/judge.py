@@ -166,5 +166,4 @@ def _judge(given: dict[str, Any], overrides: Sequence[str]) -> tuple[Config, Jud
         overrides=overrides,
         config_dir=given["config_dir"],
     )
-    is_here = given["model"] is not None
-    return config, JudgeOptions(votes=given["votes"], is_here=is_here, own_process=True)
+    return config, JudgeOptions(votes=given["votes"], own_process=True)

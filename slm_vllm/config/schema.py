@@ -272,6 +272,11 @@ class ExperimentConfig(Section):
     level: float = Field(default=0.05, gt=0.0, lt=1.0)
     """Probability that `until` ever ends a run wrongly, at most."""
 
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.output_dir, self.name)
+
     @model_validator(mode="after")
     def _decided_against_a_run(self) -> ExperimentConfig:
         if (self.until != "all") != (self.against is not None):
@@ -279,9 +284,8 @@ class ExperimentConfig(Section):
                 "experiment.until=decided (or worse) and experiment.against=RUN go together: the "
                 "run is ended when its difference from RUN is settled"
             )
-        own = Path(self.output_dir) / self.name
         if self.against is not None and (
-            self.against == self.name or Path(self.against).resolve() == own.resolve()
+            self.against == self.name or Path(self.against).resolve() == self.folder.resolve()
         ):
             raise ValueError(
                 f"experiment.against={self.against} is this run itself; leave its mode out, or "

@@ -84,6 +84,12 @@ class Job:
         """Whether giving its command again resumes it."""
         return self.phase in ("died", "interrupted", "failed")
 
+    def process(self) -> psutil.Process | None:
+        """Its very process, None where that has ended or is not known."""
+        if self.pid is None or self.pid_started is None:
+            return None
+        return process_of(self.pid, self.pid_started)
+
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {**asdict(self), "path": str(self.path)}
@@ -239,10 +245,8 @@ def stop_job(job: Job, timeout: float) -> float:
         ConfigError: It is not running.
         StorageError: The process may not be signalled, or is still there after `timeout`.
     """
-    process = None
     # A mode that is finished belongs to a process that may work on another mode still.
-    if job.running and job.pid is not None and job.pid_started is not None:
-        process = process_of(job.pid, job.pid_started)
+    process = job.process() if job.running else None
     if process is None:
         raise ConfigError(f"{job.name} is not running (phase: {job.phase}); nothing to stop")
     started = time.monotonic()

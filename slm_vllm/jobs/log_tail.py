@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slm_vllm.errors import ConfigError
-from slm_vllm.jobs.job import Job, process_of
+from slm_vllm.jobs.job import Job
 from slm_vllm.rundir.files import unreadable
 from slm_vllm.rundir.log_rotation import rotated
 
 _BLOCK_BYTES = 1 << 16
+_LOOK_SECONDS = 0.2
 
 
 def last_lines(log: Path, count: int) -> list[str]:
@@ -110,18 +111,14 @@ class LogFollower:
         return (own.st_dev, own.st_ino) == (device, inode)
 
 
-def follow_log(job: Job, follower: LogFollower, interval: float = 0.2) -> Iterator[str]:
+def follow_log(job: Job, follower: LogFollower) -> Iterator[str]:
     """Yields what is added to a run's log until its process has ended."""
     while True:
         # Looked up first, so that what the process wrote last is read after its end.
-        alive = (
-            job.pid is not None
-            and job.pid_started is not None
-            and process_of(job.pid, job.pid_started) is not None
-        )
+        alive = job.process() is not None
         text = follower.new_text()
         if text:
             yield text
         if not alive:
             return
-        time.sleep(interval)
+        time.sleep(_LOOK_SECONDS)

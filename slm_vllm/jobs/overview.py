@@ -83,11 +83,10 @@ def take_overview(patterns: Sequence[str], output_dir: Path, machine: Machine) -
     memory: dict[Path, tuple[int, int | None]] = {}
     seen: set[int] = set()
     for job in jobs:
-        if job.running and job.pid not in seen and job.pid is not None:
-            process = process_of(job.pid, job.pid_started or 0.0)
-            if process is not None:
-                seen.add(job.pid)
-                memory[job.path] = machine.memory_of(process)
+        process = job.process() if job.running else None
+        if process is not None and process.pid not in seen:
+            seen.add(process.pid)
+            memory[job.path] = machine.memory_of(process)
     return Overview(jobs, memory, _sweeps(jobs, patterns, output_dir), machine.host())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,10 +76,10 @@ def check_judge(rows: pl.DataFrame, config: Config, options: JudgeOptions) -> Ch
         Interrupted: A signal stopped it; replies are in the judge's cache.
     """
     check_votes(options.votes)
-    with ExitStack() as stack, judge_services(options, stack) as services:
+    with judge_services(options) as services:
         cache = Path(config.cache_dir)
         cache.mkdir(parents=True, exist_ok=True)
-        judge = open_judge(config, options, cache, services, stack)
+        judge = open_judge(config, options, cache, services)
         ballot = Ballot(rows.select(ANSWER_COLUMNS), options.votes)
         judge.prepare(ballot.cases())
         replies: dict[int, tuple[str | None, bool]] = {}

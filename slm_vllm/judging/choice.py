@@ -19,7 +19,8 @@ _GENERATION = {
     "n": 1,
     "logprobs": "false",
 }
-_SERVED = "served"
+# The path of a model that only its servers know; no folder of a user is called so.
+_NO_FILES = "(served)"
 
 
 def judge_config(
@@ -49,7 +50,7 @@ def judge_config(
         )
     words = [f"generation.{name}={value}" for name, value in _GENERATION.items()]
     if model is None:
-        words += ["model=custom", f"model.name={_SERVED}", f"model.path={_SERVED}"]
+        words += ["model=custom", "model.name=served", f"model.path={_NO_FILES}"]
         words += ["engine.endpoint=chat"]
     settings = {
         "model": model,
@@ -59,3 +60,11 @@ def judge_config(
     }
     (given,) = experiment_words(settings, [], overrides=[*words, *overrides], config_dir=config_dir)
     return compose_config(given, config_dir)
+
+
+def has_files(config: Config) -> bool:
+    """Whether the files of a judge's model are here.
+
+    Of a server that answers chats nothing is needed but its address.
+    """
+    return config.model.path != _NO_FILES

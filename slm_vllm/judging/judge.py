@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from slm_vllm.engines.settings import (
 )
 from slm_vllm.errors import ConfigError
 from slm_vllm.json_text import encode
+from slm_vllm.judging.choice import has_files
 from slm_vllm.judging.prompt import LETTERS, PROMPT_VERSION, judge_turn, prompt_hash
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
 from slm_vllm.models.tokenizer import load_tokenizer
@@ -60,12 +60,9 @@ class Judge:
 
     Args:
         config: Its model, engine, hardware and generation; the rest is not used.
-        services: Console, signals and clock of the command.
-        stack: Closes its engine and its cache.
+        services: Console, signals and clock of the command, which close its engine and its cache.
         make_engine: Builds the engine; None: the one that the configuration names.
         engine_log: Where what the engine prints may be found.
-        is_here: Whether the model's files are on this machine. Of a server that answers
-            chats nothing is needed but its address.
 
     Attributes:
         identity: Who judges; set by `prepare`, as is all that follows.
@@ -81,20 +78,18 @@ class Judge:
         self,
         config: Config,
         services: Services,
-        stack: ExitStack,
         make_engine: EngineFactory | None = None,
         *,
         engine_log: Path,
-        is_here: bool = True,
     ) -> None:
-        check_judge_config(config, is_here=is_here)
-        self._config, self._services, self._stack = config, services, stack
+        check_judge_config(config)
+        self._config, self._services = config, services
         self._engine_log = engine_log
         self._make_engine = make_engine or engine_factory(config.engine)
         self._model: ResolvedModel | None = None
         self._tokenizer: Any = None
         self._prompt = _prompt(config.prompt)
-        if is_here:
+        if has_files(config):
             with services.phase("load"):
                 self._resolve()
         self._template = PromptTemplate(self._prompt, self._tokenizer, FIXED_DAY)
@@ -114,20 +109,16 @@ class Judge:
         """
         settings = self._settings(cases)
         config = self._config
+        constrained = replace(settings, only_answers=self._choices)
         self.host = EngineHost(
-            replace(settings, only_answers=self._choices),
-            self._make_engine,
-            place=config.engine.place or self._services.device.name,
-            model=config.model.name,
-            engine_log=self._engine_log,
-            services=self._services,
-            stack=self._stack,
+            config, constrained, self._make_engine, self._engine_log, self._services
         )
         self.identity = self._identity(settings)
         self.fingerprint = digest({k: v for k, v in self.identity.items() if k not in _NAMES})
         scope = digest([self.fingerprint, config.engine.place])
         path = Path(config.cache_dir) / "judgements.sqlite"
-        self.cache = self._stack.enter_context(AnswerCache(path, config, scope, settings.dtype))
+        cache = AnswerCache(path, config, scope, settings.dtype)
+        self.cache = self._services.stack.enter_context(cache)
 
     def key(self, case: Case) -> int:
         """A 64-bit key of a case: of its content, the vote and all that the judge is."""
@@ -225,12 +216,11 @@ class Judge:
         return found
 
 
-def check_judge_config(config: Config, *, is_here: bool) -> None:
+def check_judge_config(config: Config) -> None:
     """Checks what can be told of a judge before anything is loaded.
 
     Args:
         config: Its configuration.
-        is_here: See `Judge`.
 
     Raises:
         ConfigError: It cannot grade.
@@ -240,7 +230,7 @@ def check_judge_config(config: Config, *, is_here: bool) -> None:
             "generation.temperature: a judge is asked greedily; its votes differ by the order "
             "in which the grades are listed"
         )
-    if not is_here and config.engine.takes_prompts:
+    if not has_files(config) and config.engine.takes_prompts:
         raise ConfigError(
             "a judge without --model is a server that answers chats: engine.endpoint=chat. For "
             "prompts as text or token ids its tokenizer is needed: name it with --model"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm.config.schema import Config
-from slm_vllm.judging.choice import judge_config
+from slm_vllm.judging.choice import has_files, judge_config
 from slm_vllm.judging.judge import check_judge_config
 from slm_vllm.judging.session import JudgeOptions, check_votes, judge_runs
 from slm_vllm.models.resolve import check_local
@@ -77,10 +77,8 @@ def judge_at_end(
         config_dir=config_dir,
     )
     check_votes(section.votes)
-    is_here = section.model is not None
-    check_judge_config(found, is_here=is_here)
-    if is_here:
+    check_judge_config(found)
+    if has_files(found):
         check_local(found.model.path)
-    options = JudgeOptions(votes=section.votes, is_here=is_here, own_process=own_process)
-    folders = [Path(c.experiment.output_dir) / c.experiment.name for c in configs]
-    return JudgeAtEnd(found, options, folders)
+    options = JudgeOptions(votes=section.votes, own_process=own_process)
+    return JudgeAtEnd(found, options, [one.experiment.folder for one in configs])

@@ -28,13 +28,11 @@ class JudgeOptions:
 
     Attributes:
         votes: How often each answer is asked about, each time with the grades in another order.
-        is_here: See `Judge`.
         own_process: See `RunOptions`.
         make_engine: Builds the engine; None: the one that the configuration names.
     """
 
     votes: int = 1
-    is_here: bool = True
     own_process: bool = False
     make_engine: EngineFactory | None = None
 
@@ -60,9 +58,9 @@ def judge_runs(
     """
     options = options or JudgeOptions()
     check_votes(options.votes)
-    with ExitStack() as stack, judge_services(options, stack) as services:
-        runs = [JudgedRun(path, options.votes, stack) for path in paths]
-        judge = open_judge(config, options, runs[0].folder.path, services, stack)
+    with judge_services(options) as services:
+        runs = [JudgedRun(path, options.votes, services.stack) for path in paths]
+        judge = open_judge(config, options, runs[0].folder.path, services)
         judge.prepare(chain.from_iterable(run.cases() for run in runs))
         found: list[NamedJudgement] = []
         for run in runs:
@@ -73,33 +71,25 @@ def judge_runs(
         return found
 
 
-def open_judge(
-    config: Config, options: JudgeOptions, folder: Path, services: Services, stack: ExitStack
-) -> Judge:
+def open_judge(config: Config, options: JudgeOptions, folder: Path, services: Services) -> Judge:
     """A judge that is to be prepared yet; it and its engine write their logs into a folder."""
     services.log.write_to(folder / names.JUDGE_LOG)
     services.log.capture(engine_log := folder / names.JUDGE_ENGINE_LOG)
-    return Judge(
-        config,
-        services,
-        stack,
-        options.make_engine,
-        engine_log=engine_log,
-        is_here=options.is_here,
-    )
+    return Judge(config, services, options.make_engine, engine_log=engine_log)
 
 
 @contextmanager
-def judge_services(options: JudgeOptions, stack: ExitStack) -> Iterator[Services]:
+def judge_services(options: JudgeOptions) -> Iterator[Services]:
     """Console and signals of a judge's command; errors come out as errors the user can fix."""
-    services = open_services(RunOptions(own_process=options.own_process), stack)
-    try:
-        yield services
-    except Exception as error:
-        if (stop := services.signals.interruption()) is not None:
-            raise stop from error
-        problem = as_user_error(error)
-        raise problem from problem.__cause__
+    with ExitStack() as stack:
+        services = open_services(RunOptions(own_process=options.own_process), stack)
+        try:
+            yield services
+        except Exception as error:
+            if (stop := services.signals.interruption()) is not None:
+                raise stop from error
+            problem = as_user_error(error)
+            raise problem from problem.__cause__
 
 
 def check_votes(votes: int) -> None:

@@ -6,7 +6,6 @@ import time
 from contextlib import closing
 
 from slm_vllm.gc_control import frozen_heap
-from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.runs.cell import Cell
 from slm_vllm.runs.draining import Drain, ask_through_death
 from slm_vllm.runs.engine_host import EngineHost
@@ -23,20 +22,12 @@ class Asking:
     Args:
         cell: The cell.
         run: Its rows.
-        renderer: Makes its prompts.
         host: The engine.
         services: Console and signals of the command.
     """
 
-    def __init__(
-        self,
-        cell: Cell,
-        run: ModeRun,
-        renderer: PromptRenderer,
-        host: EngineHost,
-        services: Services,
-    ) -> None:
-        self._cell, self._run, self._renderer = cell, run, renderer
+    def __init__(self, cell: Cell, run: ModeRun, host: EngineHost, services: Services) -> None:
+        self._cell, self._run = cell, run
         self._host, self._services = host, services
 
     def ask(self, plan: Plan, progress: Progress, *, one_at_a_time: bool = False) -> float:
@@ -70,7 +61,7 @@ class Asking:
         drain = Drain(services)
         look_at = 0.0
         answering = self._run.answers(
-            self._host.engine, plan, self._renderer, progress, one_at_a_time=one_at_a_time
+            self._host.engine, plan, progress, one_at_a_time=one_at_a_time
         )
         with closing(answering) as answers, frozen_heap():
             for _ in answers:

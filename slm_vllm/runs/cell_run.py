@@ -13,7 +13,6 @@ import numpy.typing as npt
 from slm_vllm.errors import EngineError
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring.energy import EnergyMeter
-from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Manifest, RepeatCheck, Results, Throughput
 from slm_vllm.rundir.files import if_readable, read_manifest, read_results
@@ -45,7 +44,6 @@ class CellRun:
     Args:
         cell: The cell.
         run: Its rows.
-        renderer: Makes its prompts.
         host: The engine, started only if something is open.
         services: Console, signals and clock of the command.
         stages: What the model is asked before passages are known, if anything.
@@ -55,12 +53,11 @@ class CellRun:
         self,
         cell: Cell,
         run: ModeRun,
-        renderer: PromptRenderer,
         host: EngineHost,
         services: Services,
         stages: SearchStages | None = None,
     ) -> None:
-        self._cell, self._run, self._renderer = cell, run, renderer
+        self._cell, self._run = cell, run
         self._host, self._services, self._stages = host, services, stages
 
     def finish(
@@ -94,11 +91,18 @@ class CellRun:
         indexes.start(cells[cells.index(cell) + 1 :])
         meter = EnergyMeter(self._host.details.get("gpus") or ())
         seconds = self._ask(chain(filter(None, [first]), parts), progress)
-        joules = meter.joules()
+        throughput = _throughput(progress, seconds, meter.joules())
         timing = self._timing(waited, seconds, indexes)
-        if cell.config.experiment.repeat_check is not None:
+        is_checked = cell.config.experiment.repeat_check is not None
+        if is_checked:
             timing.phases["repeat"] = self._ask_again(plan)
-        result = self._results(plan, before, until, progress, timing, joules)
+        asked = slice(None) if until is None else until.asked  # of all rows a view, no copy
+        resumed = int((~before.open[asked]).sum())
+        result = self._score(plan.keys[asked], timing, throughput, resumed)
+        if until is not None:
+            result["until"] = until.result()
+        if is_checked:
+            result["repeat_check"] = self._compared_passes(plan, result["counts"]["scored"])
         self._write(result, progress)
         return {**result}
 
@@ -106,14 +110,14 @@ class CellRun:
         """Journals what the answer cache has; returns what is left to ask."""
         if self._cell.config.experiment.answer_cache:
             self._staged(plan)  # an answer is known by its prompt
-        left = self._run.take_from_cache(plan, self._renderer)
+        left = self._run.take_from_cache(plan)
         if n := self._run.from_cache:
             self._services.console.say(f"{self._cell.name}: {n} answers of the answer cache")
         return left
 
     def _ask(self, parts: Iterable[Plan], progress: Progress) -> float:
         """Asks one part after the other; returns the seconds it took."""
-        asking = Asking(self._cell, self._run, self._renderer, self._host, self._services)
+        asking = Asking(self._cell, self._run, self._host, self._services)
         with self._services.memory.phase("generate", self._cell.name):
             return sum(asking.ask(self._staged(part), progress) for part in parts)
 
@@ -125,25 +129,6 @@ class CellRun:
             overlapped["index"] = indexes.loader(self._cell).seconds
         phases = {**services.seconds, **waited, **stages, "generate": seconds}
         return RunTiming(phases, overlapped, services.start)
-
-    def _results(
-        self,
-        plan: Plan,
-        before: Plan,
-        until: UntilDecided | None,
-        progress: Progress,
-        timing: RunTiming,
-        joules: float | None,
-    ) -> Results:
-        """Scores the answers; the content of `results.json`."""
-        asked = slice(None) if until is None else until.asked  # of all rows a view, no copy
-        resumed = int((~before.open[asked]).sum())
-        result = self._score(plan.keys[asked], progress, timing, resumed, joules)
-        if until is not None:
-            result["until"] = until.result()
-        if self._cell.config.experiment.repeat_check is not None:
-            result["repeat_check"] = self._compared_passes(plan, result["counts"]["scored"])
-        return result
 
     def _write(self, result: Results, progress: Progress) -> None:
         """Writes memory and results, and tells that the run has finished.
@@ -172,33 +157,31 @@ class CellRun:
         cell, services = self._cell, self._services
         if is_asked:
             self._host.engine  # noqa: B018 - what it reports of itself is part of the manifest
+        earlier = if_readable(read_manifest, cell.folder.path)
         manifest = build_manifest(
             cell.config,
             model,
             services.device,
             cell.questions.identity,
-            self._host.details if is_asked else self._earlier_engine(),
+            # Where nothing is asked, that of the engine which gave the answers.
+            self._host.details if is_asked else (earlier or {}).get("engine", {}),
             cell.template.day,
         )
         manifest["answers"] = cell.facts
         if is_asked:
             log_choices(self._host.details)
-            self._say_what_changed(manifest, pending, total)
+            self._say_what_changed(earlier, manifest, pending, total)
         cell.folder.write_json(names.MANIFEST, manifest)
         cell.recorder.started(cell.config, manifest, total)
         cell.state.update("generating", total=total, done=total - pending)
         cell.progress = Progress(services.console, cell.name, total, total - pending)
         return cell.progress
 
-    def _earlier_engine(self) -> dict[str, Any]:
-        """What the engine reported of itself that gave the answers which are there."""
-        earlier = if_readable(read_manifest, self._cell.folder.path) or {}
-        return earlier.get("engine", {})
-
-    def _say_what_changed(self, manifest: Manifest, pending: int, total: int) -> None:
+    def _say_what_changed(
+        self, earlier: Manifest | None, manifest: Manifest, pending: int, total: int
+    ) -> None:
         """Says why questions are asked that the run in this folder may have answered."""
-        folder = self._cell.folder
-        changes = changed_facts(if_readable(read_manifest, folder.path), manifest)
+        changes = changed_facts(earlier, manifest)
         if changes:
             differences = ", ".join(
                 f"{key} is {now} and was {old}" for key, (old, now) in changes.items()
@@ -238,7 +221,7 @@ class CellRun:
             self._host.engine.forget_prompts()
             before = len(drawn) - again.pending
             progress = Progress(services.console, f"{cell.name}, again", len(drawn), before)
-            asking = Asking(cell, run, self._renderer, self._host, services)
+            asking = Asking(cell, run, self._host, services)
             return asking.ask(self._staged(again), progress, one_at_a_time=True)
 
     def _staged(self, plan: Plan) -> Plan:
@@ -260,10 +243,9 @@ class CellRun:
     def _score(
         self,
         keys: npt.NDArray[np.uint64],
-        progress: Progress,
         timing: RunTiming,
+        throughput: Throughput,
         resumed: int,
-        joules: float | None,
     ) -> Results:
         """Writes the predictions and returns the content of `results.json`."""
         cell, services = self._cell, self._services
@@ -272,14 +254,6 @@ class CellRun:
         with services.memory.phase("score", cell.name):
             summary = write_predictions(cell.folder, cell.journal, keys, cell.config)
         timing.phases["score"] = time.monotonic() - started
-        seconds = timing.phases["generate"]
-        throughput: Throughput = {
-            "questions_per_second": _rate(progress.done, seconds),
-            "completion_tokens_per_second": _rate(progress.tokens, seconds),
-            "prompt_tokens_per_second": _rate(progress.prompt_tokens, seconds),
-        }
-        if joules is not None and progress.done:
-            throughput["joules_per_1000_questions"] = round(1000 * joules / progress.done, 1)
         result = build_results(
             cell.config,
             summary,
@@ -325,6 +299,18 @@ def _final_figures(result: Results) -> dict[str, Any]:
         "token_recall_ci95": recall["ci95"],
         "eta_seconds": None,
     }
+
+
+def _throughput(progress: Progress, seconds: float, joules: float | None) -> Throughput:
+    """Rates of this process's own work."""
+    found: Throughput = {
+        "questions_per_second": _rate(progress.done, seconds),
+        "completion_tokens_per_second": _rate(progress.tokens, seconds),
+        "prompt_tokens_per_second": _rate(progress.prompt_tokens, seconds),
+    }
+    if joules is not None and progress.done:
+        found["joules_per_1000_questions"] = round(1000 * joules / progress.done, 1)
+    return found
 
 
 def _is_open(plan: Plan) -> bool:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from slm_vllm.config.schema import Config
 from slm_vllm.engines.base import BaseEngine
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.engines.start_log import start_parts
@@ -21,13 +22,11 @@ class EngineHost:
     """Holds the engine that all cells of a command share.
 
     Args:
+        config: Says what it loads and where it runs, for the user.
         settings: What it is told.
         make_engine: Builds it.
-        place: Where it runs, for the user.
-        model: What it loads, for the user.
         engine_log: Where what it prints may be found.
-        services: Console, signals and clock of the command.
-        stack: Closes it.
+        services: Console, signals and clock of the command, which close it.
 
     Attributes:
         settings: What it is told.
@@ -36,21 +35,19 @@ class EngineHost:
 
     def __init__(
         self,
+        config: Config,
         settings: EngineSettings,
         make_engine: Callable[[EngineSettings], BaseEngine],
-        *,
-        place: str,
-        model: str,
         engine_log: Path,
         services: Services,
-        stack: ExitStack,
     ) -> None:
         self.settings = settings
         self.details: dict[str, Any] = {}
-        self._make_engine, self._place, self._model = make_engine, place, model
+        self._make_engine, self._model = make_engine, config.model.name
+        self._place = config.engine.place or services.device.name
         self._engine_log, self._services = engine_log, services
         self._engine: BaseEngine | None = None
-        self._loaded = stack.enter_context(ExitStack())
+        self._loaded = services.stack.enter_context(ExitStack())
         self._has_died = False
         self._failure: Exception | None = None
 

@@ -67,7 +67,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Awaited:
     """A row whose answer is awaited: all of its journal line that is known beforehand."""
 
     question_id: str
@@ -88,6 +88,7 @@ class ModeRun:
         questions: Its rows.
         context: What its prompts show beside the question.
         fingerprint: See `answer_fingerprint`.
+        renderer: Makes its prompts.
         journal: Open for appending.
         cache: Answers of other runs, and a place for those of this one.
         retry_errors: Ask again what had failed in an earlier run.
@@ -102,6 +103,7 @@ class ModeRun:
         questions: QuestionSet,
         context: Context,
         fingerprint: str,
+        renderer: PromptRenderer,
         journal: Journal,
         cache: AnswerCache | None = None,
         *,
@@ -112,11 +114,11 @@ class ModeRun:
         self._context = context
         if context.searches:
             context.qrels = questions.qrels
-        self._fingerprint = fingerprint
+        self._fingerprint, self._renderer = fingerprint, renderer
         self._journal = journal
         self._cache = cache
         self._retry_errors = retry_errors
-        self._asked: dict[str, _Asked] = {}
+        self._awaited: dict[str, _Awaited] = {}
         self._refused: list[Completion] = []
         self._failed: list[int] = []  # keys of rows whose request failed in this run
         self._stop = threading.Event()
@@ -136,7 +138,7 @@ class ModeRun:
             answered = np.sort(np.concatenate([answered, np.array(self._failed, np.uint64)]))
         return Plan(keys, ~_are_in(keys, answered))
 
-    def take_from_cache(self, plan: Plan, renderer: PromptRenderer) -> Plan:
+    def take_from_cache(self, plan: Plan) -> Plan:
         """Journals the answers that other runs have given.
 
         The prompts are made here and, those that stay open, once more for the engine: so a run
@@ -147,7 +149,7 @@ class ModeRun:
         """
         if self._cache is None or not plan.pending:
             return plan
-        requests = self.requests(plan, renderer)
+        requests = self.requests(plan)
         while batch := list(islice(requests, _CACHE_BATCH)):
             for completion in self._cache.find(batch):
                 self._record(completion)
@@ -157,13 +159,20 @@ class ModeRun:
 
     def again(self, journal: Journal) -> ModeRun:
         """The same rows with another journal: none of them is answered yet."""
-        return ModeRun(self._config, self._questions, self._context, self._fingerprint, journal)
+        return ModeRun(
+            self._config,
+            self._questions,
+            self._context,
+            self._fingerprint,
+            self._renderer,
+            journal,
+        )
 
     def stop(self) -> None:
         """Asks no more; what is in flight still comes."""
         self._stop.set()
 
-    def requests(self, plan: Plan, renderer: PromptRenderer) -> Iterator[GenerationRequest]:
+    def requests(self, plan: Plan) -> Iterator[GenerationRequest]:
         """Prompts of the open rows; runs in the engine's prefetch thread.
 
         Raises:
@@ -173,7 +182,7 @@ class ModeRun:
         searched = in_order(ThreadPoolExecutor(1), self._searched, open_rows, _SEARCHED_AHEAD)
         with closing(searched):
             for frame, keys, contexts in searched:
-                for request in self._ask(frame, keys, contexts, renderer):
+                for request in self._requests(frame, keys, contexts):
                     if self._stop.is_set():
                         return
                     yield request
@@ -208,7 +217,6 @@ class ModeRun:
         self,
         engine: BaseEngine,
         plan: Plan,
-        renderer: PromptRenderer,
         progress: Progress,
         *,
         one_at_a_time: bool = False,
@@ -218,7 +226,6 @@ class ModeRun:
         Args:
             engine: Started.
             plan: Says which rows are open.
-            renderer: Makes the prompts.
             progress: Counts the answers.
             one_at_a_time: Wait for each answer before the next row is asked.
 
@@ -227,12 +234,12 @@ class ModeRun:
             StorageError: The journal cannot be written.
         """
         self._forget()  # what was in flight in an engine that died
-        requests = self.requests(plan, renderer)
+        requests = self.requests(plan)
         stream = _one_at_a_time(engine, requests) if one_at_a_time else engine.stream(requests)
         with closing(stream) as completions:
             for completion in completions:
                 if self._cache is not None:
-                    prompt = self._asked_as(completion.request_id).prompt
+                    prompt = self._awaiting(completion.request_id).prompt
                     self._cache.add(prompt.token_ids, completion)
                 yield self._record(completion, progress)
                 yield from self._record_refused(progress)
@@ -255,7 +262,7 @@ class ModeRun:
         return row_keys(frame, self._fingerprint, with_contexts=self._context.uses_gold)
 
     def _forget(self) -> None:
-        self._asked.clear()
+        self._awaited.clear()
         self._refused.clear()
 
     def _changed(self) -> DataError:
@@ -264,15 +271,11 @@ class ModeRun:
             "same command again: answers to rows that are still there are kept"
         )
 
-    def _ask(
-        self,
-        frame: pl.DataFrame,
-        keys: list[int],
-        contexts: list[RowContext],
-        renderer: PromptRenderer,
+    def _requests(
+        self, frame: pl.DataFrame, keys: list[int], contexts: list[RowContext]
     ) -> Iterator[GenerationRequest]:
         names, questions, answers, metadata = (frame[name].to_list() for name in _LINE_COLUMNS)
-        prompts = renderer.stream(
+        prompts = self._renderer.stream(
             [
                 PromptInput(question, tuple(p.passage for p in context.passages))
                 for question, context in zip(questions, contexts, strict=True)
@@ -281,30 +284,30 @@ class ModeRun:
         lines = zip(names, questions, answers, metadata, strict=True)
         for key, line, context, prompt in zip(keys, lines, contexts, prompts, strict=True):
             request_id = f"{key:016x}"
-            self._asked[request_id] = _Asked(
+            self._awaited[request_id] = _Awaited(
                 *line, context.passages, prompt, context.search, context.query
             )
             if prompt.error is None:
-                yield GenerationRequest(request_id, prompt.token_ids, renderer.turns(prompt))
+                yield GenerationRequest(request_id, prompt.token_ids, self._renderer.turns(prompt))
             else:
                 refused = Completion(request_id, "", "error", 0, 0, error=prompt.error)
                 self._refused.append(refused)
 
-    def _asked_as(self, request_id: str) -> _Asked:
-        if request_id not in self._asked:
+    def _awaiting(self, request_id: str) -> _Awaited:
+        if request_id not in self._awaited:
             raise EngineError(
                 f"the engine answered request {request_id}, which waits for no answer: it was "
                 "answered before or never made. Each request is answered once, under its own id"
             )
-        return self._asked[request_id]
+        return self._awaited[request_id]
 
     def _record_refused(self, progress: Progress) -> Iterator[Completion]:
         while self._refused:
             yield self._record(self._refused.pop(), progress)
 
     def _record(self, completion: Completion, progress: Progress | None = None) -> Completion:
-        asked = self._asked_as(completion.request_id)
-        del self._asked[completion.request_id]
+        asked = self._awaiting(completion.request_id)
+        del self._awaited[completion.request_id]
         if completion.error is not None and self._config.experiment.strict:
             raise EngineError(
                 f"question {asked.question_id}: {completion.error} (experiment.strict=true "

@@ -43,7 +43,7 @@ _DECISIVE = ("model.path", "engine.name", "engine.base_url")
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Prompts:
     """The rows of a run, and the bytes of its prompts: all of them, and the longest."""
 
     rows: int = 0
@@ -196,10 +196,10 @@ def plan_command(
     return CommandPlan(place, memory, fits, tuple(runs))
 
 
-def _look_over(configs: Sequence[Config]) -> list[tuple[Config, _Asked]]:
+def _look_over(configs: Sequence[Config]) -> list[tuple[Config, _Prompts]]:
     """Passes once over the dataset of runs that ask the same rows."""
     rejects = RejectLog(strict=configs[0].experiment.strict)
-    found = [(config, _Asked()) for config in configs]
+    found = [(config, _Prompts()) for config in configs]
     templates = [
         PromptTemplate(config.prompt.model_copy(update={"chat": False}), None) for config in configs
     ]
@@ -227,7 +227,7 @@ def _shown(config: Config, contexts: list[str]) -> Sequence[Passage]:
 
 def _answered(config: Config, overwrite: bool, retry_errors: bool) -> int | ConfigError:
     """Answers that are there already, or why the folder cannot be used."""
-    folder = RunFolder(Path(config.experiment.output_dir) / config.experiment.name)
+    folder = RunFolder(config.experiment.folder)
     try:
         if overwrite or not folder.holds_answers(config):
             return 0
@@ -240,7 +240,7 @@ def _answered(config: Config, overwrite: bool, retry_errors: bool) -> int | Conf
 
 
 def _plan_run(
-    config: Config, asked: _Asked, answered: int | ConfigError, device: Device
+    config: Config, asked: _Prompts, answered: int | ConfigError, device: Device
 ) -> RunPlan:
     context = context_of(config)
     searched = found_tokens(config.retriever) if context.searches else 0
@@ -255,7 +255,7 @@ def _plan_run(
     )
     return RunPlan(
         name=config.experiment.name,
-        folder=f"{config.experiment.output_dir}/{config.experiment.name}",
+        folder=str(config.experiment.folder),
         rows=asked.rows,
         rejected=asked.rejected,
         # The bound of what a search adds is twice what English needs.

@@ -32,13 +32,11 @@ class Progress:
     Args:
         console: Where to show it.
         label: What is running.
-        total: Rows of the run, None when unknown.
+        total: Rows of the run.
         done_before: Rows that an earlier run answered.
     """
 
-    def __init__(
-        self, console: Console, label: str, total: int | None, done_before: int = 0
-    ) -> None:
+    def __init__(self, console: Console, label: str, total: int, done_before: int = 0) -> None:
         self._console, self._label, self._total = console, label, total
         self._before, self.done, self.errors = done_before, 0, 0
         self.tokens, self.prompt_tokens = 0, 0
@@ -81,7 +79,7 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         """Until the last answer; None while that cannot be told."""
-        if self._total is None or self.done < _ETA_ANSWERS or not self._moments:
+        if self.done < _ETA_ANSWERS or not self._moments:
             return None
         if time.monotonic() - self._moments[0][0] < _ETA_SECONDS:
             return None
@@ -131,9 +129,8 @@ class Progress:
     def line(self) -> str:
         """The state as one line of text."""
         seconds, answers, tokens = self._lately
-        of = f"/{self._total}" if self._total is not None else ""
         parts = [
-            f"{self._label}: {self.total_done}{of}",
+            f"{self._label}: {self.total_done}/{self._total}",
             f"{format_rate(answers / seconds)} questions/s",
             f"{tokens / seconds:.0f} tokens/s",
         ]

@@ -36,12 +36,6 @@ class QuestionSet:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._section = config.dataset
-        self._max_samples = config.max_samples
-        self._strict = config.experiment.strict
-        self._cache_dir = config.cache_dir
-        self._file: str | None = None
-        self._identity: dict[str, Any] | None = None
         self._found: Survey | None = None
         self._kept: RowCache | None = None
         self.rejected = 0
@@ -57,16 +51,13 @@ class QuestionSet:
     @property
     def path(self) -> str:
         """The dataset as the user named it."""
-        return self._section.path
+        return self._config.dataset.path
 
-    @property
+    @cached_property
     def file(self) -> str:
         """Where its rows are read; a URL is fetched once, so all cells read the same version."""
-        if self._file is None:
-            self._file = fetched_path(
-                self._section.path, self._cache_dir, self.notices, kind=self._section.kind
-            )
-        return self._file
+        kind = self._config.dataset.kind
+        return fetched_path(self.path, self._config.cache_dir, self.notices, kind=kind)
 
     @property
     def found(self) -> Survey:
@@ -74,12 +65,10 @@ class QuestionSet:
         assert self._found is not None
         return self._found
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """See `dataset_identity`."""
-        if self._identity is None:
-            self._identity = dataset_identity(self.file)
-        return self._identity
+        return dataset_identity(self.file)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -89,11 +78,11 @@ class QuestionSet:
     @cached_property
     def qrels(self) -> Qrels:
         """What a search for them is judged by, beside the answers."""
-        return find_qrels(self.open(), self._config.corpus, self._cache_dir)
+        return find_qrels(self.open(), self._config.corpus, self._config.cache_dir)
 
     def open(self, rejects: RejectLog | None = None) -> BaseDataset:
         """The dataset, to be scanned."""
-        return open_configured(self._section, self.file, on_reject=rejects)
+        return open_configured(self._config.dataset, self.file, on_reject=rejects)
 
     def check(self) -> None:
         """Reads one row, and one document of a corpus of its own with all its judgements.
@@ -116,10 +105,10 @@ class QuestionSet:
             DataError: The dataset cannot be used, or a row cannot under `--strict`.
         """
         first, *others = rejected_files
-        rejects = RejectLog(first, strict=self._strict)
+        rejects = RejectLog(first, strict=self._config.experiment.strict)
         with closing(rejects):
             dataset = self.open(rejects)
-            self._found = survey(self._keeping(limited_scan(dataset, self._max_samples)))
+            self._found = survey(self._keeping(limited_scan(dataset, self._config.max_samples)))
         self.rejected = rejects.count
         self.notices += dataset.notices
         for other in others:
@@ -141,13 +130,14 @@ class QuestionSet:
         if self.keeps(with_documents=with_documents) and self._kept is not None:
             yield from self._kept.frames()
             return
-        yield from limited_scan(self.open(), self._max_samples, with_documents=with_documents)
+        most = self._config.max_samples
+        yield from limited_scan(self.open(), most, with_documents=with_documents)
 
     def _keeping(self, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """Keeps what is read, so that it is not parsed again; without room it is."""
         kept: RowCache | None = None
         with suppress(OSError):
-            kept = RowCache(Path(self._cache_dir))
+            kept = RowCache(Path(self._config.cache_dir))
         for frame in frames:
             if kept is not None:
                 try:

@@ -22,6 +22,7 @@ class Services:
     """Everything is opened by `open_services` and closed by its stack.
 
     Attributes:
+        stack: Closes what is opened for the command.
         log: Where log records go, and the console.
         signals: Whether the run should stop.
         memory: Samples the memory of the process tree and the GPU.
@@ -30,6 +31,7 @@ class Services:
         start: Seconds by part of the start; parts may lie within a phase, and beside one another.
     """
 
+    stack: ExitStack
     log: RunLog
     signals: StopSignals
     memory: MemorySampler
@@ -78,6 +80,7 @@ def open_services(options: RunOptions, stack: ExitStack) -> Services:
     if options.own_process:
         start["process"] = datetime.now().timestamp() - psutil.Process().create_time()
     return Services(
+        stack=stack,
         start=start,
         log=stack.enter_context(OutputCapture() if options.own_process else RunLog()),
         signals=stack.enter_context(StopSignals(install=options.own_process)),

@@ -16,7 +16,12 @@ from slm_vllm.engines.registry import (
     engine_fork_server,
     engine_import,
 )
-from slm_vllm.engines.settings import context_limit, engine_settings, read_model_config
+from slm_vllm.engines.settings import (
+    EngineSettings,
+    context_limit,
+    engine_settings,
+    read_model_config,
+)
 from slm_vllm.errors import EngineDiedError, EngineError, SlmVllmError, StorageError
 from slm_vllm.jobs.log_tail import last_lines
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
@@ -26,6 +31,7 @@ from slm_vllm.monitoring.device import detect_device
 from slm_vllm.plugins import as_user_error
 from slm_vllm.prompting.renderer import PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
+from slm_vllm.retrieval.base import BaseRetriever
 from slm_vllm.rundir.fingerprint import answer_facts, answer_fingerprint
 from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.rundir.journal import Journal, journal_schema
@@ -70,9 +76,9 @@ def evaluate(configs: Sequence[Config], options: RunOptions | None = None) -> li
         SlmVllmError: What the user has to fix.
         Interrupted: A signal stopped the run; what was answered is kept.
     """
-    first = configs[0].experiment
     name = ", ".join(config.experiment.name for config in configs)
-    folder = Path(first.output_dir, *([first.name] if len(configs) == 1 else []))
+    first = configs[0].experiment.folder
+    folder = first if len(configs) == 1 else first.parent
     options = options or RunOptions()
     with notifying(configs[0].notify, name, folder) as results:
         results += _evaluate(configs, options)
@@ -250,7 +256,7 @@ class _Session:
             self._services.console.say(f"{cell.name} failed: {error}")
 
     def _lock(self, config: Config) -> RunFolder:
-        folder = RunFolder(Path(config.experiment.output_dir) / config.experiment.name)
+        folder = RunFolder(config.experiment.folder)
         self._stack.callback(folder.close)
         folder.lock()
         return folder
@@ -271,27 +277,12 @@ class _Session:
             )
             cell.template = self._template(cell, tokenizer)
             limit = context_limit(cell.config, model_config)
-            renderer = PromptRenderer(cell.template, tokenizer, limit)
-            found = cell.questions.found
-            longest = max(longest, cell.context.longest_prompt(cell.config, found, renderer))
-            if cell.asks_before_search:
-                from slm_vllm.runs.stages.search import longest_auxiliary_prompt
-
-                asked_before = longest_auxiliary_prompt(cell.config, tokenizer, found, limit)
-                longest = max(longest, asked_before)
-            questions += max(0, found.rows - len(cell.journal))
+            longest = max(longest, _longest_prompt(cell, tokenizer, limit))
+            questions += max(0, cell.questions.found.rows - len(cell.journal))
         device = self._services.device
         settings = engine_settings(self._config, model.path, device, longest, questions)
-        place = self._config.engine.place or self._services.device.name
-        return EngineHost(
-            settings,
-            self._make_engine,
-            place=place,
-            model=self._config.model.name,
-            engine_log=self._cells[0].folder.engine_log,
-            services=self._services,
-            stack=self._stack,
-        )
+        engine_log = self._cells[0].folder.engine_log
+        return EngineHost(self._config, settings, self._make_engine, engine_log, self._services)
 
     def _template(self, cell: Cell, tokenizer: Any) -> PromptTemplate:
         template = PromptTemplate(
@@ -307,44 +298,64 @@ class _Session:
     def _run_cell(
         self, cell: Cell, model: ResolvedModel, tokenizer: Any, host: EngineHost
     ) -> dict[str, Any]:
-        config, settings = cell.config, host.settings
         self._services.log.write_to(cell.folder.log)
-        log_start(cell, settings, self._services.device)
+        log_start(cell, host.settings, self._services.device)
+        revision = model.revision or str(model.path)
         waited: dict[str, float] = {}
-        retriever = None
+        retriever = stages = None
         if cell.searches:
             with self._services.phase("index", waited, cell.name):
                 retriever = self._indexes.loader(cell).wait()
-        revision = model.revision or str(model.path)
-        stages = None
-        if retriever is not None and cell.asks_before_search:
-            from slm_vllm.runs.stages.search import SearchStages
+            if cell.asks_before_search:
+                from slm_vllm.runs.stages.search import SearchStages
 
-            stages = SearchStages(
-                cell, retriever, host, tokenizer, revision, self._services, self._stack
-            )
-            retriever = stages.retriever
+                stages = SearchStages(cell, retriever, host, tokenizer, revision, self._services)
+                retriever = stages.retriever
+        run = self._mode_run(cell, tokenizer, host.settings, revision, retriever)
+        cell_run = CellRun(cell, run, host, self._services, stages)
+        return cell_run.finish(model, self._indexes, self._cells, waited)
+
+    def _mode_run(
+        self,
+        cell: Cell,
+        tokenizer: Any,
+        settings: EngineSettings,
+        revision: str,
+        retriever: BaseRetriever | None,
+    ) -> ModeRun:
+        """The rows of a cell, known by all that their answers depend on."""
+        config = cell.config
         cache = None
         if config.experiment.answer_cache:
             path = Path(config.cache_dir) / "answers.sqlite"
             cache = self._stack.enter_context(AnswerCache(path, config, revision, settings.dtype))
         index = retriever.fingerprint if retriever is not None else None
         depends_on = (revision, settings.dtype, settings.context_limit, index)
-        fingerprint = answer_fingerprint(config, *depends_on, cell.template.state)
         cell.facts = answer_facts(config, *depends_on)
-        run = ModeRun(
+        budget = settings.max_model_len - config.generation.max_new_tokens
+        return ModeRun(
             config,
             cell.questions,
             cell.context(config, retriever),
-            fingerprint,
+            answer_fingerprint(config, *depends_on, cell.template.state),
+            PromptRenderer(cell.template, tokenizer, budget),
             cell.journal,
             cache,
             retry_errors=self._options.retry_errors,
         )
-        budget = settings.max_model_len - config.generation.max_new_tokens
-        renderer = PromptRenderer(cell.template, tokenizer, budget)
-        cell_run = CellRun(cell, run, renderer, host, self._services, stages)
-        return cell_run.finish(model, self._indexes, self._cells, waited)
+
+
+def _longest_prompt(cell: Cell, tokenizer: Any, limit: int) -> int:
+    """An upper bound of all that the model is asked for a cell, in tokens."""
+    found = cell.questions.found
+    renderer = PromptRenderer(cell.template, tokenizer, limit)
+    longest = cell.context.longest_prompt(cell.config, found, renderer)
+    if cell.asks_before_search:
+        from slm_vllm.runs.stages.search import longest_auxiliary_prompt
+
+        asked_before = longest_auxiliary_prompt(cell.config, tokenizer, found, limit)
+        longest = max(longest, asked_before)
+    return longest
 
 
 def _end(cell: Cell, phase: str, error: Exception | None) -> None:

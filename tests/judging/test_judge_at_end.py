@@ -40,7 +40,7 @@ def test_it_is_off_by_default() -> None:
 def test_a_key_is_enough_and_changes_no_answer() -> None:
     config = compose_config(["hardware=cpu", "judge.model=demo", "judge.votes=3"])
     found = the_judge(config)
-    assert found.options.votes == 3 and found.options.is_here
+    assert found.options.votes == 3
     assert found.config.model.path == "demo" and found.config.cache_dir == config.cache_dir
     assert config_hash(config) == config_hash(compose_config(["hardware=cpu"]))
 

@@ -10,7 +10,7 @@ import pytest
 
 from slm_vllm.errors import ConfigError
 from slm_vllm.judging.choice import judge_config
-from slm_vllm.judging.session import JudgeOptions, judge_runs
+from slm_vllm.judging.session import judge_runs
 from slm_vllm.rundir.judgement import read_grades
 from support.fake_server import FakeServer
 from support.scripted_judge import case_of
@@ -28,7 +28,7 @@ def _reply(number: int, body: dict[str, Any]) -> Any:
 def _judged(path: Path, url: str, tmp_path: Path, *words: str) -> dict[str, Any]:
     overrides = ["hardware=cpu", f"cache_dir={tmp_path / 'cache'}", *words]
     config = judge_config(None, [url], overrides=overrides)
-    (found,) = judge_runs([path], config, JudgeOptions(is_here=False))
+    (found,) = judge_runs([path], config)
     return found
 
 

@@ -65,7 +65,7 @@ class Rows:
 
     def run(self) -> ModeRun:
         any_of: Any = SimpleNamespace()
-        return ModeRun(any_of, self, self, "", any_of)  # type: ignore[arg-type]
+        return ModeRun(any_of, self, self, "", self, any_of)  # type: ignore[arg-type]
 
 
 def plan(is_open: str) -> Plan:
@@ -74,7 +74,7 @@ def plan(is_open: str) -> Plan:
 
 def test_rows_are_searched_for_while_those_before_them_are_asked() -> None:
     rows = Rows()
-    requests = rows.run().requests(plan("11111"), rows)  # type: ignore[arg-type]
+    requests = rows.run().requests(plan("11111"))
     first = next(requests)
     assert rows.second.wait(60)
     asked = [first, *requests]
@@ -84,7 +84,7 @@ def test_rows_are_searched_for_while_those_before_them_are_asked() -> None:
 
 def test_only_open_rows_are_searched_for() -> None:
     rows = Rows()
-    assert len(list(rows.run().requests(plan("01001"), rows))) == 2  # type: ignore[arg-type]
+    assert len(list(rows.run().requests(plan("01001")))) == 2
     assert rows.searched == [["b"], ["e"]]
 
 
@@ -92,14 +92,14 @@ def test_few_rows_are_searched_for_at_first(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(mode_run, "_FIRST_ROWS", 1)
     monkeypatch.setattr(mode_run, "_MOST_ROWS", 2)
     rows = Rows()
-    requests = rows.run().requests(plan("11111"), rows)  # type: ignore[arg-type]
+    requests = rows.run().requests(plan("11111"))
     assert [chr(request.prompt_token_ids[0]) for request in requests] == list("abcde")
     assert rows.searched == [["a"], ["b", "c"], ["d", "e"]]
 
 
 def test_a_search_that_fails_ends_the_run_behind_what_was_found() -> None:
     rows = Rows(fails_at=1)
-    requests = rows.run().requests(plan("11111"), rows)  # type: ignore[arg-type]
+    requests = rows.run().requests(plan("11111"))
     assert len([next(requests) for _ in range(3)]) == 3
     with pytest.raises(ValueError, match="no index"):
         next(requests)
@@ -108,7 +108,7 @@ def test_a_search_that_fails_ends_the_run_behind_what_was_found() -> None:
 def test_a_run_that_stops_asks_no_more() -> None:
     rows = Rows()
     run = rows.run()
-    requests = run.requests(plan("11111"), rows)  # type: ignore[arg-type]
+    requests = run.requests(plan("11111"))
     next(requests)
     run.stop()
     assert list(requests) == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -55,8 +55,7 @@ class SearchStages:
         host: The engine of the run.
         tokenizer: A fast transformers tokenizer.
         revision: The commit or content hash of the weights.
-        services: Console, signals and clock of the command.
-        stack: Closes what they open.
+        services: Console, signals and clock of the command, which close what they open.
 
     Attributes:
         retriever: Searches with all of them.
@@ -71,9 +70,8 @@ class SearchStages:
         tokenizer: Any,
         revision: str,
         services: Services,
-        stack: ExitStack,
     ) -> None:
-        self._cell, self._services = cell, services
+        self._cell, self._services, stack = cell, services, services.stack
         config = cell.config
         expansion, reranker = config.retriever.expansion, config.retriever.reranker
         self.seconds: dict[str, float] = {}
