@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -68,14 +69,11 @@ def command(
     intersect: bool,
     allow_different: bool,
     plan: bool,
-    differences: tuple[float, ...],
-    power: float | None,
-    alpha: float | None,
-    correlation: float | None,
     form: str,
     as_json: bool,
     output: Path | None,
     output_dir: Path,
+    **planned: Any,
 ) -> None:
     """Compare finished runs with a baseline.
 
@@ -84,7 +82,7 @@ def command(
     (Holm-corrected when there are several), McNemar's test for 0/1 metrics, what context gained
     and destroyed.
     """
-    from slm_vllm.errors import ConfigError, StorageError, reason_of
+    from slm_vllm.errors import ConfigError
     from slm_vllm.reporting.alignment import COLUMNS
     from slm_vllm.reporting.comparison import check_metric, compare_runs
     from slm_vllm.reporting.comparison_tables import render
@@ -93,7 +91,7 @@ def command(
     from slm_vllm.rundir.reading import load_run
 
     check_metric(metric)
-    if not plan and (differences or any(v is not None for v in (power, alpha, correlation))):
+    if not plan and any(value not in (None, ()) for value in planned.values()):
         raise ConfigError("--difference, --power, --alpha and --correlation go with --plan")
     paths = find_finished(runs, output_dir)
     if output is not None:
@@ -103,25 +101,21 @@ def command(
         chosen = find_run(baseline, output_dir)
         paths = [chosen, *(path for path in paths if path.resolve() != chosen.resolve())]
     loaded = [load_run(path, (*COLUMNS, metric)) for path in paths]
-    pairing = {"intersect": intersect, "allow_different": allow_different}
+    pairing: dict[str, Any] = {"intersect": intersect, "allow_different": allow_different}
     form = "json" if as_json else form
     if plan:
-        found = plan_power(
-            loaded,
-            metric,
-            differences=differences,
-            power=power,
-            alpha=alpha,
-            correlation=correlation,
-            baseline=chosen,
-            **pairing,
-        )
-        text = render_plan(found, form)
+        text = render_plan(plan_power(loaded, metric, baseline=chosen, **pairing, **planned), form)
     else:
         text = render(compare_runs(loaded, metric, baseline=chosen, **pairing), form)
     if output is None:
         click.echo(text)
-        return
+    else:
+        _write(output, text)
+
+
+def _write(output: Path, text: str) -> None:
+    from slm_vllm.errors import StorageError, reason_of
+
     try:
         output.write_text(text + "\n", encoding="utf-8", errors="replace")
     except OSError as error:

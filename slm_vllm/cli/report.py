@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from slm_vllm.amounts import format_size
+from slm_vllm.amounts import counted, format_size
 from slm_vllm.cli.options import JSON, OUTPUT_DIR, RUNS, echo_json
 from slm_vllm.cli.paths import UserPath, make_folder
 from slm_vllm.rundir.names import REPORT
@@ -76,7 +76,7 @@ def command(
         }
         echo_json(facts)
         return
-    click.echo(f"{target}: {len(paths)} run{'s' * (len(paths) > 1)}, {format_size(size)}")
+    click.echo(f"{target}: {counted(len(paths), 'run')}, {format_size(size)}")
     if plots is not None:
         click.echo(f"{plots}: {len(report.figures)} plots, each as SVG and PNG")
 

@@ -59,7 +59,7 @@ class RunFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class BaselinePair:
     """A run against the baseline of its dataset.
 
     Attributes:
@@ -93,7 +93,7 @@ class DatasetComparison:
     n_questions: int
     baseline: str
     runs: tuple[RunFigures, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[BaselinePair, ...]
     effects: tuple[ContextEffect, ...]
     notes: tuple[str, ...]
 
@@ -230,7 +230,7 @@ def _role(run: RunData) -> tuple[object, ...]:
 
 
 def _compare_dataset(aligned: AlignedRuns, baseline: int, metric: str) -> DatasetComparison:
-    pairs: list[Pair] = []
+    pairs: list[BaselinePair] = []
     floors: list[str] = []
     for number, run in enumerate(aligned.runs):
         if number == baseline:
@@ -241,7 +241,7 @@ def _compare_dataset(aligned: AlignedRuns, baseline: int, metric: str) -> Datase
                 f"{run.path} and {aligned.runs[baseline].path} have no question that is scored "
                 "in both"
             )
-        pairs.append(Pair(run.name, paired, math.nan, None))
+        pairs.append(BaselinePair(run.name, paired, math.nan, None))
         floors += floor_notes(run, aligned.runs[baseline], paired.difference, metric)
     effects, notes = context_effects(aligned, seed=SEED)
     return DatasetComparison(

@@ -5,20 +5,25 @@ All five are made from the same few grids of cells, so that none shows what anot
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from slm_vllm.amounts import counted
-from slm_vllm.reporting.comparison import Comparison, DatasetComparison, Pair, RunFigures
+from slm_vllm.reporting.comparison import BaselinePair, Comparison, DatasetComparison, RunFigures
 from slm_vllm.reporting.context_effect import ContextEffect
 from slm_vllm.reporting.estimates import estimate_text, metric_text, p_text
-from slm_vllm.reporting.grids import Grid, as_latex, as_markdown, as_terminal
+from slm_vllm.reporting.grids import TEXT_FORMATS, Grid, as_csv, as_text
 from slm_vllm.scoring.metrics import JUDGED, described
-from slm_vllm.text_table import one_line
+
+FORMATS = (*TEXT_FORMATS, "csv", "json")
+_CSV_COLUMNS = (
+    "dataset", "run", "model", "mode", "retriever", "metric", "mean", "ci95_low", "ci95_high", "n",
+    "questions_per_second", "tokens_per_second", "peak_rss_mib", "peak_gpu_mib", "baseline",
+    "difference", "difference_ci95_low", "difference_ci95_high", "p_value", "p_holm", "wins",
+    "ties", "losses", "mcnemar_p_value", "mcnemar_p_holm",
+)  # fmt: skip
 
 
 def comparison_grids(comparison: Comparison) -> list[Grid]:
@@ -39,7 +44,11 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
 
 def render(comparison: Comparison, form: str) -> str:
     """The whole comparison in one of `FORMATS`."""
-    return FORMATS[form](comparison)
+    if form == "json":
+        return json.dumps(comparison_json(comparison), ensure_ascii=False, indent=2)
+    if form == "csv":
+        return as_csv(_CSV_COLUMNS, _csv_rows(comparison))
+    return as_text(comparison_grids(comparison), form)
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
@@ -171,7 +180,7 @@ def _pairs_grid(comparison: Comparison, dataset: DatasetComparison) -> Grid:
     return Grid(f"{dataset.dataset}: against {dataset.baseline}", tuple(header), rows, note)
 
 
-def _pair_row(pair: Pair, many: bool, with_mcnemar: bool) -> tuple[str, ...]:
+def _pair_row(pair: BaselinePair, many: bool, with_mcnemar: bool) -> tuple[str, ...]:
     paired = pair.paired
     mark = "*" if paired.is_always_valid else ""
     difference = f"{estimate_text(paired.difference, signed=True)}{mark}"
@@ -231,34 +240,21 @@ def _settings_grid(comparison: Comparison) -> Grid:
     return Grid("What differs between the configurations", ("setting", "value", "runs"), rows)
 
 
-def _csv(comparison: Comparison) -> str:
-    """One line for each run, numbers unrounded: the form for spreadsheets."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            "dataset", "run", "model", "mode", "retriever", "metric", "mean", "ci95_low",
-            "ci95_high", "n", "questions_per_second", "tokens_per_second", "peak_rss_mib",
-            "peak_gpu_mib", "baseline", "difference", "difference_ci95_low",
-            "difference_ci95_high", "p_value", "p_holm", "wins", "ties", "losses",
-            "mcnemar_p_value", "mcnemar_p_holm",
-        ]
-    )  # fmt: skip
+def _csv_rows(comparison: Comparison) -> Iterator[list[object]]:
+    """One line for each run."""
     for dataset in comparison.datasets:
         pairs = {pair.run: pair for pair in dataset.pairs}
         for run in dataset.runs:
             mean = run.mean
-            row = [
+            yield [
                 dataset.dataset, run.name, run.model, run.mode, run.retriever, comparison.metric,
                 mean.mean, mean.low, mean.high, mean.n, run.questions_per_second,
                 run.tokens_per_second, run.peak_rss, run.peak_gpu, dataset.baseline,
                 *_csv_pair(pairs.get(run.name)),
             ]  # fmt: skip
-            writer.writerow([_csv_cell(cell) for cell in row])
-    return out.getvalue().rstrip("\n")
 
 
-def _csv_pair(pair: Pair | None) -> list[object]:
+def _csv_pair(pair: BaselinePair | None) -> list[object]:
     if pair is None:
         return [None] * 10
     paired, difference = pair.paired, pair.paired.difference
@@ -267,28 +263,6 @@ def _csv_pair(pair: Pair | None) -> list[object]:
         difference.mean, difference.low, difference.high, paired.p_value, pair.p_holm,
         paired.wins, paired.ties, paired.losses, exact, pair.mcnemar_p_holm,
     ]  # fmt: skip
-
-
-def _json(comparison: Comparison) -> str:
-    return json.dumps(comparison_json(comparison), ensure_ascii=False, indent=2)
-
-
-FORMATS: dict[str, Callable[[Comparison], str]] = {
-    "terminal": lambda comparison: as_terminal(comparison_grids(comparison)),
-    "markdown": lambda comparison: as_markdown(comparison_grids(comparison)),
-    "csv": _csv,
-    "json": _json,
-    "latex": lambda comparison: as_latex(comparison_grids(comparison)),
-}
-
-
-def _csv_cell(cell: object) -> object:
-    if isinstance(cell, float):
-        return cell if math.isfinite(cell) else ""
-    if isinstance(cell, str):
-        # A spreadsheet takes text that begins so for a formula.
-        return one_line(f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell)
-    return "" if cell is None else cell
 
 
 def _rounded(value: float | None, digits: int) -> str:

@@ -35,6 +35,7 @@ PAGE = {name: f"var(--{name})" for name in PAPER}
 _FONT = "'DejaVu Sans', Verdana, Arial, sans-serif"
 # Width of an average character in units of the font size; generous, so that labels fit.
 _CHARACTER = 0.6
+_PIXELS = 3  # of a PNG, for each unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +203,8 @@ def _text(text: str) -> str:
     return html.escape(visible(text))
 
 
-def write_png(drawing: Drawing, path: Path, scale: float = 3.0) -> None:
-    """Writes the drawing as PNG, `scale` pixels for each unit.
+def write_png(drawing: Drawing, path: Path) -> None:
+    """Writes the drawing as PNG.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -221,7 +222,7 @@ def write_png(drawing: Drawing, path: Path, scale: float = 3.0) -> None:
     axes.set_ylim(drawing.height, 0)
     for layer, shape in enumerate(drawing.shapes):
         _paint(axes, shape, layer)
-    figure.savefig(path, dpi=72 * scale, metadata={"Title": drawing.title})
+    figure.savefig(path, dpi=72 * _PIXELS, metadata={"Title": drawing.title})
 
 
 def require_matplotlib() -> None:

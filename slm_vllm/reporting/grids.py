@@ -1,9 +1,12 @@
-"""Tables before they have a format, and the formats of text that they can have."""
+"""Tables before they have a format, and the formats that they can have."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from slm_vllm.text_table import one_line, text_table
@@ -26,7 +29,30 @@ class Grid:
     note: str = ""
 
 
-def as_terminal(grids: Sequence[Grid]) -> str:
+def as_text(grids: Sequence[Grid], form: str) -> str:
+    """Tables for people, in one of `TEXT_FORMATS`."""
+    return TEXT_FORMATS[form](grids)
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """One table for spreadsheets, its numbers unrounded."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_csv_cell(cell) for cell in row] for row in rows)
+    return out.getvalue().rstrip("\n")
+
+
+def _csv_cell(cell: object) -> object:
+    if isinstance(cell, float):
+        return cell if math.isfinite(cell) else ""
+    if isinstance(cell, str):
+        # A spreadsheet takes text that begins so for a formula.
+        return one_line(f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell)
+    return "" if cell is None else cell
+
+
+def _as_terminal(grids: Sequence[Grid]) -> str:
     """Columns under a header and a rule."""
     return "\n\n".join(_drawn(grid) for grid in grids)
 
@@ -36,7 +62,7 @@ def _drawn(grid: Grid) -> str:
     return "\n".join([one_line(grid.title), text_table(grid.header, grid.rows), *note])
 
 
-def as_markdown(grids: Sequence[Grid]) -> str:
+def _as_markdown(grids: Sequence[Grid]) -> str:
     """Tables of GitHub's Markdown under headings."""
     parts = []
     for grid in grids:
@@ -50,7 +76,7 @@ def as_markdown(grids: Sequence[Grid]) -> str:
     return "\n\n".join(parts)
 
 
-def as_latex(grids: Sequence[Grid]) -> str:
+def _as_latex(grids: Sequence[Grid]) -> str:
     """Tables for the package booktabs."""
     parts = []
     for grid in grids:
@@ -91,3 +117,6 @@ def _latex_cell(cell: str) -> str:
 
 def _markdown_cell(cell: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", one_line(cell))
+
+
+TEXT_FORMATS = {"terminal": _as_terminal, "markdown": _as_markdown, "latex": _as_latex}

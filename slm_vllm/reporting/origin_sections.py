@@ -20,7 +20,7 @@ def configuration_section(views: Sequence[RunView]) -> str:
     if different:
         lines = [["key", *(run.name for run in runs)]]
         lines += [_difference_row(one, len(runs)) for one in different]
-        parts.append(_wide_table(lines, "run", "What differs"))
+        parts.append(_wide_table(lines, "What differs"))
     elif len(views) > 1:
         parts.append("<p>All runs have the same settings.</p>")
     named = {one.key for one in different}
@@ -59,20 +59,19 @@ def origin_section(views: Sequence[RunView]) -> str:
         return shared
     lines = [["fact", *(view.run.name for view in views)]]
     lines += [[name, *(one[name] for one in facts)] for name in names if name not in same]
-    return shared + _wide_table(lines, "run", "Facts that are not the same in all runs")
+    return shared + _wide_table(lines, "Facts that are not the same in all runs")
 
 
-def _wide_table(lines: Sequence[Sequence[str]], corner: str, caption: str) -> str:
+def _wide_table(lines: Sequence[Sequence[str]], caption: str) -> str:
     """Lines with a head, turned where that makes fewer columns.
 
     Args:
         lines: The head, then a line for each key with a value for each run.
-        corner: What the head of the first column is when turned.
         caption: The table's.
     """
     if len(lines[0]) > len(lines):
         lines = [list(line) for line in zip(*lines, strict=True)]
-        lines[0] = [corner, *lines[0][1:]]
+        lines[0] = ["run", *lines[0][1:]]
     return table(lines[0], lines[1:], caption=caption, text_columns=None)
 
 

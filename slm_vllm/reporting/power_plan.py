@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from slm_vllm.errors import ConfigError, DataError
 from slm_vllm.reporting.comparison import (
+    BaselinePair,
     DatasetComparison,
-    Pair,
     check_metric,
     compare_runs,
     with_unique_names,
 )
-from slm_vllm.reporting.grids import Grid, as_latex, as_markdown, as_terminal
+from slm_vllm.reporting.grids import Grid, as_csv, as_text
 from slm_vllm.rundir.reading import RunData
 from slm_vllm.scoring.metrics import described
 from slm_vllm.scoring.power import (
@@ -37,6 +35,10 @@ from slm_vllm.scoring.power import (
 
 DIFFERENCES = (0.01, 0.02, 0.05, 0.10)
 CORRELATION = 0.5
+_CSV_COLUMNS = (
+    "dataset", "learned_from", "metric", "n", "variance", "correlation", "power", "alpha",
+    "difference", "questions",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,12 @@ def plan_power(
 
 
 def render_plan(plan: PowerPlan, form: str) -> str:
-    """The plan in one of `PLAN_FORMATS`."""
-    return PLAN_FORMATS[form](plan)
+    """The plan in one of the formats of a comparison."""
+    if form == "json":
+        return json.dumps(asdict(plan), ensure_ascii=False, indent=2)
+    if form == "csv":
+        return as_csv(_CSV_COLUMNS, _csv_rows(plan))
+    return as_text([_grid(plan)], form)
 
 
 class _Wanted(NamedTuple):
@@ -148,7 +154,7 @@ class _Wanted(NamedTuple):
     alpha: float
 
 
-def _of_pair(dataset: DatasetComparison, pair: Pair, wanted: _Wanted) -> PairPlan:
+def _of_pair(dataset: DatasetComparison, pair: BaselinePair, wanted: _Wanted) -> PairPlan:
     found = pair.paired.difference
     spread = PairedSpread(found.stderr**2 * found.n, found.mean)
     name = f"{pair.run} against {dataset.baseline}"
@@ -241,36 +247,11 @@ def _note(plan: PowerPlan) -> str:
     return " ".join(sentences)
 
 
-def _csv(plan: PowerPlan) -> str:
+def _csv_rows(plan: PowerPlan) -> Iterator[list[object]]:
     """One line for each pair and difference."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            "dataset", "learned_from", "metric", "n", "variance", "correlation", "power", "alpha",
-            "difference", "questions",
-        ]
-    )  # fmt: skip
     for pair in plan.pairs:
         for difference, needed in zip(plan.differences, pair.needed, strict=True):
-            writer.writerow(
-                [
-                    pair.dataset, pair.learned_from, plan.metric, pair.n, pair.variance,
-                    pair.correlation, plan.power, plan.alpha, difference, needed,
-                ]
-            )  # fmt: skip
-    return out.getvalue().rstrip("\n")
-
-
-def _json(plan: PowerPlan) -> str:
-    content: dict[str, Any] = asdict(plan)
-    return json.dumps(content, ensure_ascii=False, indent=2)
-
-
-PLAN_FORMATS: dict[str, Callable[[PowerPlan], str]] = {
-    "terminal": lambda plan: as_terminal([_grid(plan)]),
-    "markdown": lambda plan: as_markdown([_grid(plan)]),
-    "csv": _csv,
-    "json": _json,
-    "latex": lambda plan: as_latex([_grid(plan)]),
-}
+            yield [
+                pair.dataset, pair.learned_from, plan.metric, pair.n, pair.variance,
+                pair.correlation, plan.power, plan.alpha, difference, needed,
+            ]  # fmt: skip
