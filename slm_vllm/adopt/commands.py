@@ -53,14 +53,14 @@ def explain(command: str) -> str:
     if not words:
         raise ConfigError("give the earlier command in quotes, with the name of its script")
     before, script, after = _split(words)
-    if script not in _SCRIPTS:
+    if script not in SCRIPTS:
         raise ConfigError(
-            f"{command}: runs none of the earlier scripts. {nearest(script, _SCRIPTS)}"
+            f"{command}: runs none of the earlier scripts. {nearest(script, SCRIPTS)}"
         )
     environment = [word for word in before if "=" in word]
     redirected = _redirections(after)
     arguments = _parsed(after[: len(after) - len(redirected)])
-    new = _SCRIPTS[script](arguments)
+    new = ["slm-vllm", *SCRIPTS[script](arguments)]
     prefix = [*environment, *(["nohup"] if "nohup" in before else [])]
     line = shlex.join([*prefix, *new])
     return " ".join([line, *redirected])
@@ -172,25 +172,17 @@ def _which(arguments: _Words) -> str:
     return given if given in ("nq", "simple_qa", "both") else "both"
 
 
-def _program(command: Callable[[_Words], list[str]]) -> Callable[[_Words], list[str]]:
-    return lambda arguments: ["slm-vllm", *command(arguments)]
-
-
-_SCRIPTS: Mapping[str, Callable[[_Words], list[str]]] = {
-    name: _program(command)
-    for name, command in {
-        "run_experiment_simple.py": _experiment,
-        "convert_nq_data.py": _prepare("nq", "NQ-open.dev.merged.jsonl"),
-        "convert_simple_qa_data.py": _prepare("simple_qa", "simple_qa_test_set_with_documents.csv"),
-        "test_local_data.py": _check("nq"),
-        "test_simple_qa_data.py": _check("simple_qa"),
-        "test_s3_connection.py": _s3_test,
-        "download_processed_data.py": _pull_processed,
-        "download_from_s3.py": _download,
-        "upload_to_s3.py": _upload,
-        "process_s3_data.py": _process,
-        "check_minio_artifacts.py": _artifacts,
-    }.items()
+SCRIPTS: Mapping[str, Callable[[_Words], list[str]]] = {
+    "run_experiment_simple.py": _experiment,
+    "convert_nq_data.py": _prepare("nq", "NQ-open.dev.merged.jsonl"),
+    "convert_simple_qa_data.py": _prepare("simple_qa", "simple_qa_test_set_with_documents.csv"),
+    "test_local_data.py": _check("nq"),
+    "test_simple_qa_data.py": _check("simple_qa"),
+    "test_s3_connection.py": _s3_test,
+    "download_processed_data.py": _pull_processed,
+    "download_from_s3.py": _download,
+    "upload_to_s3.py": _upload,
+    "process_s3_data.py": _process,
+    "check_minio_artifacts.py": _artifacts,
 }
-SCRIPTS = tuple(_SCRIPTS)
-"""The earlier scripts."""
+"""The earlier scripts, and what makes the command of today from their arguments."""

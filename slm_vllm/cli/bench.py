@@ -111,7 +111,7 @@ def _plans(model: str, given: dict[str, Any]) -> list[Plan]:
     from slm_vllm.bench.plan import Plan, parse_baselines
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.engine import VllmConfig
-    from slm_vllm.config.shorthand import dataset_override, model_override
+    from slm_vllm.config.experiment import experiment_words
 
     folder, dataset = given["config_dir"], given["dataset"]
     if dataset and (given["input_len"] or given["output_len"]):
@@ -119,9 +119,8 @@ def _plans(model: str, given: dict[str, Any]) -> list[Plan]:
             "--dataset and --input-len or --output-len exclude one another; the answers to a "
             "dataset are limited by generation.max_new_tokens=N"
         )
-    words = model_override(model, folder)
-    words += dataset_override(dataset, folder) if dataset else []
-    words += given["overrides"]
+    settings = {"model": model, "dataset": dataset}
+    (words,) = experiment_words(settings, [], overrides=given["overrides"], config_dir=folder)
     engine = compose_config(words, folder).engine
     if not isinstance(engine, VllmConfig):
         raise ConfigError(f"bench throughput measures engine.name=vllm, not {engine.name}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from slm_vllm.cli.findings import show_findings
-from slm_vllm.cli.options import JSON
+from slm_vllm.cli.options import JSON, OUTPUT_DIR
 from slm_vllm.cli.paths import UserPath
 
 _EPILOG = """\b
@@ -21,25 +21,19 @@ connection is made."""
 
 @click.command("doctor", epilog=_EPILOG)
 @click.option("--deep", is_flag=True, help="Also import torch and vLLM, and connect to the bucket.")
-@click.option(
-    "--output-dir",
-    type=UserPath(),
-    default="outputs",
-    show_default=True,
-    help="Where runs are kept.",
-)
+@OUTPUT_DIR
 @click.option(
     "--cache-dir",
-    type=UserPath(),
-    default=".cache",
+    type=UserPath(path_type=Path),
+    default=Path(".cache"),
     show_default=True,
     help="Where prepared models are kept.",
 )
 @JSON
-def command(deep: bool, output_dir: str, cache_dir: str, as_json: bool) -> None:
+def command(deep: bool, output_dir: Path, cache_dir: Path, as_json: bool) -> None:
     """Check GPU, vLLM and torch builds, memory, disk, CPU, models, data, S3 and ClearML."""
     from slm_vllm.doctor.checks import run_checks
 
-    findings = run_checks(deep=deep, output_dir=Path(output_dir), cache_dir=Path(cache_dir))
+    findings = run_checks(deep=deep, output_dir=output_dir, cache_dir=cache_dir)
     if not show_findings(findings, as_json=as_json):
         raise click.exceptions.Exit(1)

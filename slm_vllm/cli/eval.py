@@ -13,7 +13,6 @@ from slm_vllm.errors import ConfigError
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
     from slm_vllm.runs.options import RunOptions, Then
-    from slm_vllm.tracking.clearml.queue import QueuedRun
 
 _EPILOG = """\b
 Examples:
@@ -104,20 +103,10 @@ def command(
     """
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.experiment import experiment_words, split_modes
-    from slm_vllm.config.location import own_configs
     from slm_vllm.engines.registry import begin_import
 
-    if queue is not None and (no_clearml or queued or config_dir is not None):
-        raise ConfigError(
-            "--queue goes with neither --no-clearml nor --config-dir: the agent has no such folder"
-        )
-    if queue is not None and (own := own_configs()) is not None:
-        raise ConfigError(
-            f"--queue: the agent does not have the configuration in {own}. Give the command in "
-            "another folder"
-        )
-    if queue is not None and only_plan:
-        raise ConfigError("--plan goes without --queue: it is about this machine")
+    if queue is not None:
+        _check_queue(no_clearml or queued or config_dir is not None, only_plan)
     given = experiment_words(
         settings, split_modes(mode or ""), name=name, overrides=overrides, config_dir=config_dir
     )
@@ -131,11 +120,8 @@ def command(
         _plan(configs, overwrite, retry_errors, as_json=as_json)
         return
     if queue is not None:
-        from slm_vllm.tracking.clearml.queue import QueuedRun
-
         flags = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors
-        runs = [QueuedRun(*pair) for pair in zip(configs, given, strict=True)]
-        _enqueue(runs, queue, flags, as_json=as_json)
+        _enqueue(configs, given, queue, flags, as_json=as_json)
         return
     with begin_import(configs[0]) as fork_server:
         # Whatever is not needed for that is imported after it.
@@ -150,6 +136,23 @@ def command(
             then=_make_then(configs, config_dir),
         )
         _run(configs, options, as_json=as_json)
+
+
+def _check_queue(has_no_place: bool, only_plan: bool) -> None:
+    """Refuses what an agent cannot do, or not there."""
+    from slm_vllm.config.location import own_configs
+
+    if has_no_place:
+        raise ConfigError(
+            "--queue goes with neither --no-clearml nor --config-dir: the agent has no such folder"
+        )
+    if (own := own_configs()) is not None:
+        raise ConfigError(
+            f"--queue: the agent does not have the configuration in {own}. Give the command in "
+            "another folder"
+        )
+    if only_plan:
+        raise ConfigError("--plan goes without --queue: it is about this machine")
 
 
 def _make_then(configs: list[Config], config_dir: str | None) -> Then | None:
@@ -183,9 +186,12 @@ def _queued_words() -> list[str]:
     return words
 
 
-def _enqueue(runs: list[QueuedRun], queue: str, flags: list[str], *, as_json: bool) -> None:
-    from slm_vllm.tracking.clearml.queue import enqueue_runs
+def _enqueue(
+    configs: list[Config], words: list[list[str]], queue: str, flags: list[str], *, as_json: bool
+) -> None:
+    from slm_vllm.tracking.clearml.queue import QueuedRun, enqueue_runs
 
+    runs = [QueuedRun(*pair) for pair in zip(configs, words, strict=True)]
     tasks = enqueue_runs(runs, queue, flags)
     if as_json:
         echo_json({"queue": queue, "tasks": tasks})
@@ -209,4 +215,4 @@ def _run(configs: list[Config], options: RunOptions, *, as_json: bool) -> None:
         return
     click.echo(results_table(results))
     for config in configs:
-        click.echo(f"Written to {config.experiment.output_dir}/{config.experiment.name}")
+        click.echo(f"Written to {config.experiment.folder}")

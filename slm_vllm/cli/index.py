@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_STORE = click.option(
+    "--cache-dir",
+    type=UserPath(path_type=Path),
+    default=Path(".cache"),
+    show_default=True,
+    help="Where indexes are kept.",
+)
+
 
 def _shared(command: F) -> F:
     """The options that all commands which open an index take."""
@@ -77,15 +85,9 @@ def build(as_json: bool, **given: Any) -> None:
 
 
 @index.command("info")
-@click.option(
-    "--cache-dir",
-    type=UserPath(),
-    default=".cache",
-    show_default=True,
-    help="Where indexes are kept.",
-)
+@_STORE
 @JSON
-def info(cache_dir: str, as_json: bool) -> None:
+def info(cache_dir: Path, as_json: bool) -> None:
     """List the stored indexes, and whether they are intact.
 
     \b
@@ -94,7 +96,7 @@ def info(cache_dir: str, as_json: bool) -> None:
     """
     from slm_vllm.retrieval.index_store import stored_indexes
 
-    found = stored_indexes(Path(cache_dir))
+    found = stored_indexes(cache_dir)
     if as_json:
         echo_json({"indexes": found})
         return
@@ -154,7 +156,7 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     from slm_vllm.retrieval.evaluation import measure_search
     from slm_vllm.retrieval.qrels import find_qrels
     from slm_vllm.retrieval.trec_run import written_run
-    from slm_vllm.scoring.metrics import NDCG_DEPTH
+    from slm_vllm.runs.contexts import search_depth
 
     config = _compose(given)
     _refuse_stages(config)
@@ -162,8 +164,7 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     dataset = open_configured(config.dataset, _file(config))
     qrels = find_qrels(dataset, config.corpus, config.cache_dir)
     rows = dataset.scan(with_documents=qrels.needs_documents)
-    depth = max(config.retriever.top_k, NDCG_DEPTH)
-    min_score = config.retriever.min_score
+    depth, min_score = search_depth(config), config.retriever.min_score
     with written_run(write_run, config.retriever.name) if write_run else nullcontext() as to:
         figures = measure_search(retriever, rows, depth, min_score, qrels, to)
     result = {**retriever.describe(), "dataset": config.dataset.name, **figures}
@@ -177,15 +178,6 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     for name, value in result["metrics"].items():
         if value["mean"] is not None:
             click.echo(f"  {name:<22} {value['mean']:>7.4f}  n={value['n']:,}")
-
-
-_STORE = click.option(
-    "--cache-dir",
-    type=UserPath(path_type=Path),
-    default=Path(".cache"),
-    show_default=True,
-    help="Where indexes are kept.",
-)
 
 
 @index.command("push")
@@ -243,24 +235,12 @@ def pull(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
 
 def _compose(given: dict[str, Any]) -> Config:
     from slm_vllm.config.compose import compose_config
-    from slm_vllm.config.shorthand import corpus_override, dataset_override, retriever_override
-
-    folder = given["config_dir"]
-    words: list[str] = []
-    if given["dataset"]:
-        words += dataset_override(given["dataset"], folder)
-    if given["corpus"]:
-        words += corpus_override(given["corpus"], folder)
-    if given["retriever"]:
-        words += retriever_override(given["retriever"], folder)
-    if given["top_k"]:
-        words.append(f"retriever.top_k={given['top_k']}")
-    if given["cache_dir"]:
-        escaped = given["cache_dir"].replace("'", "\\'")
-        words.append(f"cache_dir='{escaped}'")
-    config = compose_config([*words, *given["overrides"]], Path(folder) if folder else None)
+    from slm_vllm.config.experiment import experiment_words
     from slm_vllm.retrieval.registry import validate_options
 
+    folder = given["config_dir"]
+    (words,) = experiment_words(given, [], overrides=given["overrides"], config_dir=folder)
+    config = compose_config(words, folder)
     validate_options(config.retriever)
     return config
 

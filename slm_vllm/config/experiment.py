@@ -8,9 +8,9 @@ from typing import Any
 
 from slm_vllm.config.overrides import quoted
 from slm_vllm.config.shorthand import (
-    choice_override,
     corpus_override,
     dataset_override,
+    mode_override,
     model_override,
     retriever_override,
 )
@@ -27,6 +27,8 @@ KEYS = {
     "samples": "experiment.max_samples",
     "output_dir": "experiment.output_dir",
     "strict": "experiment.strict",
+    "top_k": "retriever.top_k",
+    "cache_dir": "cache_dir",
     "against": "experiment.against",
     "until": "experiment.until",
     "margin": "experiment.margin",
@@ -81,7 +83,7 @@ def experiment_words(
     words += [f"{key}={_word(given[name])}" for name, key in KEYS.items() if name in given]
     runs = []
     for mode in modes or [""]:
-        chosen = choice_override("experiment_mode", mode, config_dir) if mode else []
+        chosen = mode_override(mode, config_dir) if mode else []
         named = []
         if name is not None:
             suffix = f"_{mode}" if len(modes) > 1 else ""

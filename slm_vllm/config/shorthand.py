@@ -77,20 +77,18 @@ def retriever_override(value: str, config_dir: str | Path | None = None) -> list
     ]
 
 
-def choice_override(group: str, value: str, config_dir: str | Path | None = None) -> list[str]:
-    """The override for a group whose values are names only (`experiment_mode`, `retriever`).
+def mode_override(value: str, config_dir: str | Path | None = None) -> list[str]:
+    """The override that chooses a mode by group name.
 
     Raises:
-        ConfigError: There is no such name.
+        ConfigError: There is none of that name.
     """
-    choices = group_choices(group, config_dir)
-    if value not in choices:
-        option = "--mode" if group == "experiment_mode" else f"--{group}"
+    if value not in group_choices("experiment_mode", config_dir):
         raise ConfigError(
-            f"{option} {value}: there is no such {group}. "
-            f"{nearest_choice(group, value, config_dir)}"
+            f"--mode {value}: there is no such experiment_mode. "
+            f"{nearest_choice('experiment_mode', value, config_dir)}"
         )
-    return [f"{group}={value}"]
+    return [f"experiment_mode={value}"]
 
 
 def _file_override(group: str, value: str, config_dir: str | Path | None) -> list[str]:

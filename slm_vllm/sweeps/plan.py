@@ -11,8 +11,8 @@ from slm_vllm.config.compose import compose_config
 from slm_vllm.config.overrides import quoted
 from slm_vllm.config.schema import Config
 from slm_vllm.config.shorthand import (
-    choice_override,
     dataset_override,
+    mode_override,
     model_override,
     retriever_override,
 )
@@ -95,7 +95,7 @@ class PlannedCell:
     @property
     def folder(self) -> Path:
         """Its run folder."""
-        return Path(self.config.experiment.output_dir) / self.name
+        return self.config.experiment.folder
 
 
 def plan_sweep(grid: SweepGrid, *, overwrite: bool = False) -> list[PlannedCell]:
@@ -167,7 +167,7 @@ def _configs(grid: SweepGrid, model: str, dataset: str) -> list[Config]:
         words.append(f"experiment.max_samples={grid.samples}")
     configs = []
     for mode in grid.modes:
-        chosen = [*words, *choice_override("experiment_mode", mode, grid.config_dir)]
+        chosen = [*words, *mode_override(mode, grid.config_dir)]
         plain = "experiment.name=${model.name}_${dataset.name}_${experiment_mode.name}"
         first = compose_config([*chosen, plain, *grid.overrides], grid.config_dir)
         check_choices(first)
@@ -193,7 +193,7 @@ def _searches(grid: SweepGrid) -> Iterator[tuple[list[str], str]]:
 
 
 def _planned(config: Config, overwrite: bool) -> PlannedCell:
-    folder = RunFolder(Path(config.experiment.output_dir) / config.experiment.name)
+    folder = RunFolder(config.experiment.folder)
     rows = config.max_samples
     if overwrite or not folder.holds_answers(config):
         return PlannedCell(config, "new", rows, rows)

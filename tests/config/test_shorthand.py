@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from slm_vllm.config.compose import compose_config
 from slm_vllm.config.overrides import quoted
-from slm_vllm.config.shorthand import choice_override, dataset_override, model_override
+from slm_vllm.config.shorthand import (
+    dataset_override,
+    mode_override,
+    model_override,
+    retriever_override,
+)
 from slm_vllm.errors import ConfigError
 
 HOSTILE = [
@@ -93,9 +98,9 @@ def test_unknown_names() -> None:
     with pytest.raises(ConfigError, match="--dataset simpel_qa: .*Did you mean 'simple_qa'"):
         dataset_override("simpel_qa")
     with pytest.raises(ConfigError, match="--mode orcle: .*Did you mean 'oracle'"):
-        choice_override("experiment_mode", "orcle")
+        mode_override("orcle")
     with pytest.raises(ConfigError, match="--retriever bm2: .*Did you mean 'bm25'"):
-        choice_override("retriever", "bm2")
+        retriever_override("bm2")
 
 
 def test_names_of_a_folder_that_is_not_looked_at(
@@ -110,7 +115,7 @@ def test_names_of_a_folder_that_is_not_looked_at(
     with pytest.raises(ConfigError, match=said.format("dataset")):
         dataset_override("mine")
     with pytest.raises(ConfigError, match=said.format("experiment_mode")):
-        choice_override("experiment_mode", "mine")
+        mode_override("mine")
     with pytest.raises(ConfigError, match=said.format("dataset")):
         compose_config(["dataset=mine"])
     assert dataset_override("mine", "configs") == ["dataset=mine"]
