@@ -17,14 +17,24 @@ def with_env_file(env_file: Path | None = None) -> dict[str, str]:
     Raises:
         ConfigError: The file cannot be read, or one that was named is missing.
     """
+    if env_file is not None and not env_file.is_file():
+        raise ConfigError(f"--env-file {env_file}: there is no such file")
+    from_file = read_env_file(env_file or Path(".env"))
+    return {**from_file, **{name: value for name, value in os.environ.items() if value}}
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The variables of a file that are not empty; none where it is missing.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    if not path.is_file():
+        return {}
     from dotenv import dotenv_values
 
-    path = env_file or Path(".env")
-    if env_file is not None and not path.is_file():
-        raise ConfigError(f"--env-file {env_file}: there is no such file")
     try:
-        read = dotenv_values(path, interpolate=False) if path.is_file() else {}
+        read = dotenv_values(path, interpolate=False)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    from_file = {name: value.strip() for name, value in read.items() if value}
-    return {**from_file, **{name: value for name, value in os.environ.items() if value}}
+    return {name: value.strip() for name, value in read.items() if value}

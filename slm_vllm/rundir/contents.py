@@ -242,7 +242,6 @@ class Manifest(TypedDict, total=False):
     prompt_date: str
     model: dict[str, Any]
     dataset: dict[str, Any]
-    uses_gold: bool
     retriever: str | None
     engine: dict[str, Any]
     device: dict[str, Any]

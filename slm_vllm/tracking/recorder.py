@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import yaml
 
 from slm_vllm.config.schema import Config
+from slm_vllm.monitoring.memory import MIB, Moment
 from slm_vllm.rundir import names
 from slm_vllm.rundir.files import read_manifest, read_memory, read_results
 from slm_vllm.rundir.judgement import current_judgement
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 POINTS = 200
 _LEAST_SECONDS = 2.0
-_MIB = 1 << 20
 _ARTIFACTS = {
     "results": names.RESULTS,
     "predictions": names.PREDICTIONS,
@@ -55,18 +55,6 @@ class RunProgress(Protocol):
         """Mean token recall so far."""
 
 
-class RunMemory(Protocol):
-    """A memory sample."""
-
-    @property
-    def rss_bytes(self) -> int:
-        """Resident memory of the process tree."""
-
-    @property
-    def gpu_bytes(self) -> int | None:
-        """Memory on GPUs."""
-
-
 def _harmless(method: _Call) -> _Call:
     """A tracker that fails is switched off; the run goes on."""
 
@@ -89,7 +77,7 @@ class NullRecorder:
     def started(self, config: Config, manifest: Mapping[str, Any], total: int | None) -> None:
         """Does nothing."""
 
-    def progress(self, progress: RunProgress, memory: Callable[[], RunMemory]) -> None:
+    def progress(self, progress: RunProgress, memory: Callable[[], Moment]) -> None:
         """Does nothing."""
 
     def finished(self) -> None:
@@ -134,7 +122,7 @@ class Recorder(NullRecorder):
         self._write(started_event(config, manifest), durable=True)
 
     @_harmless
-    def progress(self, progress: RunProgress, memory: Callable[[], RunMemory]) -> None:
+    def progress(self, progress: RunProgress, memory: Callable[[], Moment]) -> None:
         """Notes how far the run is, at most `POINTS` times in all and every two seconds.
 
         Args:
@@ -181,7 +169,7 @@ class Recorder(NullRecorder):
             self._write(Ended(phase), durable=True)
             self._close()
 
-    def _note(self, progress: RunProgress, memory: RunMemory, now: float) -> None:
+    def _note(self, progress: RunProgress, memory: Moment, now: float) -> None:
         recall, done = progress.running_recall, progress.total_done
         values: dict[str, dict[str, float]] = {}
         if recall is not None:
@@ -191,9 +179,9 @@ class Recorder(NullRecorder):
             questions, tokens = progress.done - self._last_done, progress.tokens - self._last_tokens
             values["Questions per second"] = {"since the last point": round(questions / seconds, 3)}
             values["Tokens per second"] = {"since the last point": round(tokens / seconds, 3)}
-        values["Memory (MiB)"] = {"process tree": round(memory.rss_bytes / _MIB, 1)}
+        values["Memory (MiB)"] = {"process tree": round(memory.rss_bytes / MIB, 1)}
         if memory.gpu_bytes is not None:
-            values["Memory (MiB)"]["GPU"] = round(memory.gpu_bytes / _MIB, 1)
+            values["Memory (MiB)"]["GPU"] = round(memory.gpu_bytes / MIB, 1)
         self._points.append((round(now - self._began, 2), done, recall))
         self._last_time, self._last_done, self._last_tokens = now, progress.done, progress.tokens
         self._write(Scalars(done, values))

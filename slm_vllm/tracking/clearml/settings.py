@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from slm_vllm.errors import reason_of
+from slm_vllm.environment import read_env_file
+from slm_vllm.errors import ConfigError, reason_of
 from slm_vllm.paths import expanded
 from slm_vllm.paths import home as home_folder
 from slm_vllm.proxies import ask_loopback_directly
@@ -127,13 +128,9 @@ def clearml_installed() -> bool:
 
 
 def _env_file(path: Path) -> dict[str, str]:
-    """The variables of `.env` that concern ClearML and its storage."""
-    if not path.is_file():
-        return {}
-    from dotenv import dotenv_values
-
+    """The variables of `.env` that concern ClearML and its storage; none where it is damaged."""
     try:
-        read = dotenv_values(path, interpolate=False)
-    except (OSError, UnicodeDecodeError):
+        read = read_env_file(path)
+    except ConfigError:
         return {}
-    return {key: value for key, value in read.items() if value and key.startswith(_PREFIXES)}
+    return {name: value for name, value in read.items() if name.startswith(_PREFIXES)}
