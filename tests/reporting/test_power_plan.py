@@ -79,6 +79,13 @@ def test_a_line_of_csv_for_each_difference(plan: Plan) -> None:
     assert rows[0]["learned_from"] == "other against one"
 
 
+def test_a_spreadsheet_takes_no_text_for_a_formula(plan: Plan, tmp_path: Path) -> None:
+    rows = [{"token_recall": value} for value in ONE]
+    make_run(tmp_path / "odd", dataset="=SUM(A1)", rows=rows)
+    (first, *_) = csv.DictReader(io.StringIO(plan("odd", "--format", "csv").stdout))
+    assert first["dataset"] == "'=SUM(A1)"
+
+
 def test_runs_that_never_differ_tell_nothing(plan: Plan, tmp_path: Path) -> None:
     make_run(tmp_path / "same", rows=[{"token_recall": value} for value in ONE])
     result = plan("one", "same")

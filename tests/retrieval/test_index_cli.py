@@ -68,6 +68,12 @@ def test_build_info_search_eval(dataset: Path, tmp_path: Path) -> None:
     assert "document_ndcg@10" in run("eval", *where).stdout
 
 
+def test_the_folder_of_indexes_may_have_any_name(dataset: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "a user's \\"
+    run("build", "--dataset", str(dataset), "--cache-dir", str(cache))
+    assert {path.name for path in cache.iterdir()} >= {"indexes"}
+
+
 def test_overrides_reach_the_retriever(dataset: Path, tmp_path: Path) -> None:
     where = ["--dataset", str(dataset), "--cache-dir", str(tmp_path / "cache"), "--json"]
     words = ["retriever.passage.size=3", "retriever.passage.stride=3"]

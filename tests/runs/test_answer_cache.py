@@ -31,7 +31,7 @@ def run(config: Config, engine: FakeEngine, **options: Any) -> dict[str, Any]:
 
 
 def predictions(config: Config) -> pl.DataFrame:
-    folder = Path(config.experiment.output_dir) / config.experiment.name
+    folder = config.experiment.folder
     return pl.read_parquet(folder / "predictions.parquet")
 
 
@@ -110,7 +110,7 @@ def test_a_cache_that_breaks_in_mid_run_costs_no_answer(
     config = make_config(ON)
     result = run(config, FakeEngine(on_answer=drop))
     assert result["counts"]["total"] == 10 and result["counts"]["errors"] == 0
-    log = Path(config.experiment.output_dir) / config.experiment.name / "experiment.log"
+    log = config.experiment.folder / "experiment.log"
     assert log.read_text().count("the answer cache is not used any more") == 1
 
 

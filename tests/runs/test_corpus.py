@@ -32,7 +32,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def run(config: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     results = evaluate([config], RunOptions(make_engine=FakeEngine().factory(), own_process=True))
-    folder = Path(config.experiment.output_dir) / config.experiment.name
+    folder = config.experiment.folder
     predictions = json.loads((folder / "predictions.json").read_text("utf-8"))["predictions"]
     return results[0], predictions
 
@@ -63,7 +63,7 @@ def test_what_a_corpus_leaves_out_is_said(
     run(config)
     said = f"{corpus}: 2 rows without a document left out (first: {corpus}, line "
     assert said in capfd.readouterr().err
-    log = Path(config.experiment.output_dir) / config.experiment.name / "experiment.log"
+    log = config.experiment.folder / "experiment.log"
     assert log.read_text().count("without a document left out") == 1
 
 

@@ -36,7 +36,7 @@ def run(config: Config, engine: FakeEngine) -> Path:
 
 
 def folder(config: Config) -> Path:
-    return Path(config.experiment.output_dir) / config.experiment.name
+    return config.experiment.folder
 
 
 def changed(path: Path, change: Callable[[Any], object]) -> None:

@@ -56,7 +56,7 @@ def run(config: Config, engine: FakeEngine, month: int = 1, **options: Any) -> d
 
 
 def folder(config: Config) -> Path:
-    return Path(config.experiment.output_dir) / config.experiment.name
+    return config.experiment.folder
 
 
 def manifest(config: Config) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def run(
     )
     options = RunOptions(make_engine=FakeEngine().factory(), own_process=True)
     results = evaluate([config], options)[0]
-    folder = Path(config.experiment.output_dir) / config.experiment.name
+    folder = config.experiment.folder
     predictions = json.loads((folder / "predictions.json").read_text("utf-8"))["predictions"]
     return results, predictions
 

@@ -51,7 +51,7 @@ def run(config: Config, engine: FakeEngine) -> dict[str, Any]:
 
 
 def folder(config: Config) -> Path:
-    return Path(config.experiment.output_dir) / config.experiment.name
+    return config.experiment.folder
 
 
 def passes(config: Config) -> pl.DataFrame:

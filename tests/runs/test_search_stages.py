@@ -73,7 +73,7 @@ def run(config: Config, engine: StagedEngine, **options: Any) -> dict[str, Any]:
 
 
 def predictions(config: Config) -> pl.DataFrame:
-    folder = Path(config.experiment.output_dir) / config.experiment.name
+    folder = config.experiment.folder
     return pl.read_parquet(folder / "predictions.parquet")
 
 
@@ -217,12 +217,7 @@ def test_passages_of_failed_prompts_are_left_out_and_said(
     said = "rerank failed for 12 prompts (refused). Their passages are left out"
     assert said in capfd.readouterr().err
     assert all(len(row) == 11 and "d4" not in row for row in documents(config))
-    assert (
-        "Infinity"
-        not in (
-            Path(config.experiment.output_dir) / config.experiment.name / "predictions.jsonl"
-        ).read_text()
-    )
+    assert "Infinity" not in (config.experiment.folder / "predictions.jsonl").read_text()
 
 
 def test_how_far_a_stage_is_is_told_by_questions(

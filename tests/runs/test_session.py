@@ -42,7 +42,7 @@ def run(config: Config, engine: FakeEngine, **options: Any) -> dict[str, Any]:
 
 
 def folder(config: Config) -> Path:
-    return Path(config.experiment.output_dir) / config.experiment.name
+    return config.experiment.folder
 
 
 def predictions(config: Config) -> pl.DataFrame:
@@ -208,7 +208,7 @@ def test_the_start_is_told_by_part(make_config: MakeConfig) -> None:
 
     class Engine(FakeEngine):
         def start(self) -> EngineInfo:
-            log = Path(config.experiment.output_dir) / config.experiment.name / "engine.log"
+            log = config.experiment.folder / "engine.log"
             with log.open("a") as file:
                 file.write("Loading weights took 1.25 seconds\n")
             return super().start()

@@ -59,7 +59,7 @@ def run(config: Config, engine: FakeEngine) -> dict[str, Any]:
 
 
 def folder(config: Config) -> Path:
-    return Path(config.experiment.output_dir) / config.experiment.name
+    return config.experiment.folder
 
 
 def exact_rows(config: Config) -> list[list[float]]:

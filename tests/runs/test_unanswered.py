@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -30,7 +29,7 @@ def run(config: Config, engine: FakeEngine, **options: Any) -> dict[str, Any]:
 
 
 def read(config: Config, name: str) -> Any:
-    folder = Path(config.experiment.output_dir) / config.experiment.name
+    folder = config.experiment.folder
     return json.loads((folder / name).read_text())
 
 
@@ -71,7 +70,7 @@ def test_one_answer_makes_a_figure_in_which_failures_count_as_wrong(
         "9 of 10 questions failed and count as wrong. The last one said: refused. The same "
         "command with --retry-errors asks them again"
     )
-    log = Path(config.experiment.output_dir) / config.experiment.name / "experiment.log"
+    log = config.experiment.folder / "experiment.log"
     assert said in capsys.readouterr().err and said in log.read_text()
     run(config, FakeEngine())
     assert "9 of 10 questions failed and count as wrong. The same" in capsys.readouterr().err
@@ -139,7 +138,7 @@ def test_predictions_are_written_all_the_same(make_config: MakeConfig) -> None:
     config = make_config()
     with pytest.raises(EngineError):
         run(config, FakeEngine(fails=ALL))
-    folder = Path(config.experiment.output_dir) / config.experiment.name
+    folder = config.experiment.folder
     assert pl.read_parquet(folder / "predictions.parquet")["error"].to_list() == ["refused"] * 10
 
 

@@ -64,7 +64,7 @@ def run(config: Config, engine: FakeEngine) -> dict[str, Any]:
 
 
 def folder(config: Config) -> Path:
-    return Path(config.experiment.output_dir) / config.experiment.name
+    return config.experiment.folder
 
 
 def looks(config: Config) -> list[dict[str, Any]]:

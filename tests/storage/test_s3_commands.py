@@ -157,9 +157,7 @@ def test_the_whole_cycle(
     options = RunOptions(make_engine=engine.factory(), import_engine=lambda: None, track=False)
     (result,) = evaluate([config], options)
     assert result["counts"]["total"] == 10
-    predictions = pl.read_parquet(
-        Path(config.experiment.output_dir) / config.experiment.name / "predictions.parquet"
-    )
+    predictions = pl.read_parquet(config.experiment.folder / "predictions.parquet")
     assert predictions["question"].to_list() == [f"where is isle {n}" for n in range(10)]
     cached = list((tmp_path / "cache" / "datasets").rglob("*.parquet"))
     assert len(cached) == 1
