@@ -38,6 +38,12 @@ def pytest_collection_finish() -> None:
     gc.unfreeze = lambda: None  # type: ignore[assignment]
 
 
+@pytest.fixture(autouse=True)
+def commands_end_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code of a command that runs in here is not that of all tests."""
+    monkeypatch.setattr("slm_vllm.process_exit._code", None)
+
+
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Path]]:
     """Writes a plug-in beside the configuration `configs` of the test's folder."""
