@@ -106,9 +106,6 @@ def _template_error(error: Exception, turns: Sequence[dict[str, str]]) -> Config
     advice = []
     if isinstance(error, UndefinedError) and "date" in message:
         advice.append("prompt.date=2026-01-31 (the day it should name)")
-    elif roles.startswith("system"):
-        # Some templates know no system turn and say so by failing.
-        advice.append("prompt.system=null (if it knows no system turn)")
     return ConfigError(
         f"The model's chat template fails on the turns {roles}: {message} ({kind}). "
         f"Set {', or '.join([*advice, _WITHOUT])}"

@@ -9,7 +9,7 @@ from typing import Any
 from slm_vllm.config.schema import PromptConfig
 from slm_vllm.errors import ConfigError
 from slm_vllm.prompting.answer import open_block, open_block_at_end
-from slm_vllm.prompting.chat import render_chat
+from slm_vllm.prompting.chat import RenderedChat, render_chat
 from slm_vllm.types import Passage, ThinkingBlock
 
 # Stands for the last user turn while the chat template is rendered; from Unicode's private use
@@ -31,6 +31,8 @@ class PromptTemplate:
     Attributes:
         is_chat: Whether the prompt is written by the tokenizer's chat template.
         day: The day that stands in the prompts, None where none does.
+        has_system_turn: Whether the instruction has a turn of its own. Where the chat template
+            knows none, it stands at the beginning of the first user's turn.
 
     Raises:
         ConfigError: A chat template is asked for and the tokenizer has none, or it fails.
@@ -38,7 +40,7 @@ class PromptTemplate:
 
     def __init__(self, config: PromptConfig, tokenizer: Any, day: date | None = None) -> None:
         self._config = config
-        self._turns_before = self._turns_of_config()
+        self.has_system_turn = bool(config.system)
         has_template = bool(getattr(tokenizer, "chat_template", None))
         if config.chat and not has_template:
             raise ConfigError(
@@ -61,7 +63,13 @@ class PromptTemplate:
         return (
             *([f"date {self.day.isoformat()}"] if self.day else []),
             *([f"opens {opened.opening}"] if opened else []),
+            *(["instruction in the user's turn"] if self.moves_instruction else []),
         )
+
+    @property
+    def moves_instruction(self) -> bool:
+        """Whether the instruction stands in a user's turn, as the template knows no other."""
+        return self.is_chat and bool(self._config.system) and not self.has_system_turn
 
     def opened_block(self, turn: str) -> ThinkingBlock | None:
         """The thinking block that the prompt around a user's turn leaves open."""
@@ -84,35 +92,59 @@ class PromptTemplate:
 
     def turns(self, user_turn: str) -> list[dict[str, str]]:
         """The chat that ends with a user's turn: instruction and examples come before it."""
-        return [*self._turns_before, {"role": "user", "content": user_turn}]
+        system = self._config.system
+        turns = [{"role": "system", "content": system}] if system and self.has_system_turn else []
+        for question, answer in self._examples():
+            turns.append({"role": "user", "content": question})
+            turns.append({"role": "assistant", "content": answer})
+        turns.append({"role": "user", "content": user_turn})
+        if system and not self.has_system_turn:
+            turns[0]["content"] = f"{system}\n\n{turns[0]['content']}"
+        return turns
 
     def surround(self, turn: str) -> str:
         """The whole prompt around a user's turn."""
         return f"{self._before}{turn}{self._after}"
 
     def _chat_surround(self, tokenizer: Any, today: date) -> tuple[str, str]:
-        chat = render_chat(tokenizer, self.turns(_PLACEHOLDER), self._config, today)
+        chat = self._rendered(tokenizer, today)
         self.day = today if chat.writes_day else None
         before, found, after = chat.text.rpartition(_PLACEHOLDER)
         if not found:
             raise ConfigError(
                 "The model's chat template does not show the user's turn. Use prompt.chat=false"
             )
+        if not all(part.strip() in before for example in self._examples() for part in example):
+            raise ConfigError(
+                "The model's chat template shows no turns but the last. Use prompt.few_shot=[] "
+                "or prompt.chat=false"
+            )
         return before, after
+
+    def _rendered(self, tokenizer: Any, today: date) -> RenderedChat:
+        """The chat as it is, or with its instruction in a user's turn where it is not shown."""
+
+        def render() -> RenderedChat:
+            return render_chat(tokenizer, self.turns(_PLACEHOLDER), self._config, today)
+
+        failure: ConfigError | None = None
+        try:
+            chat = render()
+        except ConfigError as error:
+            failure = error
+        else:
+            if (self._config.system or "").strip() in chat.text:
+                return chat
+        self.has_system_turn = False
+        try:
+            return render()
+        except ConfigError as error:
+            raise failure or error from None
 
     def _plain_surround(self) -> tuple[str, str]:
         parts = [self._config.system] if self._config.system else []
         parts += [f"{question} {answer}" for question, answer in self._examples()]
         return "".join(f"{part}\n\n" for part in parts), ""
-
-    def _turns_of_config(self) -> list[dict[str, str]]:
-        """The turns in front of the user's last one: instruction and examples."""
-        system = self._config.system
-        turns = [{"role": "system", "content": system}] if system else []
-        for question, answer in self._examples():
-            turns.append({"role": "user", "content": question})
-            turns.append({"role": "assistant", "content": answer})
-        return turns
 
     def _examples(self) -> Iterator[tuple[str, str]]:
         """The user's turn and the answer of each."""

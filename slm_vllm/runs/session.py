@@ -293,6 +293,11 @@ class _Session:
                 "The model's chat template writes the day: with engine.endpoint=chat that of the "
                 "server, whatever prompt.date is"
             )
+        if template.moves_instruction and cell is self._cells[0]:
+            self._services.console.say(
+                "The model's chat template shows no system turn: prompt.system stands at the "
+                "beginning of the first user's turn"
+            )
         return template
 
     def _run_cell(

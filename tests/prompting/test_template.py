@@ -4,7 +4,6 @@ from datetime import date
 from typing import Any
 
 import pytest
-from jinja2 import TemplateError
 
 from slm_vllm.config.schema import FewShotExample, PromptConfig
 from slm_vllm.errors import ConfigError
@@ -85,16 +84,39 @@ def test_chat_template_that_hides_the_user() -> None:
         template(Chat("nothing"))
 
 
-def test_chat_template_that_refuses_a_system_turn() -> None:
-    class NoSystem(Chat):
-        def apply_chat_template(self, messages: list[dict[str, str]], **options: Any) -> str:
-            if messages[0]["role"] == "system":
-                raise TemplateError("System role not supported")
-            return super().apply_chat_template(messages, **options)
+TURN = "<{{ m.role }}:{{ m.content | trim }}"
+REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
 
-    with pytest.raises(ConfigError, match="system, user: System role not.*prompt.system=null"):
-        template(NoSystem(), system="Be brief.")
-    assert template(NoSystem()).render("q", []) == "<user:q>"
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        REFUSES + "{% for m in messages %}" + TURN + "{% endfor %}>",  # Gemma
+        "{% for m in messages if m.role != 'system' %}" + TURN + "{% endfor %}>",  # Phi-3
+    ],
+)
+def test_an_instruction_without_a_turn_of_its_own_stands_in_the_first_turn(form: str) -> None:
+    made = template(Jinja(form), system="Be brief. ")
+    assert made.render("q", []) == "<user:Be brief. \n\nq>"
+    assert made.turns("q") == [{"role": "user", "content": "Be brief. \n\nq"}]
+    assert made.moves_instruction and made.state == ("instruction in the user's turn",)
+    made = template(Jinja(form), system="Be brief.", few_shot=[{"question": "1", "answer": "2"}])
+    assert made.render("q", []) == "<user:Be brief.\n\n1<assistant:2<user:q>"
+    made = template(Jinja(form))
+    assert made.render("q", []) == "<user:q>" and made.state == ()
+
+
+def test_an_instruction_with_a_turn_of_its_own_stays_there() -> None:
+    made = template(Jinja("{% for m in messages %}" + TURN + "{% endfor %}>"), system=" Be brief.")
+    assert made.render("q", []) == "<system:Be brief.<user:q>"
+    assert not made.moves_instruction and made.state == ()
+    assert not template(system="Be brief.").moves_instruction
+
+
+def test_a_chat_template_that_hides_the_examples_is_refused() -> None:
+    form = Jinja("{{ messages[-1].content }}")
+    with pytest.raises(ConfigError, match="no turns but the last.*few_shot"):
+        template(form, few_shot=[{"question": "1", "answer": "2"}])
 
 
 def test_passages_are_numbered_in_order() -> None:
