@@ -35,7 +35,7 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     return {name: version for name in packages if (version := installed_version(name))}
 
 
-def requirements_of(extra: str) -> list[str]:
+def _requirements_of(extra: str) -> list[str]:
     """The requirements of an extra that hold for this Python, as the installed metadata has them.
 
     Empty where the package is used without being installed, from a folder on the path.
@@ -67,6 +67,6 @@ def install_advice(extra: str, package: str | None = None) -> str:
         extra: Its name in `[project.optional-dependencies]`.
         package: What to name where the extra's requirements are not known.
     """
-    wanted = requirements_of(extra) or ([package] if package else [])
+    wanted = _requirements_of(extra) or ([package] if package else [])
     words = ["pip install", *([_CPU_TORCH] if extra == "cpu" else []), *map(shlex.quote, wanted)]
     return f"Install the extra '{extra}': {' '.join(words)}"

@@ -12,7 +12,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 
-def proxy_variables(environment: MutableMapping[str, str]) -> list[str]:
+def _proxy_variables(environment: MutableMapping[str, str]) -> list[str]:
     """The variables that name a proxy."""
     names = [name for lower in _VARIABLES for name in (lower, lower.upper())]
     return [name for name in names if environment.get(name)]
@@ -20,7 +20,7 @@ def proxy_variables(environment: MutableMapping[str, str]) -> list[str]:
 
 def ask_loopback_directly(environment: MutableMapping[str, str]) -> None:
     """Adds this machine to NO_PROXY where a proxy is named: none of them reaches it."""
-    if not proxy_variables(environment):
+    if not _proxy_variables(environment):
         return
     # HTTP clients read the one or the other, most the lower-case one first.
     excepted = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
@@ -47,7 +47,7 @@ def proxy_advice(url: str) -> str:
     parts = urlsplit(url)
     if goes_direct(url) or proxy_bypass_environment(parts.netloc):
         return ""
-    for name in proxy_variables(os.environ):
+    for name in _proxy_variables(os.environ):
         if name.lower() in (f"{parts.scheme}_proxy", "all_proxy"):
             return (
                 f"It is asked through the proxy that {name} names; NO_PROXY={parts.hostname} asks "

@@ -12,8 +12,8 @@ from slm_vllm.amounts import counted, format_size
 from slm_vllm.cli.options import CONFIG_DIR, JSON, echo_json
 from slm_vllm.cli.paths import UserPath
 
-COLUMNS_ARGUMENT = click.argument("columns", nargs=-1, metavar="[FIELD=COLUMN]...")
-KIND_OPTION = click.option(
+_COLUMNS = click.argument("columns", nargs=-1, metavar="[FIELD=COLUMN]...")
+_KIND = click.option(
     "--kind", help="nq, simple_qa, qa_pairs, beir or hf; detected from the file by default."
 )
 
@@ -67,8 +67,8 @@ def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool
 
 @data.command("check")
 @click.argument("path_or_name", type=UserPath())
-@COLUMNS_ARGUMENT
-@KIND_OPTION
+@_COLUMNS
+@_KIND
 @CONFIG_DIR
 @JSON
 def check(
@@ -143,8 +143,8 @@ def list_datasets(config_dir: str | None, as_json: bool) -> None:
 
 @data.command("stats")
 @click.argument("path_or_name", type=UserPath())
-@COLUMNS_ARGUMENT
-@KIND_OPTION
+@_COLUMNS
+@_KIND
 @CONFIG_DIR
 @JSON
 def stats(

@@ -39,7 +39,7 @@ from slm_vllm.plugins import FOLDER, use_folder
 _WITHOUT_FILE = {"hardware": ("auto",)}  # choices of a group that no file stands for
 
 
-def search_path(config_dir: str | Path | None = None) -> list[Path]:
+def _search_path(config_dir: str | Path | None = None) -> list[Path]:
     """The folders that hold configuration groups, the user's own first.
 
     Without `config_dir` a user's own is `./configs`, see `own_configs`.
@@ -62,7 +62,7 @@ def search_path(config_dir: str | Path | None = None) -> list[Path]:
 def group_choices(group: str, config_dir: str | Path | None = None) -> dict[str, Path]:
     """The names valid for a group, each with its YAML file; the user's own files win."""
     found: dict[str, Path] = {}
-    for folder in search_path(config_dir):
+    for folder in _search_path(config_dir):
         for path in sorted((folder / group).glob("*.yaml")):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
@@ -126,7 +126,7 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
     Raises:
         ConfigError: Anything in it that is not valid, named with the nearest valid choice.
     """
-    *own, _ = search_path(config_dir)
+    *own, _ = _search_path(config_dir)
     if own:
         use_folder(own[0] / FOLDER)
     if own and config_dir is None:
@@ -141,7 +141,7 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
             parsed.insert(0, Override(group, "custom"))
     if not any(override.key == "hardware" for override in parsed):
         parsed.insert(0, Override("hardware", "auto"))
-    raw = compose_raw([_with_device(o) for o in parsed], config_dir)
+    raw = _compose_raw([_with_device(o) for o in parsed], config_dir)
     if own:
         raw, notes = settings_today(raw, is_known, {override.key for override in parsed})
         say_new(f"Settings of an earlier version in {own[0]}", notes)
@@ -162,7 +162,7 @@ def validate(raw: Mapping[str, Any]) -> Config:
         raise ConfigError(f"The configuration is not valid:\n{problems}") from None
 
 
-def compose_raw(
+def _compose_raw(
     overrides: Sequence[Override], config_dir: str | Path | None = None
 ) -> dict[str, Any]:
     """Runs Hydra's composition and resolves interpolations, without checking types."""
@@ -174,7 +174,7 @@ def compose_raw(
         f"{o.key}={quoted(o.value)}" if o.is_group_choice else hydra_word(o, _kind_of(o.key))
         for o in overrides
     ]
-    *own, shipped = search_path(config_dir)
+    *own, shipped = _search_path(config_dir)
     try:
         with (
             completed_root(own[0] if own else None, shipped) as first,

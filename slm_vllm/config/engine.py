@@ -83,8 +83,8 @@ class EngineConfig(Section):
     @classmethod
     def known_keys(cls) -> Mapping[str, FieldInfo]:
         """The keys of all engines: which one is chosen is not known key by key."""
-        sections = [*BUILT_IN_SECTIONS.values(), *_chosen_files.values()]
-        for name in added_engines():
+        sections = [*_BUILT_IN.values(), *_chosen_files.values()]
+        for name in _added_engines():
             with suppress(ValueError):  # a broken package is reported when its engine is chosen
                 sections.append(_added_section(name))
         return {key: field for section in sections for key, field in section.model_fields.items()}
@@ -165,7 +165,7 @@ class RayConfig(EngineConfig):
     """GPUs of each engine; two and more are used with tensor parallelism."""
 
 
-BUILT_IN_SECTIONS: dict[str, type[EngineConfig]] = {
+_BUILT_IN: dict[str, type[EngineConfig]] = {
     "vllm": VllmConfig,
     "openai": OpenAIConfig,
     "ray": RayConfig,
@@ -176,10 +176,10 @@ _chosen_files: dict[str, type[EngineConfig]] = {}
 """The sections of engines of plain files that were asked for, to name their keys in messages."""
 
 
-def added_engines() -> dict[str, Any]:
+def _added_engines() -> dict[str, Any]:
     """Entry points of engines that other packages bring, by name."""
     found = added_classes(ENTRY_POINTS)
-    return {name: point for name, point in found.items() if name not in BUILT_IN_SECTIONS}
+    return {name: point for name, point in found.items() if name not in _BUILT_IN}
 
 
 def engine_section(value: Any) -> Any:
@@ -193,7 +193,7 @@ def engine_section(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     name = str(value.get("name") or "vllm")
-    section = BUILT_IN_SECTIONS.get(name)
+    section = _BUILT_IN.get(name)
     if section is None:
         section = _added_section(name)
     own = {}
@@ -201,7 +201,7 @@ def engine_section(value: Any) -> Any:
         other = _owner(key) if key not in section.model_fields else None
         if other is None:
             own[key] = given
-        elif not _says_nothing(BUILT_IN_SECTIONS[other].model_fields[key], given):
+        elif not _says_nothing(_BUILT_IN[other].model_fields[key], given):
             raise ValueError(
                 f"engine.{key} is for engine.name={other}, but engine.name is {name}. "
                 f"Use --engine {other}"
@@ -211,9 +211,7 @@ def engine_section(value: Any) -> Any:
 
 def _owner(key: str) -> str | None:
     """The built-in engine that has a key."""
-    return next(
-        (n for n, section in BUILT_IN_SECTIONS.items() if key in section.model_fields), None
-    )
+    return next((n for n, section in _BUILT_IN.items() if key in section.model_fields), None)
 
 
 def _says_nothing(field: FieldInfo, given: Any) -> bool:
@@ -232,7 +230,7 @@ def _added_section(name: str) -> type[EngineConfig]:
     except ConfigError as error:
         raise ValueError(f"engine.name={name}: {error}") from None
     if engine is None:
-        valid = [*BUILT_IN_SECTIONS, *added_engines()]
+        valid = [*_BUILT_IN, *_added_engines()]
         raise ValueError(f"engine.name={name}: there is no such engine. {nearest(name, valid)}")
     found = getattr(engine, "config_class", EngineConfig)
     if not (isinstance(found, type) and issubclass(found, EngineConfig)):

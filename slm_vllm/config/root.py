@@ -35,7 +35,7 @@ def completed_root(own: Path | None, shipped: Path) -> Iterator[list[Path]]:
         yield []
         return
     content = _content(own / ROOT)
-    missing = [] if content is None else missing_groups(content)
+    missing = [] if content is None else _missing_groups(content)
     if content is None or not missing:
         yield [own]
         return
@@ -46,7 +46,7 @@ def completed_root(own: Path | None, shipped: Path) -> Iterator[list[Path]]:
         yield [Path(folder), own]
 
 
-def missing_groups(content: Mapping[str, Any]) -> list[str]:
+def _missing_groups(content: Mapping[str, Any]) -> list[str]:
     """The groups for which a root names no choice."""
     named = {_group(entry) for entry in content.get("defaults") or []}
     return [group for group in GROUPS if group not in named]

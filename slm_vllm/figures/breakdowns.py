@@ -16,7 +16,7 @@ from slm_vllm.figures.kinds import Group, GroupMeans, Series
 from slm_vllm.scoring.answer_length import ANSWER_LENGTHS, Bins, answer_length
 from slm_vllm.scoring.intervals import ValueTally
 
-POSITIONS: Bins = (
+_POSITIONS: Bins = (
     ("start", 0), ("1-999", 1), ("1000-4999", 1000), ("5000-19999", 5000), ("20000+", 20000),
 )  # fmt: skip
 _MOST_TOPICS = 20
@@ -26,20 +26,20 @@ RANKS: Bins = (
 )  # fmt: skip
 
 
-def by_answer_length(parts: Iterable[pl.DataFrame]) -> list[Group]:
+def _by_answer_length(parts: Iterable[pl.DataFrame]) -> list[Group]:
     """By the number of words of the row's shortest usable answer."""
     return _grouped(parts, lambda part: answer_length(part["answers"]), ANSWER_LENGTHS)
 
 
-def by_rank(parts: Iterable[pl.DataFrame]) -> list[Group]:
+def _by_rank(parts: Iterable[pl.DataFrame]) -> list[Group]:
     """By the rank of the first passage that holds an answer; "none" comes last."""
     groups = _grouped(parts, answer_rank, RANKS)
     return sorted(groups, key=lambda group: group.label == "none")
 
 
-def by_position(parts: Iterable[pl.DataFrame]) -> list[Group]:
+def _by_position(parts: Iterable[pl.DataFrame]) -> list[Group]:
     """By where in its document the first passage that holds an answer begins, in characters."""
-    return _grouped(parts, answer_position, POSITIONS)
+    return _grouped(parts, _answer_position, _POSITIONS)
 
 
 def by_topic(parts: Iterable[pl.DataFrame]) -> list[Group]:
@@ -79,7 +79,7 @@ def retrieval_hit(predictions: pl.DataFrame) -> pl.Series:
     ).to_series()
 
 
-def answer_position(predictions: pl.DataFrame) -> pl.Series:
+def _answer_position(predictions: pl.DataFrame) -> pl.Series:
     """Offset in its document of the first passage in the prompt that holds an answer.
 
     Known where the run kept its passages and they came from an index: the id of such a passage is
@@ -158,7 +158,7 @@ BREAKDOWNS = (
         "Words of the shortest expected answer.",
         "words in the answer",
         ("answers",),
-        by_answer_length,
+        _by_answer_length,
         _labels(ANSWER_LENGTHS),
     ),
     Breakdown(
@@ -168,7 +168,7 @@ BREAKDOWNS = (
         "a passage behind the last one of the prompt was not shown to the model.",
         "rank of the first passage with an answer",
         ("search",),
-        by_rank,
+        _by_rank,
         _labels(RANKS),
     ),
     Breakdown(
@@ -177,8 +177,8 @@ BREAKDOWNS = (
         "Where in its document the first passage of the prompt that holds an answer begins.",
         "characters before the passage",
         ("search", "contexts"),
-        by_position,
-        _labels(POSITIONS),
+        _by_position,
+        _labels(_POSITIONS),
     ),
     Breakdown(
         "topic",

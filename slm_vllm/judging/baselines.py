@@ -14,7 +14,7 @@ from slm_vllm.scoring.grades import CORRECT, GRADES, INCORRECT, NOT_ATTEMPTED
 from slm_vllm.scoring.refusals import is_refusal
 
 JUDGE, PHRASES = "judge", "contains, refusal phrases"
-THRESHOLDS = (0.25, 0.5, 0.75, 1.0)
+_THRESHOLDS = (0.25, 0.5, 0.75, 1.0)
 _OTHER = "other"
 
 
@@ -57,7 +57,7 @@ def baselines(rows: pl.DataFrame, column: str, against: str) -> list[Compared]:
     ).to_series()
     found = [Compared(PHRASES, against, 3, grade_agreement(scored[column], by_phrase))]
     binary = _is_correct(scored[column] == CORRECT)
-    for name, thresholds in (("token_recall", THRESHOLDS), ("exact_match", (1.0,))):
+    for name, thresholds in (("token_recall", _THRESHOLDS), ("exact_match", (1.0,))):
         for threshold in thresholds:
             label = f"{name} >= {threshold:g}" if len(thresholds) > 1 else name
             given = _is_correct(scored[name].fill_null(0.0) >= threshold)

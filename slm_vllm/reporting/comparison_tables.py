@@ -26,7 +26,7 @@ _CSV_COLUMNS = (
 )  # fmt: skip
 
 
-def comparison_grids(comparison: Comparison) -> list[Grid]:
+def _grids(comparison: Comparison) -> list[Grid]:
     """The tables of a comparison: for each dataset runs, pairs and effects, then settings."""
     grids = []
     for dataset in comparison.datasets:
@@ -48,7 +48,7 @@ def render(comparison: Comparison, form: str) -> str:
         return json.dumps(comparison_json(comparison), ensure_ascii=False, indent=2)
     if form == "csv":
         return as_csv(_CSV_COLUMNS, _csv_rows(comparison))
-    return as_text(comparison_grids(comparison), form)
+    return as_text(_grids(comparison), form)
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:

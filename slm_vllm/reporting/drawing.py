@@ -20,7 +20,7 @@ Point = tuple[float, float]
 Anchor = Literal["start", "middle", "end"]
 
 # Okabe and Ito's palette, a little darker: told apart with any kind of colour vision.
-SERIES_COLOURS = (
+_SERIES_COLOURS = (
     "#0b69a3", "#d1550a", "#00805c", "#a8478a", "#8a6d00", "#3f9fd6", "#5b5b66", "#b3122d",
 )  # fmt: skip
 PAPER = {
@@ -28,7 +28,7 @@ PAPER = {
     "muted": "#5c6570",
     "grid": "#dfe3e8",
     "paper": "#ffffff",
-    **{f"series-{i}": colour for i, colour in enumerate(SERIES_COLOURS)},
+    **{f"series-{i}": colour for i, colour in enumerate(_SERIES_COLOURS)},
 }
 PAGE = {name: f"var(--{name})" for name in PAPER}
 

@@ -34,7 +34,7 @@ from slm_vllm.scoring.power import (
 )
 
 DIFFERENCES = (0.01, 0.02, 0.05, 0.10)
-CORRELATION = 0.5
+_CORRELATION = 0.5
 _CSV_COLUMNS = (
     "dataset", "learned_from", "metric", "n", "variance", "correlation", "power", "alpha",
     "difference", "questions",
@@ -106,7 +106,7 @@ def plan_power(
         differences: To be found; none: `DIFFERENCES`.
         power: None: 0.8.
         alpha: None: 0.05.
-        correlation: For runs that are alone on their dataset; None: `CORRELATION`.
+        correlation: For runs that are alone on their dataset; None: `_CORRELATION`.
         baseline: As for `compare_runs`, with the next two.
         intersect: Likewise.
         allow_different: Likewise.
@@ -134,7 +134,7 @@ def plan_power(
             allow_different=allow_different,
         )
         pairs += [_of_pair(one, pair, wanted) for one in comparison.datasets for pair in one.pairs]
-    assumed = _default(correlation, CORRELATION)
+    assumed = _default(correlation, _CORRELATION)
     pairs += [_of_one(run, metric, assumed, wanted) for run in with_unique_names(alone)]
     return PowerPlan(metric, *wanted, tuple(pairs))
 

@@ -68,8 +68,8 @@ def _result_row(view: RunView, shown: Sequence[Described]) -> list[str]:
         view.model,
         view.dataset,
         view.mode,
-        *(unbroken(metric) for metric in metrics),
-        "-" if hit is None else f"@{hit.partition('@')[2]} {unbroken(results['retrieval'][hit])}",
+        *(_unbroken(metric) for metric in metrics),
+        "-" if hit is None else f"@{hit.partition('@')[2]} {_unbroken(results['retrieval'][hit])}",
         f"{results['counts']['scored']:,}",
         number(rate_of(view) or 0) if rate_of(view) else "-",
     ]
@@ -111,7 +111,7 @@ def _search_table(views: Sequence[RunView], by: str, measures: Mapping[str, str]
     what = by.removeprefix(PLAIN)
     alone = "" if what == by else " without the stages after it"
     rows = [
-        [view.run.name, *(unbroken(found.get(name)) for name in measures)]
+        [view.run.name, *(_unbroken(found.get(name)) for name in measures)]
         for view in views
         if (found := view.run.results.get("retrieval"))
     ]
@@ -180,7 +180,7 @@ def _phases(view: RunView) -> Mapping[str, float]:
     return {name: s for name, s in timing.items() if isinstance(s, (int, float)) and s >= 0.1}
 
 
-def unbroken(metric: Mapping[str, Any] | None) -> str:
+def _unbroken(metric: Mapping[str, Any] | None) -> str:
     """A mean whose interval stays in one line."""
     return metric_text(metric).replace(", ", ",\N{NO-BREAK SPACE}")
 

@@ -9,7 +9,7 @@ from slm_vllm.errors import EngineDiedError
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.services import Services
 
-DRAIN_SECONDS = 20.0
+_DRAIN_SECONDS = 20.0
 
 
 class Drain:
@@ -26,7 +26,7 @@ class Drain:
             return False
         now = time.monotonic()
         if self._ends is None:
-            self._ends = now + DRAIN_SECONDS
+            self._ends = now + _DRAIN_SECONDS
             self._services.console.say("Stopping: finishing what is in flight ...")
         return now > self._ends
 

@@ -157,7 +157,7 @@ class Publisher:
             if not delivery.cursor.delivered:
                 delivery.note(str(error))
         for folder in self._waiting:
-            note_problem(folder, self._name, str(error))
+            _note_problem(folder, self._name, str(error))
 
     def _opened(self) -> dict[Path, Delivery]:
         """Opens the folders that wait, which needs the server, and gives all of them."""
@@ -173,7 +173,7 @@ class Publisher:
         return self._deliveries
 
 
-def note_problem(folder: Path, tracker: str, problem: str) -> None:
+def _note_problem(folder: Path, tracker: str, problem: str) -> None:
     """Leaves word in a folder that could not even be opened for the tracker."""
     from slm_vllm.tracking.cursor import Cursor, read_cursor, save_cursor
 

@@ -119,7 +119,7 @@ class Recorder(NullRecorder):
         self._step = max(1, math.ceil((total or 0) / POINTS))
         self._began = self._last_time = self._clock()
         self._open = True
-        self._write(started_event(config, manifest), durable=True)
+        self._write(_started_event(config, manifest), durable=True)
 
     @_harmless
     def progress(self, progress: RunProgress, memory: Callable[[], Moment]) -> None:
@@ -232,7 +232,7 @@ def record_additions(folder: Path) -> None:
         spool.close()
 
 
-def started_event(config: Config, manifest: Mapping[str, Any]) -> Started:
+def _started_event(config: Config, manifest: Mapping[str, Any]) -> Started:
     """Everything known at the beginning."""
     mode, tracking = config.experiment_mode, config.tracking
     content = _without_passwords(config.model_dump(mode="json"))

@@ -33,7 +33,7 @@ from slm_vllm.tracking.events import (
 )
 from slm_vllm.tracking.plots import table_figure
 
-SESSION = "clearml_session.zip"
+_SESSION = "clearml_session.zip"
 _FRAMEWORKS = (
     "artifacts", "catboost", "detect_repository", "fastai", "fire", "gradio", "hydra", "joblib",
     "jsonargparse", "lightgbm", "matplotlib", "megengine", "pytorch", "scikit", "tensorboard",
@@ -71,7 +71,7 @@ class ClearMLOffline(BaseTracker):
     @property
     def url(self) -> str | None:
         """The session's file."""
-        return str(self.folder / TRACKING / SESSION)
+        return str(self.folder / TRACKING / _SESSION)
 
     def start(self, event: Started) -> None:
         """Opens the session."""
@@ -149,12 +149,12 @@ class ClearMLOffline(BaseTracker):
         made = left.with_name(left.name + ".zip")
         if not made.exists():
             raise TrackerError("ClearML's SDK left no offline session")
-        publish(made, self.folder / TRACKING / SESSION)
+        publish(made, self.folder / TRACKING / _SESSION)
         shutil.rmtree(self._cache, ignore_errors=True)
 
     def missing(self, events: Sequence[Event], texts: int, phase: str | None) -> list[str]:
         """Opens the session's file and counts."""
-        with zipfile.ZipFile(self.folder / TRACKING / SESSION) as session:
+        with zipfile.ZipFile(self.folder / TRACKING / _SESSION) as session:
             lines = session.read("metrics.jsonl").decode().splitlines()
             task = json.loads(session.read("task.json"))
         found = sum(len(json.loads(line)) for line in lines)

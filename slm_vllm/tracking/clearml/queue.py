@@ -18,7 +18,7 @@ from slm_vllm.tracking.clearml.settings import clearml_installed, find_clearml
 if TYPE_CHECKING:
     from slm_vllm.config.schema import Config
 
-SECTION = "Args"
+_SECTION = "Args"
 BOUND_SECONDS = 60.0
 _SECRETS = ("CLEARML_API_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _URL_WITH_PASSWORD = re.compile(r"://[^/\s@]+@")
@@ -87,7 +87,7 @@ def take_settings(environment: Mapping[str, str] | None = None) -> tuple[str, li
         )
     values = _ask({"task": task})["parameters"]
     if not values:
-        raise ConfigError(f"ClearML task {task} has no hyperparameters in section {SECTION}")
+        raise ConfigError(f"ClearML task {task} has no hyperparameters in section {_SECTION}")
     return task, [f"{key}={value}" for key, value in values.items()]
 
 
@@ -175,7 +175,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     api = ClearMLApi()
     if "task" in request:
         task = api.call("tasks.get_by_id", {"task": request["task"]})["task"]
-        section = (task.get("hyperparams") or {}).get(SECTION) or {}
+        section = (task.get("hyperparams") or {}).get(_SECTION) or {}
         return {"parameters": {name: entry["value"] for name, entry in section.items()}}
     queue = _queue(api, request["queue"])
     return {"tasks": [_enqueue(api, queue, task) for task in request["tasks"]]}
@@ -195,7 +195,7 @@ def _enqueue(api: Any, queue: str, task: dict[str, Any]) -> dict[str, str]:
 
     project = project_id(api, task["project"])
     parameters = {
-        name: {"section": SECTION, "name": name, "value": value, "type": ""}
+        name: {"section": _SECTION, "name": name, "value": value, "type": ""}
         for name, value in task["parameters"].items()
     }
     body = {
@@ -203,7 +203,7 @@ def _enqueue(api: Any, queue: str, task: dict[str, Any]) -> dict[str, str]:
         "project": project,
         "type": task["type"],
         "script": task["script"],
-        "hyperparams": {SECTION: parameters},
+        "hyperparams": {_SECTION: parameters},
     }
     made = str(api.call("tasks.create", body)["id"])
     try:

@@ -58,8 +58,8 @@ def named_place(configured: str | None) -> Place | None:
     candidates = (
         (configured, "tracking.output_uri"),
         (default, _DEFAULT),
-        (s3_url(settings, settings.artifacts_bucket), ARTIFACTS_BUCKET),
-        (s3_url(settings, settings.bucket), _DATASETS),
+        (_s3_url(settings, settings.artifacts_bucket), ARTIFACTS_BUCKET),
+        (_s3_url(settings, settings.bucket), _DATASETS),
     )
     return next((Place(url.rstrip("/"), by) for url, by in candidates if url), None)
 
@@ -88,7 +88,7 @@ def output_place(configured: str | None, files_server: str) -> Place:
     return place
 
 
-def s3_url(settings: S3Settings, bucket: str | None) -> str | None:
+def _s3_url(settings: S3Settings, bucket: str | None) -> str | None:
     """A bucket as ClearML writes it: the port is part of it, whatever it is."""
     if bucket is None or settings.endpoint is None:
         return None if bucket is None else f"s3://{bucket}"
