@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_vllm import durable
+from slm_vllm.rundir.names import TRACKING
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Cursor:
     problem: str | None = None
     url: str | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+
+
+def cursor_path(folder: Path, tracker: str) -> Path:
+    """Where a run folder keeps how far it is published through a tracker."""
+    return folder / TRACKING / f"{tracker}.json"
 
 
 def load_cursor(path: Path, destination: str) -> Cursor:

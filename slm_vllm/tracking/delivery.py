@@ -16,7 +16,7 @@ from pathlib import Path
 from slm_vllm import durable
 from slm_vllm.rundir.names import LOG, SPOOL
 from slm_vllm.tracking.base import MakeTracker, TrackerError
-from slm_vllm.tracking.cursor import Cursor, Span, load_cursor, save_cursor
+from slm_vllm.tracking.cursor import Cursor, Span, cursor_path, load_cursor, save_cursor
 from slm_vllm.tracking.events import Artifact, Ended, Event, Sample, Started, Text
 from slm_vllm.tracking.spool import read_spool
 
@@ -45,7 +45,7 @@ class Delivery:
     Args:
         folder: The run folder.
         make: Makes the tracker.
-        name: Its name; the cursor lies in `tracking/<name>.json`.
+        name: Its name.
         destination: The server.
         from_nothing: Forget what an earlier publisher did: the service keeps nothing.
 
@@ -63,7 +63,7 @@ class Delivery:
         from_nothing: bool = False,
     ) -> None:
         self.folder = folder
-        self._path = folder / SPOOL.parent / f"{name}.json"
+        self._path = cursor_path(folder, name)
         self._path.parent.mkdir(exist_ok=True)
         lock = durable.take_lock(self._path.with_suffix(".lock"))
         if lock is None:

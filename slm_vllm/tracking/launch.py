@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from slm_vllm.config.schema import TrackingConfig
 from slm_vllm.rundir.names import PUBLISHER_LOG, SPOOL
 from slm_vllm.tracking.base import Publication
-from slm_vllm.tracking.cursor import read_cursor
+from slm_vllm.tracking.cursor import cursor_path, read_cursor
 from slm_vllm.tracking.recorder import NullRecorder, Recorder
 from slm_vllm.tracking.registry import AUTOMATIC, tracker_class
 from slm_vllm.tracking.spool import read_spool
@@ -44,17 +44,12 @@ class PublishedTracking(Tracking):
     Whatever goes wrong with the publisher is said, and does not change how the run ends.
 
     Args:
-        tracker: Name of the tracker.
-        bound: Seconds the end of the run may wait for it.
-        environment: Of the publisher.
+        publication: Of which tracker, and how.
         say: Shows a line to the user.
     """
 
-    def __init__(
-        self, tracker: str, bound: float, environment: Mapping[str, str], say: Say
-    ) -> None:
-        self._tracker, self._bound, self._say = tracker, bound, say
-        self._environment = dict(environment)
+    def __init__(self, publication: Publication, say: Say) -> None:
+        self._publication, self._say = publication, say
         self._folders: list[Path] = []
         self._process: subprocess.Popen[str] | None = None
 
@@ -75,22 +70,23 @@ class PublishedTracking(Tracking):
         """Waits a bounded time for the publisher and says what came of it."""
         if self._process is None:
             return
-        ordinary = kind is None or issubclass(kind, Exception)
-        bound = self._bound if ordinary else min(self._bound, _INTERRUPTED_SECONDS)
+        bound = self._publication.bound
+        if kind is not None and not issubclass(kind, Exception):
+            bound = min(bound, _INTERRUPTED_SECONDS)
         wait_for(self._process, bound)
         for folder in self._folders:
             if (folder / SPOOL).exists():
-                self._say(outcome(folder, self._tracker))
+                self._say(_outcome(folder, self._publication))
 
     def _announce(self, folder: Path) -> None:
         try:
             if self._process is None:
                 log = folder / PUBLISHER_LOG
                 log.parent.mkdir(exist_ok=True)
-                self._process = start_publisher(self._tracker, self._bound, self._environment, log)
+                self._process = start_publisher(self._publication, log)
             _name_folder(self._process, folder)
         except OSError as error:
-            self._say(f"The publisher of {self._tracker} did not start: {error}")
+            self._say(f"The publisher of {self._publication.tracker} did not start: {error}")
 
 
 def open_tracking(config: TrackingConfig, *, enabled: bool, say: Say) -> Tracking:
@@ -114,7 +110,7 @@ def open_tracking(config: TrackingConfig, *, enabled: bool, say: Say) -> Trackin
         say(publication.note)
     if publication.tracker is None:
         return Tracking()
-    return PublishedTracking(publication.tracker, publication.bound, publication.environment, say)
+    return PublishedTracking(publication, say)
 
 
 def publish_folder(folder: Path, publication: Publication, say: Say) -> bool:
@@ -126,13 +122,10 @@ def publish_folder(folder: Path, publication: Publication, say: Say) -> bool:
     Raises:
         OSError: The publisher could not be started.
     """
-    assert publication.tracker is not None
-    process = start_publisher(
-        publication.tracker, publication.bound, publication.environment, folder / PUBLISHER_LOG
-    )
+    process = start_publisher(publication, folder / PUBLISHER_LOG)
     _name_folder(process, folder)
     delivered = wait_for(process, publication.bound)
-    say(outcome(folder, publication.tracker))
+    say(_outcome(folder, publication))
     return delivered
 
 
@@ -142,24 +135,22 @@ def _name_folder(process: subprocess.Popen[str], folder: Path) -> None:
     process.stdin.flush()
 
 
-def start_publisher(
-    tracker: str, bound: float, environment: Mapping[str, str], log: Path
-) -> subprocess.Popen[str]:
+def start_publisher(publication: Publication, log: Path) -> subprocess.Popen[str]:
     """Starts the publisher; its standard input takes run folders.
 
     Raises:
         OSError: It could not be started.
     """
     # It should be through, and have left word, before its end is forced.
-    own = str(max(1.0, bound - 1.0))
-    command = [*PUBLISHER, tracker, "--bound", own]
+    bound = max(1.0, publication.bound - 1.0)
+    command = [*PUBLISHER, str(publication.tracker), "--bound", str(bound)]
     with log.open("a", encoding="utf-8") as file:
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,
-            env=dict(environment),
+            env=dict(publication.environment),
             text=True,
             # Ctrl-C in the terminal is for the run.
             start_new_session=True,
@@ -187,10 +178,10 @@ def wait_for(process: subprocess.Popen[str], bound: float) -> bool:
                 process.wait(_KILL_SECONDS)
 
 
-def outcome(folder: Path, tracker: str) -> str:
+def _outcome(folder: Path, publication: Publication) -> str:
     """One line on what became of a run's delivery."""
-    service = tracker_class(tracker)
-    cursor = read_cursor(folder / SPOOL.parent / f"{tracker}.json")
+    tracker = str(publication.tracker)
+    service, cursor = tracker_class(tracker), read_cursor(cursor_path(folder, tracker))
     # A run that went on has more to say than what an earlier publisher delivered.
     if (
         cursor is not None

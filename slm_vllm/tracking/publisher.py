@@ -21,8 +21,8 @@ import traceback
 from pathlib import Path
 
 from slm_vllm.errors import SlmVllmError
-from slm_vllm.rundir.names import TRACKING
 from slm_vllm.tracking.base import MakeTracker, RejectedError, TrackerError
+from slm_vllm.tracking.cursor import Cursor, cursor_path, read_cursor, save_cursor
 from slm_vllm.tracking.delivery import Delivery, NothingRecordedError
 from slm_vllm.tracking.registry import tracker_class
 from slm_vllm.tracking.spool import spool_size
@@ -175,9 +175,7 @@ class Publisher:
 
 def _note_problem(folder: Path, tracker: str, problem: str) -> None:
     """Leaves word in a folder that could not even be opened for the tracker."""
-    from slm_vllm.tracking.cursor import Cursor, read_cursor, save_cursor
-
-    path = folder / TRACKING / f"{tracker}.json"
+    path = cursor_path(folder, tracker)
     path.parent.mkdir(exist_ok=True)
     cursor = read_cursor(path) or Cursor()
     cursor.problem, cursor.delivered = problem, False

@@ -17,6 +17,7 @@ import yaml
 
 from slm_vllm.rundir.files import read_manifest
 from slm_vllm.tracking import launch
+from slm_vllm.tracking.base import Publication
 from slm_vllm.tracking.clearml.sync import sync_run
 from slm_vllm.tracking.cursor import read_cursor
 from slm_vllm.tracking.launch import open_tracking, start_publisher, wait_for
@@ -89,7 +90,7 @@ def assert_everything_is_there(server: Loopback) -> None:
 
 def publish(folder: Path) -> subprocess.Popen[str]:
     """Starts a publisher of a run folder, for the server that the environment names."""
-    process = start_publisher("clearml", UNHURRIED, os.environ, folder / "log.txt")
+    process = start_publisher(Publication("clearml", os.environ, UNHURRIED), folder / "log.txt")
     assert process.stdin is not None
     process.stdin.write(f"{folder}\n")
     process.stdin.flush()

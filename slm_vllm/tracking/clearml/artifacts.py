@@ -10,12 +10,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from slm_vllm.errors import StorageError
-from slm_vllm.rundir import names
 from slm_vllm.storage.bucket import Bucket, RemoteObject
 from slm_vllm.storage.checksums import compare
 from slm_vllm.storage.settings import load_s3_settings
 from slm_vllm.tracking.clearml.storage import bucket_of
-from slm_vllm.tracking.cursor import read_cursor
+from slm_vllm.tracking.cursor import cursor_path, read_cursor
 
 _TASK = r"(?:^|/){name}\.(?P<task>[0-9a-f]{{32}})/"
 
@@ -69,7 +68,7 @@ def artifacts_bucket(folder: Path, env_file: Path | None = None) -> str | None:
         folder: The run folder.
         env_file: Instead of `.env`.
     """
-    cursor = read_cursor(folder / names.TRACKING / "clearml.json")
+    cursor = read_cursor(cursor_path(folder, "clearml"))
     stored = (cursor.memory.get("artifacts") or {}).values() if cursor else ()
     for artifact in stored:
         if str(artifact.get("uri")).startswith("s3://"):
