@@ -236,7 +236,7 @@ def _forked(
 
 def _is_told_to_spawn(environment: Mapping[str, str]) -> bool:
     """Whether vLLM's own variable says that nothing is to be forked."""
-    name = "VLLM_WORKER_MULTIPROCESSING_METHOD"
+    name = "VLLM_WORKER_MULTIPROC_METHOD"
     return environment.get(name, os.environ.get(name)) == "spawn"
 
 

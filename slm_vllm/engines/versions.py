@@ -127,7 +127,7 @@ def make_modules_readable() -> None:
 def prompt_maker() -> PromptMaker:
     """What makes a prompt of token ids in the form that the installed vLLM wants.
 
-    From 0.27 on engines want the renderer's form and warn of any other; 0.9.2 knows no such form.
+    From 0.26 on engines want the renderer's form and warn of any other; 0.9.2 has no such form.
     """
     try:
         from vllm.inputs.engine import tokens_input

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,20 @@ def test_environment(
     for name in (*settings.hardware.env, "VLLM_CPU_OMP_THREADS_BIND", *OLDER_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     assert set(engine_environment(settings)) <= set(RELEASES[release]["environment"])
+
+
+def test_every_variable_that_we_name_is_one_of_vllms() -> None:
+    root = Path(__file__).parents[2]
+    folders = ((root / "slm_vllm", "*.py"), (root / "configs", "*.yaml"), (root / "docs", "*.md"))
+    paths = [path for folder, pattern in folders for path in folder.rglob(pattern)]
+    named = {
+        name
+        for path in (*paths, root / "README.md")
+        for name in re.findall(r"(?<![A-Z_])VLLM_[A-Z0-9_]*[A-Z0-9]", path.read_text("utf-8"))
+    }
+    known = {name for release in RELEASES.values() for name in release["environment"]}
+    assert "VLLM_BATCH_INVARIANT" in named
+    assert sorted(named - known) == []
 
 
 def test_prompts_are_taken_whole_where_a_cpu_samples(tmp_path: Path) -> None:

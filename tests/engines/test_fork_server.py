@@ -74,7 +74,7 @@ with ForkServer(forked.print_run, forked.print_import) as fork_server:
     for _ in range(2):
         connection, other = Pipe()
         with other:
-            fork_server.fork(other.fileno(), {"VLLM_WORKER_MULTIPROCESSING_METHOD": sys.argv[2]})
+            fork_server.fork(other.fileno(), {"VLLM_WORKER_MULTIPROC_METHOD": sys.argv[2]})
         connection.poll(None)
 """
     log = tmp_path / "log"
@@ -106,7 +106,7 @@ def test_one_that_is_killed_is_known_until_it_is_reaped() -> None:
 
 def test_nothing_is_forked_where_vllm_is_told_to_spawn(tmp_path: Path) -> None:
     with ForkServer(forked.answer, partial(forked.prepare, tmp_path)) as fork_server:
-        connection, pid = start(fork_server, VLLM_WORKER_MULTIPROCESSING_METHOD="spawn")
+        connection, pid = start(fork_server, VLLM_WORKER_MULTIPROC_METHOD="spawn")
         found = connection.recv()
         (parent,) = {int(path.name) for path in tmp_path.iterdir()}
         assert found == (pid, parent, pid, [])
