@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from slm_vllm.errors import ConfigError
+from slm_vllm.errors import ConfigError, reason_of
 
 
 def with_env_file(env_file: Path | None = None) -> dict[str, str]:
@@ -35,6 +35,8 @@ def read_env_file(path: Path) -> dict[str, str]:
 
     try:
         read = dotenv_values(path, interpolate=False)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({reason_of(error)})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} cannot be read: it is not text in UTF-8") from None
     return {name: value.strip() for name, value in read.items() if value}

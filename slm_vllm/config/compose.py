@@ -321,7 +321,8 @@ def _describe(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "tuple_type" and isinstance(problem["input"], str):
         return f"{key}: is a list; write {list_words(key, problem['input'])}"
     if problem["type"] == "value_error":
-        return message if message.startswith(f"{key}.") else f"{key}: {message}"
+        names_its_key = not key or message.startswith(f"{key}.")
+        return message if names_its_key else f"{key}: {message}"
     return f"{key}: {message[0].lower()}{message[1:]}, found {problem['input']!r}"
 
 

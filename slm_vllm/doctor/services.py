@@ -112,7 +112,7 @@ def check_clearml() -> Finding:
 
     settings = find_clearml()
     if settings.problem is not None:
-        fix = "Name an existing file, or unset the variable"
+        fix = "Correct that, or take it away to run without a server"
         return Finding("ClearML", "fail", settings.problem, fix)
     if settings.source is None:
         return Finding("ClearML", "ok", "not configured (runs keep everything in their folder)")

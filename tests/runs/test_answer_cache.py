@@ -131,7 +131,7 @@ def test_a_file_that_is_no_cache_is_named(make_config: MakeConfig, tmp_path: Pat
 def test_answers_that_need_not_repeat_are_refused(
     make_config: MakeConfig, words: list[str]
 ) -> None:
-    with pytest.raises(ConfigError, match="answer_cache"):
+    with pytest.raises(ConfigError, match=r"valid:\n  experiment.answer_cache"):
         make_config(ON, *words)
 
 

@@ -53,8 +53,13 @@ def find_clearml(
         home: Instead of the user's.
     """
     variables = dict(os.environ if environment is None else environment)
-    from_file = _env_file((folder or Path()) / ".env")
-    merged = {**from_file, **variables}
+    problem = None
+    try:
+        from_file = read_env_file((folder or Path()) / ".env")
+    except ConfigError as error:
+        from_file, problem = {}, str(error)
+    ours = {name: value for name, value in from_file.items() if name.startswith(_PREFIXES)}
+    merged = {**ours, **variables}
     for name in _FOREIGN:
         merged.pop(name, None)
     merged["CLEARML_SUPPRESS_UPDATE_MESSAGE"] = "1"
@@ -83,7 +88,7 @@ def find_clearml(
     if named:
         problem = f"CLEARML_CONFIG_FILE={named}: it has no section 'api', so it names no server"
         return ClearMLSettings(None, problem, merged)
-    return ClearMLSettings(None, None, merged)
+    return ClearMLSettings(None, problem, merged)
 
 
 def _named_file_settings(named: str, environment: dict[str, str]) -> ClearMLSettings:
@@ -125,12 +130,3 @@ def _file_settings(path: Path, environment: dict[str, str]) -> ClearMLSettings:
 def clearml_installed() -> bool:
     """Whether the SDK can be imported; does not import it."""
     return find_spec("clearml") is not None
-
-
-def _env_file(path: Path) -> dict[str, str]:
-    """The variables of `.env` that concern ClearML and its storage; none where it is damaged."""
-    try:
-        read = read_env_file(path)
-    except ConfigError:
-        return {}
-    return {name: value for name, value in read.items() if name.startswith(_PREFIXES)}

@@ -62,6 +62,14 @@ def test_a_file_that_clearml_cannot_read(tmp_path: Path, content: bytes, said: s
     assert settings.environment["CLEARML_CONFIG_FILE"] == os.devnull
 
 
+def test_a_damaged_env_file_is_why_nothing_is_configured(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CLEARML_API_ACCESS_KEY=a", encoding="utf-16")
+    settings = find_clearml({}, folder=tmp_path, home=tmp_path)
+    assert settings.source is None
+    assert settings.problem == f"{tmp_path / '.env'} cannot be read: it is not text in UTF-8"
+    assert found(tmp_path, API.encode()).problem is None
+
+
 def test_a_file_in_the_home_folder_by_its_short_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
