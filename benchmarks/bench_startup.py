@@ -1,4 +1,4 @@
-"""From the command line to the first answer: `slm-vllm eval` against vLLM with its defaults.
+"""From the command line to the first answer and to the end: ours against vLLM with its defaults.
 
     python benchmarks/bench_startup.py --rounds 3
 
@@ -33,8 +33,8 @@ if __name__ == "__main__":
 """
 
 
-def until_answer(command: list[str], answered: Path | None, folder: Path) -> float:
-    """Seconds until the first answer is printed (peer) or journaled (ours)."""
+def until_answer(command: list[str], answered: Path | None, folder: Path) -> tuple[float, float]:
+    """Seconds until the answer is printed (peer) or journaled (ours), and from it to the end."""
     started = time.perf_counter()
     with (folder / "out").open("w+") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
@@ -50,7 +50,7 @@ def until_answer(command: list[str], answered: Path | None, folder: Path) -> flo
         seconds = time.perf_counter() - started
         if process.wait() != 0:
             raise RuntimeError((folder / "out").read_text(errors="replace")[-2000:])
-    return seconds
+    return seconds, time.perf_counter() - started - seconds
 
 
 def main() -> None:
@@ -64,6 +64,7 @@ def main() -> None:
         {"vllm_eager": ", enforce_eager=True"} if arguments.eager else {}
     )
     seconds: dict[str, list[float]] = {"slm_vllm": [], **{side: [] for side in sides}}
+    ends: dict[str, list[float]] = {side: [] for side in seconds}
     parts: list[dict[str, float]] = []
     for _ in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as name:
@@ -73,19 +74,24 @@ def main() -> None:
                 *("--output-dir", name, "--name", "run", f"cache_dir={REPOSITORY / '.cache'}"),
                 "generation.max_new_tokens=16",
             ]
-            seconds["slm_vllm"].append(
-                until_answer(ours, folder / "run" / "predictions.jsonl", folder)
-            )
+            answer, end = until_answer(ours, folder / "run" / "predictions.jsonl", folder)
+            seconds["slm_vllm"].append(answer)
+            ends["slm_vllm"].append(end)
             results = json.loads((folder / "run" / "results.json").read_text())
             parts.append(results["timing"]["start"])
             for side, extra in sides.items():
                 script = folder / "peer.py"
                 script.write_text(_PEER.format(extra=extra))
                 peer = [sys.executable, str(script), str(model)]
-                seconds[side].append(until_answer(peer, None, folder))
+                answer, end = until_answer(peer, None, folder)
+                seconds[side].append(answer)
+                ends[side].append(end)
     medians = {side: round(statistics.median(values), 1) for side, values in seconds.items()}
     figures = {
         "median_seconds": medians,
+        "median_seconds_after_it": {
+            side: round(statistics.median(values), 1) for side, values in ends.items()
+        },
         "ratio": {
             side: round(medians[side] / medians["slm_vllm"], 2)
             for side in medians

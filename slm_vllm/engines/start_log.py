@@ -1,4 +1,4 @@
-"""Reads the durations of a start from vLLM's own log."""
+"""Reads the durations of a start from the engine's log: vLLM's own lines, one of `fork_server`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ _SECONDS = r"(\d+(?:\.\d+)?)\s*s"
 
 # Lines of vLLM 0.9 to 0.32; what a version does not say is missing from what is found.
 _PARTS = {
+    "imports": re.compile(rf"^Imports took {_SECONDS}"),
     "model": re.compile(rf"Initializing model took {_SECONDS}"),
     "weights": re.compile(rf"Loading weights took {_SECONDS}"),
     # Of the memory (0.9), or a first run of what was compiled (0.26, 0.32).
