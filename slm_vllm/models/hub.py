@@ -68,23 +68,12 @@ def hub_reason(error: Exception, repo: str, revision: str | None) -> str:
     from huggingface_hub import errors
 
     access = "set HF_TOKEN to a token that may read it (huggingface.co/settings/tokens)"
-    reasons: list[tuple[type[Exception], str]] = [
-        (
-            errors.GatedRepoError,
-            f"its licence must be accepted at huggingface.co/{repo}; then {access}",
-        ),
-        (
-            errors.RevisionNotFoundError,
-            f"there is no revision '{revision or 'main'}'; check the revision",
-        ),
-        (
-            errors.RepositoryNotFoundError,
-            f"no such model, or a private one; check the spelling, or {access}",
-        ),
-    ]
-    for kind, text in reasons:
-        if isinstance(error, kind):
-            return text
+    if isinstance(error, errors.GatedRepoError):
+        return f"its licence must be accepted at huggingface.co/{repo}; then {access}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"there is no revision '{revision or 'main'}'; check the revision"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"no such model, or a private one; check the spelling, or {access}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return f"access refused ({status}); {access}"

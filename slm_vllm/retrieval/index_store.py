@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,32 +139,28 @@ def _open(config: RetrieverConfig, corpus: _Corpus) -> BaseRetriever:
     }
     fingerprint = _fingerprint(passages.fingerprint, config.kind, identity)
     folder = corpus.root / f"{config.kind}-{fingerprint}"
-    what = f"the {config.kind} index"
-    retriever = _try_open(found, folder, passages, options, fingerprint)
+    make = partial(found, passages, fingerprint, folder, options)
+    retriever = _try_open(folder, found.layout, make)
     if retriever is not None:
         return retriever
-    with locked(corpus.root / f".{folder.name}.lock", what, corpus.monitor):
-        retriever = _try_open(found, folder, passages, options, fingerprint, say_why=True)
+    lock = corpus.root / f".{folder.name}.lock"
+    with locked(lock, f"the {config.kind} index", corpus.monitor):
+        retriever = _try_open(folder, found.layout, make, say_why=True)
         if retriever is not None:
             return retriever
         facts = {"kind": config.kind, "fingerprint": fingerprint, "identity": identity}
         _build(found, folder, passages, options, facts, corpus.monitor)
-    return found(passages, fingerprint, folder, options)
+    return make()
 
 
 def _try_open(
-    found: type[StoredRetriever],
-    folder: Path,
-    passages: PassageStore,
-    options: Any,
-    fingerprint: str,
-    say_why: bool = False,
+    folder: Path, layout: int, make: Callable[[], StoredRetriever], *, say_why: bool = False
 ) -> StoredRetriever | None:
     if not folder.exists():
         return None
     try:
-        if read_seal(folder).get(LAYOUT, 1) == found.layout:
-            return found(passages, fingerprint, folder, options)
+        if read_seal(folder).get(LAYOUT, 1) == layout:
+            return make()
         if say_why:
             log.warning(
                 "The index %s has the files of another version of slm-vllm and is built again",

@@ -51,7 +51,7 @@ class Analyzer:
         """A list of words for each text, as `scoring.normalize.words` finds them."""
         return words(pl.Series("words", texts, dtype=pl.String))
 
-    def filtered(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def _filtered(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Applies stop words and stems to the column `word` of a frame with one word per row."""
         if self.stopwords == "english":
             frame = frame.filter(~pl.col("word").is_in(ENGLISH_STOPWORDS))
@@ -66,7 +66,7 @@ class Analyzer:
         rows = pl.Series("row", np.arange(len(texts), dtype=np.int32))
         frame = pl.DataFrame({"row": rows, "word": self.words(texts)})
         exploded = frame.filter(pl.col("word").list.len() > 0).explode("word")
-        return self.filtered(exploded)
+        return self._filtered(exploded)
 
     def _stem(self, words: list[str]) -> list[str]:
         try:
