@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ class FileDataset(BaseDataset):
         asked = (frame["question"].str.strip_chars() != "").fill_null(value=False)
         ids = frame["question_id"].set(~asked, None)
         repeated = seen.add(ids)
-        if numbered.other_ids is not None:
+        if any(numbered.other_ids):
             frame, repeated = _renamed(frame, asked, repeated, numbered.other_ids, seen)
         admitted = asked & ~repeated
         if admitted.all():
@@ -230,7 +230,11 @@ def _canonical_frames(
 
 
 def _renamed(
-    frame: pl.DataFrame, asked: pl.Series, repeated: pl.Series, other_ids: list[str], seen: SeenIds
+    frame: pl.DataFrame,
+    asked: pl.Series,
+    repeated: pl.Series,
+    other_ids: Sequence[str],
+    seen: SeenIds,
 ) -> tuple[pl.DataFrame, pl.Series]:
     """Gives rows whose id an earlier row has their other one, and says which are still repeated.
 

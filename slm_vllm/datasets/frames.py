@@ -44,66 +44,55 @@ class SourceRow:
 
 @dataclass(slots=True)
 class NumberedFrame:
-    """A frame of `CANONICAL_SCHEMA`, where its rows stand, and names to fall back on."""
+    """A frame of `CANONICAL_SCHEMA`.
+
+    Attributes:
+        frame: Its rows.
+        places: Where each stands in its file.
+        path: The file.
+        other_ids: See `SourceRow.other_id`; none where every row has "".
+    """
 
     frame: pl.DataFrame
     places: list[Place]
     path: str
-    other_ids: list[str] | None = None
-
-
-@dataclass(slots=True)
-class Columns:
-    """The fields of canonical rows, a list each; see `SourceRow` and `CANONICAL_SCHEMA`."""
-
-    question_id: list[str]
-    question: list[str]
-    answers: list[list[str]]
-    contexts: list[list[str]]
-    documents: list[list[Document]]
-    metadata: list[str]
-    other_id: list[str]
-
-    def put(self, at: int, row: SourceRow) -> None:
-        """Puts a row in the place of another."""
-        self.question_id[at], self.question[at] = row.question_id, row.question
-        self.answers[at], self.contexts[at] = row.answers, row.contexts
-        self.documents[at], self.metadata[at] = row.documents, encoded(row.metadata)
-        self.other_id[at] = row.other_id
-
-    def without(self, positions: set[int]) -> Columns:
-        """The columns without some rows."""
-        left = [at for at in range(len(self.question)) if at not in positions]
-        return Columns(*([getattr(self, name)[at] for at in left] for name in self.__slots__))
-
-    def numbered(self, places: list[Place], path: str) -> NumberedFrame:
-        """A frame of these columns."""
-        frame = pl.DataFrame(
-            {
-                "question_id": self.question_id,
-                "question": self.question,
-                "answers": list_column(self.answers, "answers"),
-                "contexts": list_column(self.contexts, "contexts"),
-                "documents": list_column(self.documents, "documents"),
-                "metadata": self.metadata,
-            },
-            schema=CANONICAL_SCHEMA,
-        )
-        return NumberedFrame(frame, places, path, self.other_id if any(self.other_id) else None)
+    other_ids: Sequence[str] = ()
 
 
 def to_frame(rows: list[SourceRow]) -> NumberedFrame:
     """Puts rows into one frame of `CANONICAL_SCHEMA`."""
-    columns = Columns(
+    frame = canonical_frame(
         [row.question_id for row in rows],
         [row.question for row in rows],
         [row.answers for row in rows],
         [row.contexts for row in rows],
         [row.documents for row in rows],
         [encoded(row.metadata) for row in rows],
-        [row.other_id for row in rows],
     )
-    return columns.numbered([row.place for row in rows], rows[0].path)
+    places, others = [row.place for row in rows], [row.other_id for row in rows]
+    return NumberedFrame(frame, places, rows[0].path, others)
+
+
+def canonical_frame(
+    question_ids: Sequence[str],
+    questions: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    contexts: Sequence[Sequence[str]],
+    documents: Sequence[Sequence[Document]],
+    metadata: Sequence[str],
+) -> pl.DataFrame:
+    """A frame of `CANONICAL_SCHEMA` from its columns."""
+    return pl.DataFrame(
+        {
+            "question_id": question_ids,
+            "question": questions,
+            "answers": list_column(answers, "answers"),
+            "contexts": list_column(contexts, "contexts"),
+            "documents": list_column(documents, "documents"),
+            "metadata": metadata,
+        },
+        schema=CANONICAL_SCHEMA,
+    )
 
 
 def encoded(metadata: dict[str, Any]) -> str:

@@ -116,7 +116,7 @@ class PlainLines:
 
     def _names_of(
         self, decoded: pl.DataFrame, layout: Layout, questions: pl.Series, contexts: pl.Series
-    ) -> tuple[pl.Series, list[str] | None]:
+    ) -> tuple[pl.Series, list[str]]:
         """The ids of rows, and those for rows whose id an earlier one has."""
         column = layout.question_id
         own = (
@@ -125,15 +125,14 @@ class PlainLines:
             else pl.Series([""]).new_from_index(0, len(decoded))
         )
         if column == "question_id" and (own != "").all():
-            return own, None
+            return own, []
         identified = [
             identify(self._prefix, name, column, question, texts)
             for name, question, texts in zip(
                 *(part.to_list() for part in (own, questions, contexts)), strict=True
             )
         ]
-        others = [other for _, other in identified]
-        return pl.Series([name for name, _ in identified]), others if any(others) else None
+        return pl.Series([name for name, _ in identified]), [other for _, other in identified]
 
 
 def _type_of(value: Any) -> Any:

@@ -1,30 +1,30 @@
 """The fast path for plain records: what `QaPairsDataset.row` does, a column at a time.
 
-Most files hold texts and lists of texts under known names. Records with anything else are "odd" and
-left to `row`, the reference.
+Most files hold texts and lists of texts under known names. Some records of which one holds anything
+else are left to `row`, the reference.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
-from slm_vllm.datasets.frames import Columns, encoded
+from slm_vllm.datasets.frames import NumberedFrame, canonical_frame, encoded
 from slm_vllm.datasets.identity import content_id
-from slm_vllm.datasets.rows.fields import FoundFields
+from slm_vllm.datasets.reading.record import Record
+from slm_vllm.datasets.rows.fields import FieldNames, FoundFields
 from slm_vllm.datasets.rows.literals import MORE_THAN_TEXT
+from slm_vllm.datasets.rows.values import Document
 
 DOCUMENTS = "documents"
 
 _more_than_text = re.compile(MORE_THAN_TEXT).match
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """The one column of each field, where records have no field in two columns or below one."""
 
     question: str
@@ -34,12 +34,7 @@ class Layout:
 
     def holds(self, other: Layout) -> bool:
         """Whether records of another layout are of this one, with a field or more missing."""
-        return (
-            other.question == self.question
-            and other.question_id in (None, self.question_id)
-            and other.answers in (None, self.answers)
-            and other.contexts in (None, self.contexts)
-        )
+        return all(theirs in (None, ours) for ours, theirs in zip(self, other, strict=True))
 
 
 def plain_layout(found: FoundFields, with_documents: bool) -> Layout | None:
@@ -85,73 +80,75 @@ def identify(
     return content_id(prefix, question), other
 
 
-def plain_columns(
-    values: Sequence[Mapping[str, Any]],
-    layout: Layout,
-    found: Sequence[FoundFields],
-    kept: Sequence[str] | None,
-    prefix: str,
-) -> tuple[Columns, set[int]]:
-    """The fields of records of a layout.
+def plain_frame(
+    path: str, records: Sequence[Record], names: FieldNames, prefix: str, with_documents: bool
+) -> NumberedFrame | None:
+    """The rows of some records; None where one of them is to be looked at by itself.
 
     Args:
-        values: The records.
-        layout: Theirs; a key that one lacks stands for None.
-        found: Where each has its fields.
-        kept: The names of the metadata; None for all columns that hold no field.
+        path: Their file.
+        records: At least one.
+        names: Finds the fields by the names of their columns.
         prefix: What an id that is made begins with.
-
-    Returns:
-        The fields, and the positions of records that are odd: what stands there is of no use.
+        with_documents: Whether documents are asked for.
     """
-    odd: set[int] = set()
-    questions = _texts([value.get(layout.question) for value in values], odd)
-    answers = _lists(values, layout.answers, odd)
-    contexts = _lists(values, layout.contexts, odd)
-    names = _names(values, layout.question_id, odd)
-    if layout.question_id == "question_id" and all(names):
-        others = [""] * len(values)
-    else:
-        column = layout.question_id
+    values = [record.value for record in records]
+    found = [names.find(value) for value in values]
+    distinct = list({id(one): one for one in found}.values())
+    layout = _common_layout(distinct, with_documents)
+    if layout is None:
+        return None
+    questions = _texts([value.get(layout.question) for value in values])
+    own_ids = _own_ids(values, layout.question_id)
+    answers = _lists(values, layout.answers)
+    contexts = _lists(values, layout.contexts)
+    if questions is None or own_ids is None or answers is None or contexts is None:
+        return None
+    others: list[str] = []
+    if layout.question_id != "question_id" or not all(own_ids):
         identified = [
-            identify(prefix, name, column, question, texts)
-            for name, question, texts in zip(names, questions, contexts, strict=True)
+            identify(prefix, own, layout.question_id, question, texts)
+            for own, question, texts in zip(own_ids, questions, contexts, strict=True)
         ]
-        names, others = map(list, zip(*identified, strict=True))
-    distinct = {id(one): one for one in found}.values()
-    if kept is None and not any(one.others or one.has("metadata") for one in distinct):
-        metadata = ["{}"] * len(values)
-    else:
+        own_ids, others = map(list, zip(*identified, strict=True))
+    metadata = ["{}"] * len(values)
+    if names.kept is not None or any(one.others or one.has("metadata") for one in distinct):
         metadata = [
-            encoded(one.metadata(value, kept)) for one, value in zip(found, values, strict=True)
+            encoded(one.metadata(value, names.kept))
+            for one, value in zip(found, values, strict=True)
         ]
-    documents: list[list[Any]] = [[]] * len(values)
-    return Columns(names, questions, answers, contexts, documents, metadata, others), odd
+    documents: list[list[Document]] = [[]] * len(values)
+    frame = canonical_frame(own_ids, questions, answers, contexts, documents, metadata)
+    return NumberedFrame(frame, [record.place for record in records], path, others)
 
 
-def _texts(values: list[Any], odd: set[int]) -> list[str]:
-    """Texts, "" for what is missing."""
+def _common_layout(found: Iterable[FoundFields], with_documents: bool) -> Layout | None:
+    """The layout that holds all records; None where there is none."""
+    layouts = [plain_layout(one, with_documents) for one in found]
+    plain = [one for one in layouts if one is not None]
+    if len(plain) < len(layouts):
+        return None
+    widest = max(plain, key=lambda one: sum(column is not None for column in one))
+    return widest if all(map(widest.holds, plain)) else None
+
+
+def _texts(values: list[Any]) -> list[str] | None:
+    """Texts, "" for what is missing; None where one is something else."""
     kinds = set(map(type, values))
     if kinds <= {str}:
         return values
-    if kinds - {str, NoneType}:
-        odd.update(at for at, value in enumerate(values) if type(value) not in (str, NoneType))
-    return [value if type(value) is str else "" for value in values]
+    return [value or "" for value in values] if kinds <= {str, NoneType} else None
 
 
-def _names(values: Sequence[Mapping[str, Any]], column: str | None, odd: set[int]) -> list[str]:
+def _own_ids(values: Sequence[Mapping[str, Any]], column: str | None) -> list[str] | None:
     if column is None:
         return [""] * len(values)
     found = [value.get(column) for value in values]
-    if int in set(map(type, found)):
-        found = [str(name) if type(name) is int else name for name in found]
-    return _texts(found, odd)
+    return _texts([str(name) if type(name) is int else name for name in found])
 
 
-def _lists(
-    values: Sequence[Mapping[str, Any]], column: str | None, odd: set[int]
-) -> list[list[str]]:
-    """Lists of texts without blank ones; a text is a list of one."""
+def _lists(values: Sequence[Mapping[str, Any]], column: str | None) -> list[list[str]] | None:
+    """Lists of texts without blank ones; a text is a list of one. None where one is neither."""
     if column is None:
         return [[]] * len(values)
     found: list[Any] = [value.get(column) for value in values]
@@ -160,13 +157,13 @@ def _lists(
         if set(map(type, flat)) <= {str} and all(map(str.strip, flat)):
             return found
     lists: list[list[str]] = []
-    for at, value in enumerate(found):
+    for value in found:
         if type(value) is list and set(map(type, value)) <= {str, NoneType}:
             lists.append([text for text in value if text and text.strip()])
         elif type(value) is str and not _more_than_text(value):
             lists.append([value] if value.strip() else [])
-        else:
-            if value is not None:
-                odd.add(at)
+        elif value is None:
             lists.append([])
+        else:
+            return None
     return lists

@@ -12,7 +12,7 @@ from slm_vllm.datasets.batches import batched
 from slm_vllm.datasets.file_dataset import FileDataset, SourceRow
 from slm_vllm.datasets.frames import NumberedFrame, to_frame
 from slm_vllm.datasets.plain_lines import PlainLines
-from slm_vllm.datasets.plain_rows import DOCUMENTS, identify, plain_columns, plain_layout
+from slm_vllm.datasets.plain_rows import DOCUMENTS, identify, plain_frame
 from slm_vllm.datasets.reading.lines import MAX_BATCH_BYTES, line_batches
 from slm_vllm.datasets.reading.record import Record
 from slm_vllm.datasets.reading.records import Form, line_records, read_records
@@ -118,30 +118,12 @@ class QaPairsDataset(FileDataset):
     def _numbered(
         self, path: str, records: Sequence[Record], with_documents: bool
     ) -> NumberedFrame | None:
-        """The rows of records in one frame: plain ones by the column, the others by `row`."""
-        found = [self.names.find(record.value) for record in records]
-        distinct = {id(one): one for one in found}
-        layouts = {key: plain_layout(one, with_documents) for key, one in distinct.items()}
-        layout = next((one for one in layouts.values() if one is not None), None)
-        if layout is None:
-            rows = list(self.rows_of(path, records, with_documents))
-            return to_frame(rows) if rows else None
-        values = [record.value for record in records]
-        columns, odd = plain_columns(values, layout, found, self.names.kept, self.id_prefix)
-        strange = {key for key, one in layouts.items() if one is None or not layout.holds(one)}
-        if strange:
-            odd.update(at for at, one in enumerate(found) if id(one) in strange)
-        left_out = set()
-        for at in sorted(odd):
-            row = next(self.rows_of(path, (records[at],), with_documents), None)
-            if row is None:
-                left_out.add(at)
-            else:
-                columns.put(at, row)
-        places = [record.place for at, record in enumerate(records) if at not in left_out]
-        if left_out:
-            columns = columns.without(left_out)
-        return columns.numbered(places, path) if places else None
+        """The rows of records in one frame: by the column where all are plain, else by `row`."""
+        plain = plain_frame(path, records, self.names, self.id_prefix, with_documents)
+        if plain is not None:
+            return plain
+        rows = list(self.rows_of(path, records, with_documents))
+        return to_frame(rows) if rows else None
 
 
 class _Fields:
