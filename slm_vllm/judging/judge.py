@@ -26,8 +26,8 @@ from slm_vllm.prompting.answer import extract_answer
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import digest
-from slm_vllm.runs.answer_cache import AnswerCache
-from slm_vllm.runs.auxiliary import FIXED_DAY, Asked, batches
+from slm_vllm.runs.answer_cache import AnswerCache, batches
+from slm_vllm.runs.auxiliary import FIXED_DAY, Asked
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.services import Services
 from slm_vllm.types import Completion, GenerationRequest

@@ -12,9 +12,11 @@ import logging
 import sqlite3
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import StorageError
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _COMMIT_SECONDS, _COMMIT_ROWS = 1.0, 1024
 _BUSY_SECONDS = 30.0
+_BATCH = 256  # SQLite takes some hundred keys at once
 _TABLE = """
 CREATE TABLE IF NOT EXISTS answers (
     key BLOB PRIMARY KEY,
@@ -34,6 +37,9 @@ CREATE TABLE IF NOT EXISTS answers (
     n_completion_tokens INTEGER NOT NULL
 ) WITHOUT ROWID
 """
+
+
+Item = TypeVar("Item")
 
 
 class AnswerCache(AbstractContextManager["AnswerCache"]):
@@ -74,10 +80,14 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def find(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
+    def find(self, requests: Iterable[GenerationRequest]) -> Iterator[Completion]:
         """Completions of those requests that were answered before."""
         if self._waiting:
             self._write()
+        for batch in batches(requests):
+            yield from self._found(batch)
+
+    def _found(self, requests: list[GenerationRequest]) -> list[Completion]:
         by_key = {self._key(request.prompt_token_ids): request for request in requests}
         marks = ",".join("?" * len(by_key))
         query = f"SELECT * FROM answers WHERE key IN ({marks})"
@@ -148,3 +158,10 @@ def _scope(config: Config, model_revision: str, dtype: str) -> str:
             "stop": config.prompt.stop,
         }
     )
+
+
+def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items, some hundred at a time."""
+    left = iter(items)
+    while batch := list(islice(left, _BATCH)):
+        yield batch

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
-from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from slm_vllm.errors import EngineError
@@ -25,7 +24,6 @@ FIXED_DAY = date(2025, 1, 1)
 """Chat templates may write the day, which replies to auxiliary requests must not depend on."""
 
 _SAY_SECONDS = 10.0
-_BATCH = 256
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -116,14 +114,14 @@ class AuxiliaryRequests(Generic[Item]):
             )
 
     def _take_from_cache(self) -> None:
-        for batch in batches(list(self._open.items())):
-            requests = [
-                GenerationRequest(f"{key:016x}", self._cached_as(item)) for key, item in batch
-            ]
-            for completion in self._asker.cache.find(requests):
-                key = int(completion.request_id, 16)
-                self._record(key, self._open.pop(key), completion)
-                self._counts["from_cache"] += 1
+        requests = (
+            GenerationRequest(f"{key:016x}", self._cached_as(item))
+            for key, item in list(self._open.items())
+        )
+        for completion in self._asker.cache.find(requests):
+            key = int(completion.request_id, 16)
+            self._record(key, self._open.pop(key), completion)
+            self._counts["from_cache"] += 1
 
     def _cached_as(self, item: Item) -> list[int]:
         """What stands for the tokens of its prompt, which a chat server alone knows."""
@@ -185,10 +183,3 @@ class AuxiliaryRequests(Generic[Item]):
     def _stop(self) -> None:
         self._stopped = True
         self._asker.host.engine.wind_down()
-
-
-def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """The items, some hundred at a time."""
-    left = iter(items)
-    while batch := list(islice(left, _BATCH)):
-        yield batch

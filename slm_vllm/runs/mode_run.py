@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from slm_vllm.prompting.answer import extract_answer
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.rundir.fingerprint import row_keys
 from slm_vllm.rundir.journal import Journal
-from slm_vllm.runs.answer_cache import AnswerCache
+from slm_vllm.runs.answer_cache import AnswerCache, batches
 from slm_vllm.runs.contexts import Context, RowContext
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.question_set import QuestionSet
@@ -35,7 +34,6 @@ from slm_vllm.types import (
     ThinkingBlock,
 )
 
-_CACHE_BATCH = 256
 # Few rows at first, so that the first question does not wait for the search of many.
 _FIRST_ROWS, _MOST_ROWS = 64, 512
 # Rows are searched for in a thread of its own while prompts are made of those before them.
@@ -149,8 +147,7 @@ class ModeRun:
         """
         if self._cache is None or not plan.pending:
             return plan
-        requests = self.requests(plan)
-        while batch := list(islice(requests, _CACHE_BATCH)):
+        for batch in batches(self.requests(plan)):
             for completion in self._cache.find(batch):
                 self._record(completion)
                 self.from_cache += 1

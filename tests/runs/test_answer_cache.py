@@ -156,7 +156,7 @@ def test_what_was_added_is_found_by_another_process(
         found = {c.request_id: (c.text, c.n_completion_tokens) for c in two.find(requests)}
     assert found == {json.dumps(ids): value for ids, value in last.items()}
     with AnswerCache(path, tiny_config, "other weights", "float32") as three:
-        assert three.find(requests) == []
+        assert list(three.find(requests)) == []
 
 
 def test_two_processes_write_at_once(tmp_path: Path, make_config: MakeConfig) -> None:

@@ -16,8 +16,8 @@ from slm_vllm.json_text import encode
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import digest
-from slm_vllm.runs.answer_cache import AnswerCache
-from slm_vllm.runs.auxiliary import FIXED_DAY, Asked, batches
+from slm_vllm.runs.answer_cache import AnswerCache, batches
+from slm_vllm.runs.auxiliary import FIXED_DAY, Asked
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.types import AuxiliaryTask, Completion, GenerationRequest, Passage
 
@@ -151,19 +151,12 @@ class Stage(Generic[Item]):
         Raises:
             StorageError: A reply was not kept.
         """
-        found: list[str | None] = []
-        for batch in batches(items):
-            contents = [self.content(item) for item in batch]
-            requests = [
-                GenerationRequest(str(i), list(content)) for i, content in enumerate(contents)
-            ]
-            texts = {int(c.request_id): c.text for c in self.cache.find(requests)}
-            for i, content in enumerate(contents):
-                if i not in texts and content not in self._failed:
-                    raise StorageError(
-                        "what the model said before a search cannot be kept in "
-                        "search_stages.sqlite of cache_dir: is the disk full? The log says why. "
-                        "The same command resumes it"
-                    )
-            found += [texts.get(i) for i in range(len(batch))]
-        return found
+        contents = [self.content(item) for item in items]
+        requests = (GenerationRequest(str(i), list(one)) for i, one in enumerate(contents))
+        texts = {int(found.request_id): found.text for found in self.cache.find(requests)}
+        if any(i not in texts and one not in self._failed for i, one in enumerate(contents)):
+            raise StorageError(
+                "what the model said before a search cannot be kept in search_stages.sqlite of "
+                "cache_dir: is the disk full? The log says why. The same command resumes it"
+            )
+        return [texts.get(i) for i in range(len(contents))]
