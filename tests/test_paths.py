@@ -15,7 +15,7 @@ from slm_vllm.config.compose import compose_config
 from slm_vllm.datasets.catalog import find_dataset
 from slm_vllm.errors import ConfigError, SlmVllmError
 from slm_vllm.paths import expanded, folder_name, home
-from slm_vllm.sweeps.file import sweep_grid
+from slm_vllm.sweeps.grid import sweep_grid
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_sweeps(at_home: Path, tmp_path: Path) -> None:
     assert sweep_grid({**words, "output_dir": "~/s"}).output_dir == f"{at_home}/s"
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump({"output_dir": "~/t", "name": "../up"}))
-    with pytest.raises(ConfigError, match="name of the sweep: must be the name of one folder"):
+    with pytest.raises(ConfigError, match="name: must be the name of one folder"):
         sweep_grid({**words, "file": str(file)})
 
 

@@ -31,7 +31,7 @@ what is not done. Exit codes are those of eval; the first failed cell's when one
 @click.option("--file", "file", type=UserPath(), help="A YAML file with the sweep.")
 @click.option("--samples", type=click.IntRange(min=1), help="Only the first N rows of each.")
 @click.option("--name", help="Folder of the sweep (default: sweep).")
-@click.option("--output-dir", type=UserPath(), default="outputs", show_default=True)
+@click.option("--output-dir", type=UserPath(), help="Where sweeps are kept (default: outputs).")
 @CONFIG_DIR
 @click.option("--dry-run", is_flag=True, help="Print the plan and run nothing.")
 @click.option("--race", is_flag=True, help="Stop models early that are certainly not the best.")
@@ -58,7 +58,7 @@ def command(
     """
     from slm_vllm.judging.judge_at_end import judge_at_end
     from slm_vllm.runs.signals import Interrupted
-    from slm_vllm.sweeps.file import sweep_grid
+    from slm_vllm.sweeps.grid import sweep_grid
     from slm_vllm.sweeps.plan import plan_sweep
     from slm_vllm.sweeps.sweep import run_sweep
     from slm_vllm.sweeps.table import SweepTable, plan_table

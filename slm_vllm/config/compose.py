@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -35,6 +35,8 @@ from slm_vllm.errors import ConfigError, reason_of
 from slm_vllm.nearest import nearest
 from slm_vllm.paths import expanded
 from slm_vllm.plugins import FOLDER, use_folder
+
+S = TypeVar("S", bound=Section)
 
 _WITHOUT_FILE = {"hardware": ("auto",)}  # choices of a group that no file stands for
 
@@ -146,20 +148,25 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | Path | None 
         raw, notes = settings_today(raw, is_known, {override.key for override in parsed})
         say_new(f"Settings of an earlier version in {own[0]}", notes)
     _leave_run_folder(raw)
-    return validate(raw)
+    return validated(Config, raw, "The configuration")
 
 
-def validate(raw: Mapping[str, Any]) -> Config:
-    """Checks a composed mapping against the schema.
+def validated(section: type[S], raw: Mapping[str, Any], called: str) -> S:
+    """Makes a section of its keys and values.
+
+    Args:
+        section: Its class.
+        raw: The keys with their values.
+        called: What messages call all of them.
 
     Raises:
         ConfigError: Lists every problem with its key, the value found and what is valid.
     """
     try:
-        return Config.model_validate(raw)
+        return section.model_validate(raw)
     except ValidationError as error:
-        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
-        raise ConfigError(f"The configuration is not valid:\n{problems}") from None
+        problems = "\n".join(f"  {_describe(problem, section)}" for problem in error.errors())
+        raise ConfigError(f"{called} is not valid:\n{problems}") from None
 
 
 def _compose_raw(
@@ -307,12 +314,12 @@ def _section_of(annotation: Any) -> type[Section] | None:
     return None
 
 
-def _describe(problem: Mapping[str, Any]) -> str:
+def _describe(problem: Mapping[str, Any], root: type[Section]) -> str:
     """One line for one of pydantic's problems."""
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        section = _section_at(location[:-1])
+        section = _section_at(location[:-1], root)
         valid = nearest(location[-1], section.known_keys()) if section else ""
         return f"{key}: there is no such key. {valid}"
     if problem["type"] == "missing":
@@ -326,8 +333,8 @@ def _describe(problem: Mapping[str, Any]) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}, found {problem['input']!r}"
 
 
-def _section_at(location: Sequence[str]) -> type[Section] | None:
-    section: type[Section] | None = Config
+def _section_at(location: Sequence[str], root: type[Section]) -> type[Section] | None:
+    section: type[Section] | None = root
     for part in location:
         if section is None or part not in section.known_keys():
             return None

@@ -29,44 +29,10 @@ from slm_vllm.rundir.folder import RunFolder
 from slm_vllm.runs.choices import check_choices
 from slm_vllm.runs.contexts import context_of
 from slm_vllm.runs.question_set import QuestionSet
+from slm_vllm.sweeps.grid import SweepGrid
 
 _ENDING = ("until", "against", "margin", "level")
 Status = Literal["new", "begun", "done"]
-
-
-@dataclass(frozen=True, slots=True)
-class SweepGrid:
-    """The axes of a sweep and what all its cells share.
-
-    Attributes:
-        models: As for `eval --model`.
-        datasets: As for `eval --dataset`.
-        modes: As for `eval --mode`.
-        retrievers: As for `eval --retriever`; only the modes that search are crossed with them.
-        top_k: Passages in the prompt; each retriever is crossed with them. None given: as each
-            retriever's configuration says.
-        overrides: Further `key=value` words.
-        name: Folder of the sweep under `output_dir`.
-        output_dir: Where sweeps are kept.
-        samples: Only the first rows of each dataset.
-        config_dir: Folder with configuration groups of the user's own.
-    """
-
-    models: tuple[str, ...]
-    datasets: tuple[str, ...]
-    modes: tuple[str, ...]
-    retrievers: tuple[str, ...] = ("bm25",)
-    top_k: tuple[int, ...] = ()
-    overrides: tuple[str, ...] = ()
-    name: str = "sweep"
-    output_dir: str = "outputs"
-    samples: int | None = None
-    config_dir: str | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The folder that holds the run folders of the cells."""
-        return Path(self.output_dir) / self.name
 
 
 @dataclass(frozen=True, slots=True)

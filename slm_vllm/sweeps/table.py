@@ -10,7 +10,8 @@ from slm_vllm.amounts import counted
 from slm_vllm.rundir.contents import State
 from slm_vllm.rundir.files import if_readable, read_state
 from slm_vllm.rundir.state import now
-from slm_vllm.sweeps.plan import PlannedCell, SweepGrid, groups, seconds_left
+from slm_vllm.sweeps.grid import SweepGrid
+from slm_vllm.sweeps.plan import PlannedCell, groups, seconds_left
 
 _SHOWN = {"new": "to do", "begun": "goes on", "done": "done"}
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from slm_vllm import plugins
-from slm_vllm.config.compose import compose_config, validate
+from slm_vllm.config.compose import compose_config, validated
 from slm_vllm.config.engine import ENTRY_POINTS, EngineConfig, OpenAIConfig, RayConfig
 from slm_vllm.config.schema import Config
 from slm_vllm.engines.registry import engine_class, engine_names
@@ -67,7 +67,7 @@ def test_a_stored_section_with_the_keys_of_all_engines_is_read(name: str) -> Non
     content["engine"] = {**OF_ALL_ENGINES, "name": name}
     if name == "openai":
         content["engine"]["base_url"] = ["http://a:1"]
-    assert validate(content).engine.name == name
+    assert validated(Config, content, "It").engine.name == name
 
 
 @pytest.mark.parametrize(

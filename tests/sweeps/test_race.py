@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from slm_vllm.config.schema import Config
-from slm_vllm.sweeps.plan import PlannedCell, SweepGrid, plan_sweep
+from slm_vllm.sweeps.grid import SweepGrid
+from slm_vllm.sweeps.plan import PlannedCell, plan_sweep
 from slm_vllm.sweeps.race import raced
 from slm_vllm.sweeps.sweep import run_sweep
 from support.qa_files import write_rows
