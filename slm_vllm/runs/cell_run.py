@@ -170,26 +170,30 @@ class CellRun:
         manifest["answers"] = cell.facts
         if is_asked:
             log_choices(self._host.details)
-            self._say_what_changed(earlier, manifest, pending, total)
+            self._say_what_is_asked(earlier, manifest, pending, total)
+        elif not self._run.from_cache:
+            services.console.say(f"{cell.name}: all {total:,} questions are answered already")
         cell.folder.write_json(names.MANIFEST, manifest)
         cell.recorder.started(cell.config, manifest, total)
         cell.state.update("generating", total=total, done=total - pending)
         cell.progress = Progress(services.console, cell.name, total, total - pending)
         return cell.progress
 
-    def _say_what_changed(
+    def _say_what_is_asked(
         self, earlier: Manifest | None, manifest: Manifest, pending: int, total: int
     ) -> None:
-        """Says why questions are asked that the run in this folder may have answered."""
-        changes = changed_facts(earlier, manifest)
-        if changes:
+        """Says of a run that goes on how much is left, and what may be why."""
+        text = f"{self._cell.name}: {pending:,} of {total:,} questions are asked"
+        if changes := changed_facts(earlier, manifest):
             differences = ", ".join(
                 f"{key} is {now} and was {old}" for key, (old, now) in changes.items()
             )
-            self._services.console.say(
-                f"{self._cell.name}: {pending:,} of {total:,} questions are asked. Since the "
-                f"earlier run there was a change: {differences}"
-            )
+            text += f". Since the earlier run there was a change: {differences}"
+        elif pending < total:
+            text += ", the others are answered already"
+        else:
+            return
+        self._services.console.say(text)
 
     def _earlier_results(self) -> Results | None:
         """The figures of the same run, finished before; None where it was not."""

@@ -137,7 +137,8 @@ class Progress:
         if self.errors == self.done:
             pass  # failures alone make no figure
         elif self.running_recall is not None:
-            parts.append(f"token recall {self.running_recall:.3f}")
+            recall = f"token recall {self.running_recall:.3f}"
+            parts.append(f"{recall} of {self._recall_n:,} new" if self._before else recall)
         else:
             parts.append("nothing scored: no answer of the dataset has a word so far")
         if self.errors:

@@ -187,15 +187,23 @@ def test_seconds_of_a_restart_are_counted_once(
     assert result["duration_seconds"] == 200.0
 
 
-def test_a_second_death_ends_the_run_and_the_same_command_goes_on(make_config: MakeConfig) -> None:
+def test_a_second_death_ends_the_run_and_the_same_command_goes_on(
+    make_config: MakeConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
     config = make_config()
     first = FakeEngine(dies_after=4)
     with pytest.raises(EngineDiedError, match="died"):
         run(config, first)
     assert first.starts == 2
     assert json.loads((folder(config) / "state.json").read_text())["phase"] == "failed"
+    assert "answered already" not in capfd.readouterr().err
     second = FakeEngine()
     result = run(config, second)
+    said = capfd.readouterr().err
+    assert f"{config.experiment.name}: 2 of 10 questions are asked, the others are answered" in said
+    assert "10/10" in said and "token recall 1.000 of 2 new" in said
+    run(config, FakeEngine())
+    assert "all 10 questions are answered already" in capfd.readouterr().err
     asked = [r.request_id for r in first.asked], [r.request_id for r in second.asked]
     assert len(asked[0]) == 8 and len(asked[1]) == 2
     assert len(set(asked[0]) | set(asked[1])) == 10
