@@ -89,6 +89,9 @@ def hydra_word(override: Override, kind: Any) -> str:
         ConfigError: A list or mapping that cannot be read, or a key that Hydra cannot set.
     """
     key, value = override.key, override.value
+    if key.startswith("prompt.") or key == "generation.stop":
+        # No shell makes a line break of it, and no prompt or stop string means the two letters.
+        value = value.replace("\\n", "\n").replace("\\t", "\t")
     if not _KEY.fullmatch(key):
         raise ConfigError(f"{key}: cannot be set on the command line; write it in a YAML file")
     # A value may be set whether or not the chosen YAML file mentions its key: that is what ++

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from slm_vllm.config.retriever_stages import ExpansionConfig, RerankerConfig
 from slm_vllm.config.section import FolderName, Section, UserPath
 from slm_vllm.config.template import checked_template
 
+StopString = Annotated[str, Field(min_length=1)]
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 
 
@@ -161,7 +162,7 @@ class PromptConfig(Section):
     passage_template: str = "[{rank}] {title}\n{text}"
     passage_separator: str = "\n\n"
     few_shot: tuple[FewShotExample, ...] = ()
-    stop: tuple[str, ...] = ()
+    stop: tuple[StopString, ...] = ()
     """Stop strings this form of prompt needs, beside those of `generation.stop`."""
     enable_thinking: bool = False
 
@@ -202,7 +203,7 @@ class GenerationConfig(Section):
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     top_k: int | None = Field(default=None, ge=1)
     repetition_penalty: float = Field(default=1.0, gt=0.0)
-    stop: tuple[str, ...] = ()
+    stop: tuple[StopString, ...] = ()
     """Extra stop strings. Empty by default: a model ends its answer itself, and stops such as
     "." or "," cut right answers ("J. S. Bach")."""
     n: int = Field(default=1, ge=1)

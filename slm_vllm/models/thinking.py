@@ -33,15 +33,26 @@ AnswerDecoder = Callable[[list[list[int]]], list[str]]
 
 
 def answer_decoder(tokenizer: Any) -> AnswerDecoder:
-    """What makes texts of new tokens, special ones left out, but for the `MARKERS`."""
+    """What makes texts of new tokens, special ones left out, but for the `MARKERS`.
+
+    Blanks before punctuation stay, as in vLLM's own texts, though some tokenizers ask for less.
+    """
     added = getattr(tokenizer, "added_tokens_decoder", {})
     special = {number: str(token) for number, token in added.items() if token.special}
     if MARKERS.isdisjoint(special.values()):
-        return lambda texts: list(tokenizer.batch_decode(texts, skip_special_tokens=True))
+        return lambda texts: _texts(tokenizer, texts, skip_special_tokens=True)
     unseen = {number for number, text in special.items() if text not in MARKERS}
 
     def decode(texts: list[list[int]]) -> list[str]:
         seen = [[token for token in ids if token not in unseen] for ids in texts]
-        return list(tokenizer.batch_decode(seen, skip_special_tokens=False))
+        return _texts(tokenizer, seen, skip_special_tokens=False)
 
     return decode
+
+
+def _texts(tokenizer: Any, ids: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
+    return list(
+        tokenizer.batch_decode(
+            ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+    )

@@ -169,6 +169,7 @@ def test_own_folder_that_is_missing(tmp_path: Path) -> None:
         ("hello", ["'hello' is not an override", "key=value"]),
         ("=3", ["is not an override"]),
         ("generation.stop=[", ["generation.stop=[", "cannot be read"]),
+        ('generation.stop=["a",""]', ["generation.stop.1", "at least 1 character"]),
         ("retriever.passage.stride=101", ["retriever.passage", "stride 101", "size 100"]),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -64,6 +65,25 @@ def test_any_text(value: str) -> None:
 )
 def test_what_is_written_for_hydra_stays_so(word: str, found: str | None) -> None:
     assert compose_config(["model=smollm2_360m", word]).prompt.system == found
+
+
+@pytest.mark.parametrize(
+    "word", ['["\\n"]', "['\\n']", '["\n"]', "['\\n', '\\tQ:']", '["\\n\\n","(end)"]']
+)
+def test_line_breaks_of_stop_strings_are_some(word: str) -> None:
+    wanted = tuple(
+        re.findall(r"['\"](.*?)['\"]", word.replace("\\n", "\n").replace("\\t", "\t"), re.S)
+    )
+    assert wanted and compose_config([f"generation.stop={word}"]).generation.stop == wanted
+    assert compose_config([f"prompt.stop={word}"]).prompt.stop == wanted
+
+
+@pytest.mark.parametrize("quote", ["", '"', "'"])
+def test_line_breaks_of_prompts_are_some(quote: str) -> None:
+    prompt = compose_config([f"prompt.question_template={quote}Q: {{question}}\\nA:{quote}"]).prompt
+    assert prompt.question_template == "Q: {question}\nA:"
+    path = compose_config(["dataset=qa_pairs", "dataset.path=C:\\new\\top.jsonl"]).dataset.path
+    assert path == "C:\\new\\top.jsonl"
 
 
 @pytest.mark.parametrize(

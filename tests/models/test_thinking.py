@@ -35,3 +35,12 @@ def test_markers_of_thoughts_are_seen_though_they_are_special_tokens(
     tokenizer = tokenizer_with(*special)
     (found,) = answer_decoder(tokenizer)([tokenizer(text)["input_ids"]])
     assert found.replace(" ", "") == decoded.replace(" ", "")
+
+
+def test_blanks_before_punctuation_stay_whatever_the_tokenizer_asks_for() -> None:
+    tokenizer = tokenizer_with()
+    tokenizer.clean_up_tokenization_spaces = True
+    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
+    core = Tokenizer(models.WordLevel({"hm": 0, ".": 1}, unk_token="hm"))
+    tokenizer._tokenizer = core
+    assert answer_decoder(tokenizer)([[0, 1]]) == ["hm ."]
