@@ -13,7 +13,7 @@ from slm_vllm.errors import EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
 from slm_vllm.models import demo
 from slm_vllm.models.hub import download, find_cached, hub_reason, looks_like_path
-from slm_vllm.models.local import content_hash, find_problems
+from slm_vllm.models.local import content_hash, find_problems, tensors_hash
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,8 @@ def _resolve_local(path: str, folder: Path, revision: str | None) -> ResolvedMod
     check_local(path)
     _warn_ignored(path, revision)
     folder = folder.resolve()
-    return ResolvedModel(folder, "local", None, content_hash(folder), {"given_as": path})
+    revision = "-".join(filter(None, (content_hash(folder), tensors_hash(folder))))
+    return ResolvedModel(folder, "local", None, revision, {"given_as": path})
 
 
 def _resolve_repo(repo: str, revision: str | None) -> ResolvedModel:

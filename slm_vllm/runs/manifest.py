@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from slm_vllm.checkout import checkout, git_output
@@ -15,6 +17,7 @@ from slm_vllm.extras import installed_versions
 from slm_vllm.models.resolve import ResolvedModel
 from slm_vllm.monitoring.device import Device
 from slm_vllm.rundir.contents import Manifest
+from slm_vllm.rundir.files import if_readable, read_manifest
 from slm_vllm.rundir.fingerprint import config_hash, prompt_hash
 from slm_vllm.rundir.state import now
 from slm_vllm.runs.contexts import context_of
@@ -73,6 +76,18 @@ def build_manifest(
         "cpus": os.cpu_count(),
         "packages": installed_versions(_PACKAGES),
     }
+
+
+def as_recorded(model: ResolvedModel, folder: Path) -> ResolvedModel:
+    """The model under the name that the answers in a run folder know it by.
+
+    0.2.0 and before named local weights without a sample of each tensor.
+    """
+    manifest = if_readable(read_manifest, folder) or {}
+    recorded = manifest.get("model", {}).get("revision")
+    if recorded and str(model.revision).startswith(f"{recorded}-"):
+        return replace(model, revision=recorded)
+    return model
 
 
 def _git() -> dict[str, Any] | None:

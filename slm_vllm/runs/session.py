@@ -45,6 +45,7 @@ from slm_vllm.runs.dataset_checks import check_datasets, survey_datasets
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
 from slm_vllm.runs.log_summary import log_start
+from slm_vllm.runs.manifest import as_recorded
 from slm_vllm.runs.mode_run import ModeRun
 from slm_vllm.runs.notify import notifying
 from slm_vllm.runs.options import RunOptions
@@ -305,6 +306,7 @@ class _Session:
     ) -> dict[str, Any]:
         self._services.log.write_to(cell.folder.log)
         log_start(cell, host.settings, self._services.device)
+        model = as_recorded(model, cell.folder.path)
         revision = model.revision or str(model.path)
         waited: dict[str, float] = {}
         retriever = stages = None

@@ -14,6 +14,7 @@ from slm_vllm.engines.openai_answers import Failed, read_completion
 from slm_vllm.engines.openai_engine import OpenAIEngine
 from slm_vllm.engines.settings import request_seed, sampling_arguments
 from slm_vllm.engines.vllm_offline import VllmEngine
+from slm_vllm.models.thinking import answer_decoder
 from slm_vllm.types import Completion, GenerationRequest
 from support.engine_requests import SETTINGS
 from support.fake_server import FakeServer
@@ -73,7 +74,7 @@ def test_answers_of_vllm() -> None:
     engine, core = VllmEngine(SEVERAL), Core()
     engine._llm = SimpleNamespace(llm_engine=core)
     engine._prompt_of = list
-    engine._tokenizer = Tokenizer()
+    engine._decode = answer_decoder(Tokenizer())
     engine._sampling = SimpleNamespace(seed=42)
     found = list(engine.stream([GenerationRequest("a", [1]), GenerationRequest("b", [2])]))
     assert [one.request_id for one in found] == ["a", "b"]

@@ -10,7 +10,7 @@ import pytest
 
 from slm_vllm.errors import EngineError
 from slm_vllm.models import resolve_model
-from slm_vllm.models.local import content_hash
+from slm_vllm.models.local import content_hash, tensors_hash
 
 hub = pytest.importorskip("huggingface_hub")
 pytest.importorskip("huggingface_hub.constants")  # an attribute of it only once imported
@@ -25,6 +25,18 @@ def make_model(folder: Path) -> Path:
     (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
+
+
+def write_tensors(path: Path, changed: int | None) -> None:
+    """Writes 100 tensors of 40 KB, of which one may have other values."""
+    size = 40_000
+    header = {
+        str(n): {"dtype": "U8", "shape": [size], "data_offsets": [n * size, (n + 1) * size]}
+        for n in range(100)
+    }
+    head = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    data = b"".join(bytes([1 if n == changed else 0]) * size for n in range(100))
+    path.write_bytes(len(head).to_bytes(8, "little") + head + data)
 
 
 @pytest.fixture
@@ -47,7 +59,7 @@ class TestLocal:
         folder = make_model(tmp_path / "m")
         found = resolve_model(str(folder), cache_dir=tmp_path)
         assert (found.source, found.path, found.repo) == ("local", folder, None)
-        assert found.revision == content_hash(folder)
+        assert found.revision == content_hash(folder)  # it has no tensors
 
     def test_a_revision_is_ignored_with_a_warning(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -64,6 +76,22 @@ class TestLocal:
         changed = (folder / name).read_bytes()[:-1] + b"X"  # of the same size
         (folder / name).write_bytes(changed)
         assert content_hash(folder) != before
+
+    def test_training_of_one_layer_alone_gives_another_revision(self, tmp_path: Path) -> None:
+        folder = make_model(tmp_path / "m")
+        write_tensors(folder / "model.safetensors", changed=None)
+        before = resolve_model(str(folder), cache_dir=tmp_path).revision
+        sampled = content_hash(folder)
+        write_tensors(folder / "model.safetensors", changed=3)
+        assert content_hash(folder) == sampled  # none of its blocks is in that layer
+        after = resolve_model(str(folder), cache_dir=tmp_path).revision
+        assert before is not None and before.startswith(f"{sampled}-")
+        assert after is not None and after.startswith(f"{sampled}-") and after != before
+
+    @pytest.mark.parametrize("head", [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", b"\x09" * 30])
+    def test_a_damaged_header_has_no_tensors(self, tmp_path: Path, head: bytes) -> None:
+        (tmp_path / "model.safetensors").write_bytes(head)
+        assert tensors_hash(tmp_path) == ""
 
     def test_the_hash_does_not_depend_on_the_place(self, tmp_path: Path) -> None:
         folder = make_model(tmp_path / "m")
