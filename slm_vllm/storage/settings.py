@@ -7,7 +7,7 @@ thing the project's own (`CLEARML_S3_...`) comes before the standard one (`AWS_.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -82,12 +82,12 @@ class _Keys:
 
 
 def load_s3_settings(
-    overrides: Mapping[str, object] | None = None, *, env_file: Path | None = None
+    flags: Mapping[str, str | None] | None = None, *, env_file: Path | None = None
 ) -> S3Settings:
     """Gathers the settings; nothing is connected to.
 
     Args:
-        overrides: Flags, by field of `S3Settings`; None stands for one not given.
+        flags: `endpoint`, `bucket`, `region` and `profile`, as far as they are given.
         env_file: Instead of `.env` in the working directory, which may be missing.
 
     Raises:
@@ -95,25 +95,20 @@ def load_s3_settings(
             does not exist.
     """
     variables = with_env_file(env_file)
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    unknown = sorted(set(given) - {item.name for item in fields(S3Settings)})
-    if unknown:
-        raise ConfigError(f"S3 settings have no {', '.join(unknown)}")
-    values: dict[str, object] = {}
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    values: dict[str, str] = {}
     for name, candidates in _NAMES.items():
         found = next((variables[key] for key in candidates if variables.get(key)), None)
         if found is not None:
             values[name] = found
     keys = _keys(variables)
-    profile = str(given.get("profile") or values.get("profile") or "") or None
-    if profile is not None:
+    profile = given.get("profile") or values.get("profile")
+    if profile:
         section = _profile(profile)
-        values.update({n: section[n] for n in ("endpoint", "region") if section.get(n)})
+        values |= {name: value for name in ("endpoint", "region") if (value := section[name])}
         source = f"AWS profile {profile}"
-        keys = _Keys(section.get("access"), section.get("secret"), section.get("token"), source)
-    if given.get("access_key") or given.get("secret_key"):
-        keys = _given_keys(given)
-    values.update(given)
+        keys = _Keys(section["access"], section["secret"], section["token"], source)
+    values |= given
     endpoint = _endpoint(values.get("endpoint"))
     return S3Settings(
         endpoint=endpoint,
@@ -121,10 +116,10 @@ def load_s3_settings(
         artifacts_bucket=_bucket(values.get("artifacts_bucket")),
         access_key=keys.access,
         secret_key=keys.secret,
-        region=str(values.get("region", DEFAULT_REGION)),
-        path_style=_flag("CLEARML_S3_PATH_STYLE", values.get("path_style"), endpoint is not None),
+        region=values.get("region", DEFAULT_REGION),
+        path_style=_path_style(values.get("path_style"), default=endpoint is not None),
         verify_ssl=_verify(values.get("verify_ssl")),
-        profile=profile,
+        profile=profile or None,
         session_token=keys.token,
         credentials_from=keys.source,
     )
@@ -141,15 +136,6 @@ def _keys(variables: Mapping[str, str]) -> _Keys:
             there, missing = (access_name, secret_name) if access else (secret_name, access_name)
             raise ConfigError(f"{there} is set and {missing} is not: set both, or neither")
     return _Keys(None, None, None, "boto3's own search")
-
-
-def _given_keys(given: Mapping[str, object]) -> _Keys:
-    access, secret, token = (
-        given.get(name) for name in ("access_key", "secret_key", "session_token")
-    )
-    if not (access and secret):
-        raise ConfigError("an S3 access key and its secret key must be given together")
-    return _Keys(str(access), str(secret), str(token) if token else None, "the caller")
 
 
 def _profile(name: str) -> dict[str, str | None]:
@@ -185,10 +171,10 @@ def _profile(name: str) -> dict[str, str | None]:
     return {ours: section.get(theirs) for ours, theirs in wanted.items()}
 
 
-def _endpoint(value: object) -> str | None:
+def _endpoint(value: str | None) -> str | None:
     if not value:
         return None
-    text = str(value).strip().rstrip("/")
+    text = value.strip().rstrip("/")
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigError(
@@ -203,10 +189,10 @@ def _endpoint(value: object) -> str | None:
     return text
 
 
-def _bucket(value: object) -> str | None:
+def _bucket(value: str | None) -> str | None:
     if not value:
         return None
-    name = str(value).strip().removeprefix("s3://").strip("/")
+    name = value.strip().removeprefix("s3://").strip("/")
     if not name or "/" in name:
         raise ConfigError(
             f"'{value}' is not the name of a bucket. Give the name alone, such as "
@@ -215,19 +201,19 @@ def _bucket(value: object) -> str | None:
     return name
 
 
-def _flag(name: str, value: object, default: bool) -> bool:
-    if value is None or isinstance(value, bool):
-        return default if value is None else value
-    text = str(value).strip().lower()
+def _path_style(value: str | None, *, default: bool) -> bool:
+    if value is None:
+        return default
+    text = value.strip().lower()
     if text not in (*_TRUE, *_FALSE):
-        raise ConfigError(f"{name}={value}: write true or false")
+        raise ConfigError(f"CLEARML_S3_PATH_STYLE={value}: write true or false")
     return text in _TRUE
 
 
-def _verify(value: object) -> bool | str:
-    if value is None or isinstance(value, bool):
-        return True if value is None else value
-    text = str(value).strip()
+def _verify(value: str | None) -> bool | str:
+    if value is None:
+        return True
+    text = value.strip()
     if text.lower() in (*_TRUE, *_FALSE):
         return text.lower() in _TRUE
     try:
