@@ -91,7 +91,7 @@ def prepare_demo_model(cache_dir: Path) -> Path:
 def find_demo_model(cache_dir: Path) -> Path | None:
     """The folder that `prepare_demo_model` has made, None where it has yet to."""
     try:
-        target = _target(cache_dir, sha256_of(packed_demo_model()))
+        target = _target(cache_dir, sha256_of(_find_gguf()[0]))
     except EngineError:
         return None
     return target if _is_complete(target) else None
@@ -108,16 +108,12 @@ def _target(cache_dir: Path, digest: str) -> Path:
     return cache_dir / "models" / f"smollm2-135m-instruct-{name}"
 
 
-def packed_demo_model() -> Path:
-    """The quantised GGUF file that the demo model is made from.
+def _find_gguf() -> tuple[Path, str]:
+    """The quantised file that the demo model is made from, and its package's version.
 
     Raises:
-        EngineError: The package that carries it is missing or damaged.
+        EngineError: The package is missing or damaged.
     """
-    return _find_gguf()[0]
-
-
-def _find_gguf() -> tuple[Path, str]:
     # Importing the package would import `llm`, which is not installed: only its files are used.
     try:
         distribution = importlib.metadata.distribution(PACKAGE)

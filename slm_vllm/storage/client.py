@@ -11,7 +11,6 @@ from slm_vllm.storage.settings import S3Settings
 def make_client(
     settings: S3Settings,
     *,
-    connections: int = 10,
     attempts: int = 3,
     connect_timeout: float = 10.0,
     read_timeout: float = 60.0,
@@ -20,7 +19,6 @@ def make_client(
 
     Args:
         settings: Where and who.
-        connections: Kept open at most, at least one for each thread that uses the client.
         attempts: Tries of each request in all, with growing pauses between.
         connect_timeout: Seconds.
         read_timeout: Seconds without a byte after which a connection counts as dead.
@@ -38,7 +36,6 @@ def make_client(
     config = Config(
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
-        max_pool_connections=connections,
         retries={"mode": "standard", "max_attempts": attempts},
         # Older MinIO and other servers refuse the checksum trailers that boto3 adds by itself;
         # the transfers here send Content-MD5, which they all check.
