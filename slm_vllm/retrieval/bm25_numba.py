@@ -12,6 +12,8 @@ and "who". The result is that of the full sum.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import njit  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
@@ -22,32 +24,63 @@ from slm_vllm.retrieval.postings import Postings
 # Floats are summed in another order for the bounds than for the scores.
 _SAFETY = 1 - 1e-5
 
+Array = Any  # numba finds out
+
+
+class _Query(NamedTuple):
+    """The terms of a question, that which can add most to a passage first.
+
+    Attributes:
+        terms: Their positions in the vocabulary.
+        counts: Their occurrences in the question.
+        idfs: Their inverse document frequencies.
+        tables: What each adds to a passage, see `_tabulate`.
+        cells: The sizes of these tables.
+        entries: The next of the blocks that each is in.
+        begins: Where its postings in the block at hand begin.
+        ends: Where they end.
+        gains: The most it can add to a passage of that block.
+    """
+
+    terms: Array
+    counts: Array
+    idfs: Array
+    tables: Array
+    cells: Array
+    entries: Array
+    begins: Array
+    ends: Array
+    gains: Array
+
+
+class _Work(NamedTuple):
+    """Arrays that are used again from block to block.
+
+    Attributes:
+        scores: Of all passages of a block; 0 before and after it.
+        seen: Its passages that have a score.
+        left: Those of them that are still in the race.
+        heap_scores: The best of all blocks.
+        heap_indices: Their passages.
+        spare_scores: A second heap.
+        spare_indices: And its passages.
+    """
+
+    scores: Array
+    seen: Array
+    left: Array
+    heap_scores: Array
+    heap_indices: Array
+    spare_scores: Array
+    spare_indices: Array
+
 
 def search_numba(
     postings: Postings, queries: QueryTerms, k: int, low: int, high: int, result: SearchResult
 ) -> None:
     """Fills rows `low` to `high` of a result. Runs without the interpreter lock."""
-    _search_rows(
-        postings.pointers,
-        postings.blocks,
-        postings.numbers,
-        postings.sizes,
-        postings.bounds,
-        postings.places,
-        postings.counts,
-        postings.lengths,
-        postings.norms,
-        postings.block,
-        queries.pointers,
-        queries.terms,
-        queries.counts,
-        postings.idf(queries.terms),
-        k,
-        low,
-        high,
-        result.indices,
-        result.scores,
-    )
+    terms = (queries.pointers, queries.terms, queries.counts, postings.idf(queries.terms))
+    _search_rows(postings, *terms, k, low, high, result.indices, result.scores)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -57,8 +90,9 @@ def _worse(score_a, index_a, score_b, index_b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sift_down(heap_scores, heap_indices, size, root):  # type: ignore[no-untyped-def]
-    """Restores the heap whose root is the worst of the best."""
+def _sift_down(heap_scores, heap_indices, size):  # type: ignore[no-untyped-def]
+    """Restores a heap, whose root is the worst of the best, after that was replaced."""
+    root = 0
     while True:
         child = 2 * root + 1
         if child >= size:
@@ -84,7 +118,7 @@ def _push(heap_scores, heap_indices, size, score, index):  # type: ignore[no-unt
         if _worse(heap_scores[0], heap_indices[0], score, index):
             heap_scores[0] = score
             heap_indices[0] = index
-            _sift_down(heap_scores, heap_indices, size, 0)
+            _sift_down(heap_scores, heap_indices, size)
         return size
     at = size
     heap_scores[at] = score
@@ -148,11 +182,13 @@ def _tabulate(table, n_postings, idf, count, norms):  # type: ignore[no-untyped-
     return len(table)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _add_to_candidates(  # type: ignore[no-untyped-def]
-    places, counts, begin, end, idf, count, lengths, norms, table, n_cells, candidates, n, scores
-):
-    """Adds one term to the candidates, by whichever of two ways is cheaper."""
+# Inlined, because handing the tuples over takes longer than most of its calls.
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _add_to_candidates(postings, lengths, query, j, candidates, n, scores):  # type: ignore[no-untyped-def]
+    """Adds term j to the candidates, by whichever of two ways is cheaper."""
+    places, counts, norms = postings.places, postings.counts, postings.norms
+    begin, end, idf, count = query.begins[j], query.ends[j], query.idfs[j], query.counts[j]
+    table, n_cells = query.tables[j], query.cells[j]
     if end - begin < 32 * n:
         # The scores of passages that are out of the race are spoilt by this. They are not looked at
         # again, but must stay above 0 to be cleared, or at 0.
@@ -176,30 +212,16 @@ def _add_to_candidates(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _search_block(  # type: ignore[no-untyped-def]  # noqa: C901
-    places,
-    counts,
-    lengths,
-    norms,
-    begins,
-    ends,
-    gains,
-    idfs,
-    query_counts,
-    tables,
-    sizes_of_tables,
-    threshold,
-    first,
-    scores,
-    seen,
-    left,
-    spare_scores,
-    spare_indices,
-    heap_scores,
-    heap_indices,
-    size,
-):
-    """Offers the passages of one block to the heap of the best; returns how many it has then."""
+def _search_block(postings, first, query, work, threshold, size):  # type: ignore[no-untyped-def]  # noqa: C901
+    """Offers the passages of one block to the heap of the best; returns how many it has then.
+
+    `first` is the first passage of the block, `size` how many the heap has.
+    """
+    places, counts, norms = postings.places, postings.counts, postings.norms
+    lengths = postings.lengths[first : first + postings.block]
+    begins, ends, gains = query.begins, query.ends, query.gains
+    scores, seen, left = work.scores, work.seen, work.left
+    heap_scores, heap_indices = work.heap_scores, work.heap_indices
     k = len(heap_scores)
     n_terms = len(begins)
     ahead = 0
@@ -220,7 +242,7 @@ def _search_block(  # type: ignore[no-untyped-def]  # noqa: C901
         # A threshold of this block cannot be above what was added so far. Finding it costs about as
         # much as adding the candidates again, and pays by what need not be added.
         if size < k < n_racing and remaining[j] < remaining[0] - remaining[j] and ahead > n_racing:
-            found = _kth_best(racing, n_racing, scores, spare_scores, spare_indices)
+            found = _kth_best(racing, n_racing, scores, work.spare_scores, work.spare_indices)
             threshold = max(threshold, found)
         if remaining[j] < threshold * _SAFETY:
             growing = False
@@ -231,10 +253,9 @@ def _search_block(  # type: ignore[no-untyped-def]  # noqa: C901
             if n_left == 0:
                 break
         ahead -= end - begin
-        idf = idfs[j]
-        count = query_counts[j]
-        table, n_cells = tables[j], sizes_of_tables[j]
         if growing:
+            idf, count = query.idfs[j], query.counts[j]
+            table, n_cells = query.tables[j], query.cells[j]
             for p in range(begin, end):
                 place = places[p]
                 score = scores[place]
@@ -244,21 +265,7 @@ def _search_block(  # type: ignore[no-untyped-def]  # noqa: C901
                     counts[p], lengths[place], idf, count, norms, table, n_cells
                 )
         else:
-            _add_to_candidates(
-                places,
-                counts,
-                begin,
-                end,
-                idf,
-                count,
-                lengths,
-                norms,
-                table,
-                n_cells,
-                left,
-                n_left,
-                scores,
-            )
+            _add_to_candidates(postings, lengths, query, j, left, n_left, scores)
     if growing:
         for i in range(n):
             size = _push(heap_scores, heap_indices, size, scores[seen[i]], first + seen[i])
@@ -271,86 +278,61 @@ def _search_block(  # type: ignore[no-untyped-def]  # noqa: C901
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _new_query(postings, terms, counts, idfs):  # type: ignore[no-untyped-def]
+    order = _rank_terms(postings.blocks, postings.bounds, terms, counts)
+    terms, counts, idfs = terms[order], counts[order], idfs[order]
+    n = len(terms)
+    tables, cells = np.empty((n, 4 * len(postings.norms)), np.float32), np.empty(n, np.int64)
+    entries, begins, ends = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    for j in range(n):
+        entries[j], ends[j] = postings.blocks[terms[j]], postings.pointers[terms[j]]
+        n_postings = postings.pointers[terms[j] + 1] - ends[j]
+        cells[j] = _tabulate(tables[j], n_postings, idfs[j], counts[j], postings.norms)
+    gains = np.empty(n, np.float32)
+    return _Query(terms, counts, idfs, tables, cells, entries, begins, ends, gains)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _enter_block(postings, number, query):  # type: ignore[no-untyped-def]
+    """Moves a query on to the postings of the next block."""
+    for j in range(len(query.terms)):
+        query.begins[j] = query.ends[j]
+        query.gains[j] = 0
+        entry = query.entries[j]
+        if entry < postings.blocks[query.terms[j] + 1] and postings.numbers[entry] == number:
+            query.ends[j] += postings.sizes[entry] + 1
+            query.gains[j] = postings.bounds[entry] * query.counts[j]
+            query.entries[j] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _search_rows(  # type: ignore[no-untyped-def]
-    pointers,
-    blocks,
-    numbers,
-    sizes,
-    bounds,
-    places,
-    counts,
-    lengths,
-    norms,
-    block,
-    query_pointers,
-    query_terms,
-    query_counts,
-    query_idfs,
-    k,
-    low,
-    high,
-    out_indices,
-    out_scores,
+    postings, pointers, terms, counts, idfs, k, low, high, out_indices, out_scores
 ):
-    scores = np.zeros(block, np.float32)
-    # One place more: a passage is written down before it is known whether it is new.
-    seen = np.empty(block + 1, np.int32)
-    left = np.empty(block + 1, np.int32)
-    heap_scores, spare_scores = np.empty(k, np.float32), np.empty(k, np.float32)
-    heap_indices, spare_indices = np.empty(k, np.int64), np.empty(k, np.int64)
-    n_blocks = -(-len(lengths) // block)
+    work = _Work(
+        np.zeros(postings.block, np.float32),
+        # One place more: a passage is written down before it is known whether it is new.
+        np.empty(postings.block + 1, np.int32),
+        np.empty(postings.block + 1, np.int32),
+        np.empty(k, np.float32),
+        np.empty(k, np.int64),
+        np.empty(k, np.float32),
+        np.empty(k, np.int64),
+    )
+    heap_scores, heap_indices = work.heap_scores, work.heap_indices
+    n_blocks = -(-len(postings.lengths) // postings.block)
     for row in range(low, high):
-        span = slice(query_pointers[row], query_pointers[row + 1])
-        order = _rank_terms(blocks, bounds, query_terms[span], query_counts[span])
-        terms = query_terms[span][order]
-        idfs, query_count = query_idfs[span][order], query_counts[span][order]
-        n = len(terms)
-        entries, stops, at = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
-        begins, ends, gains = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.float32)
-        tables, cells = np.empty((n, 4 * len(norms)), np.float32), np.empty(n, np.int64)
-        for j in range(n):
-            entries[j], stops[j] = blocks[terms[j]], blocks[terms[j] + 1]
-            at[j] = pointers[terms[j]]
-            n_postings = pointers[terms[j] + 1] - at[j]
-            cells[j] = _tabulate(tables[j], n_postings, idfs[j], query_count[j], norms)
+        span = slice(pointers[row], pointers[row + 1])
+        query = _new_query(postings, terms[span], counts[span], idfs[span])
         size = 0
         for number in range(n_blocks):
-            for j in range(n):
-                begins[j] = ends[j] = at[j]
-                gains[j] = 0
-                if entries[j] < stops[j] and numbers[entries[j]] == number:
-                    ends[j] = at[j] = begins[j] + sizes[entries[j]] + 1
-                    gains[j] = bounds[entries[j]] * query_count[j]
-                    entries[j] += 1
+            _enter_block(postings, number, query)
             threshold = heap_scores[0] if size == k else np.float32(0)
-            first = number * block
-            size = _search_block(
-                places,
-                counts,
-                lengths[first : first + block],
-                norms,
-                begins,
-                ends,
-                gains,
-                idfs,
-                query_count,
-                tables,
-                cells,
-                threshold,
-                first,
-                scores,
-                seen,
-                left,
-                spare_scores,
-                spare_indices,
-                heap_scores,
-                heap_indices,
-                size,
-            )
+            size = _search_block(postings, number * postings.block, query, work, threshold, size)
         while size > 0:
             size -= 1
             out_indices[row, size] = heap_indices[0]
             out_scores[row, size] = heap_scores[0]
             heap_scores[0] = heap_scores[size]
             heap_indices[0] = heap_indices[size]
-            _sift_down(heap_scores, heap_indices, size, 0)
+            _sift_down(heap_scores, heap_indices, size)

@@ -7,9 +7,8 @@ numbers of the index, so it is computed while searching, with the bits of a stor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +25,8 @@ ARRAYS = (
 """Each in a file of its own, `<name>.npy`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Postings:
-    """An inverted index, passages ascending within each term.
+class Postings(NamedTuple):
+    """An inverted index, passages ascending within each term; a tuple, as numba takes it.
 
     Attributes:
         pointers: int64 (n_terms + 1,), where each term's postings begin.
