@@ -104,22 +104,12 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
     for key in _REQUIRED_RESULTS:
         if key not in results:
             raise damaged(path / names.RESULTS, f"it has no '{key}'")
-    file = path / names.PREDICTIONS
-    present = predictions_columns(file)
     judgement = current_judgement(path)
-    wanted = list(dict.fromkeys([*predictions_schema(), *present])) if columns is None else columns
     grades = _grades(path, judgement, columns)
-    searched = [name for name in wanted if name in SEARCHED]
-    wanted = [name for name in wanted if name not in grades and name not in SEARCHED]
-    note = ""
-    if _is_scored_today(results, present):
-        predictions = read_predictions(file, wanted)
-    else:
-        scored = [name for name in ("prediction", "answers", "samples") if name in present]
-        scores = score_rows(read_predictions(file, scored)).select(*METRICS)
-        others = read_predictions(file, [name for name in wanted if name not in METRICS])
-        predictions = others.with_columns(scores).select(wanted)
-        results, note = _rescored(results, scores, config)
+    wanted = _all_columns(path) if columns is None else columns
+    own = [name for name in wanted if name not in grades and name not in SEARCHED]
+    predictions, results, note = _scored_today(path, results, config, own)
+    searches = _searches(path, [name for name in wanted if name in SEARCHED])
     notes = [*remarks(manifest, results), *filter(None, [note])]
     if judgement is not None:
         results = {**results, "metrics": {**results["metrics"], **judgement["metrics"]}}
@@ -131,12 +121,16 @@ def load_run(path: Path, columns: Sequence[str] | None = None) -> RunData:
         manifest=manifest,
         results=results,
         memory=read_memory(path),
-        predictions=predictions.with_columns(
-            *grades.get_columns(), *_searches(path, searched).get_columns()
-        ),
+        predictions=predictions.with_columns(*grades.get_columns(), *searches.get_columns()),
         note="; ".join(notes),
         judgement=judgement,
     )
+
+
+def _all_columns(path: Path) -> list[str]:
+    """Those of a run today, and those that a run of another version has beside them."""
+    present = predictions_columns(path / names.PREDICTIONS)
+    return list(dict.fromkeys([*predictions_schema(), *present]))
 
 
 def _grades(path: Path, judgement: Judgement | None, columns: Sequence[str] | None) -> pl.DataFrame:
@@ -173,6 +167,23 @@ def _searches(path: Path, asked: Sequence[str]) -> pl.DataFrame:
             why = "searched nothing" if search.is_null().all() else "was not judged by that"
             raise DataError(f"{path}: it has no {name}, for it {why}. Leave it out")
     return found
+
+
+def _scored_today(
+    path: Path, results: Results, config: Mapping[str, Any], wanted: Sequence[str]
+) -> tuple[pl.DataFrame, Results, str]:
+    """Columns of the predictions and results by today's definitions; what the reader should know.
+
+    The note is "" where the run was scored by them.
+    """
+    file = path / names.PREDICTIONS
+    present = predictions_columns(file)
+    if _is_scored_today(results, present):
+        return read_predictions(file, wanted), results, ""
+    scored = [name for name in ("prediction", "answers", "samples") if name in present]
+    scores = score_rows(read_predictions(file, scored)).select(*METRICS)
+    others = read_predictions(file, [name for name in wanted if name not in METRICS])
+    return others.with_columns(scores).select(wanted), *_rescored(results, scores, config)
 
 
 def _is_scored_today(results: Results, present: Collection[str]) -> bool:
