@@ -163,7 +163,7 @@ def _make_then(configs: list[Config], config_dir: str | None) -> Then | None:
 
 
 def _plan(configs: list[Config], overwrite: bool, retry_errors: bool, *, as_json: bool) -> None:
-    from slm_vllm.runs.plan import plan_command
+    from slm_vllm.runs.command_plan import plan_command
 
     plan = plan_command(configs, overwrite=overwrite, retry_errors=retry_errors)
     if as_json:

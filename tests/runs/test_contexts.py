@@ -17,9 +17,9 @@ from slm_vllm.rundir import names
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.remarks import without_context
 from slm_vllm.runs.choices import check_choices
+from slm_vllm.runs.command_plan import plan_command
 from slm_vllm.runs.contexts import check_gold
 from slm_vllm.runs.options import RunOptions
-from slm_vllm.runs.plan import plan_command
 from slm_vllm.runs.session import evaluate
 from support.fake_engine import FakeEngine
 from support.qa_files import write_rows

@@ -23,8 +23,8 @@ from slm_vllm.retrieval.reranker import Pair, PairScorer
 from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.rundir.journal import JOURNAL_SCHEMA, journal_schema
 from slm_vllm.runs import auxiliary, index_pool
+from slm_vllm.runs.command_plan import plan_command
 from slm_vllm.runs.options import RunOptions
-from slm_vllm.runs.plan import plan_command
 from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.stages import search
 from slm_vllm.types import Completion

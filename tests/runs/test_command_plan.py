@@ -19,9 +19,9 @@ from slm_vllm.cli.main import cli
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError, EngineDiedError
 from slm_vllm.monitoring.device import Device
-from slm_vllm.runs import plan
+from slm_vllm.runs import command_plan
+from slm_vllm.runs.command_plan import CommandPlan, plan_command
 from slm_vllm.runs.options import RunOptions
-from slm_vllm.runs.plan import CommandPlan, plan_command
 from slm_vllm.runs.session import evaluate
 from support.fake_engine import FakeEngine
 from support.qa_files import write_rows
@@ -196,7 +196,7 @@ def test_a_run_of_another_configuration_is_refused_as_it_would_be(
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device("cuda", "Some GPU", (8, 0), 10 * GIB)
-    monkeypatch.setattr(plan, "detect_device", lambda: device)
+    monkeypatch.setattr(command_plan, "detect_device", lambda: device)
 
 
 def of_size(model: Path, target: Path, size: int, **config: object) -> str:
