@@ -1,10 +1,10 @@
-"""Values as JSON: whole lines at the speed of the encoder alone, and rounded figures."""
+"""Values as JSON: whole lines at the speed of the encoder alone, rounded figures, what is read."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from json import encoder as _json
 from typing import Any
 
@@ -30,3 +30,15 @@ encode: Callable[[Any], str] = _made_once()
 def json_number(value: float) -> float | None:
     """A figure with six decimals; None for NaN, which JSON lacks."""
     return None if math.isnan(value) else round(value, 6)
+
+
+def as_number(value: object) -> float | None:
+    """A finite number that was read; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """An object that was read; an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from slm_vllm.adopt.checkout import OldCheckout
 from slm_vllm.config.compose import group_choices, read_choice
 from slm_vllm.config.legacy import CONTEXT_OF
 from slm_vllm.errors import ConfigError, DataError, StorageError, reason_of
+from slm_vllm.json_text import as_mapping, as_number
 
 UNKNOWN = "unknown"
 PREDICTION = "predicted_answer"
@@ -41,8 +41,8 @@ class OldRun:
     mode: str
     context: str
     rows: list[dict[str, Any]]
-    results: dict[str, Any]
-    memory: dict[str, Any]
+    results: Mapping[str, Any]
+    memory: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -52,12 +52,12 @@ class OldRun:
     @property
     def token_recall(self) -> float | None:
         """What it said of itself."""
-        return _number(self.results.get("token_recall"))
+        return as_number(self.results.get("token_recall"))
 
     @property
     def duration(self) -> float | None:
         """Seconds that it took in all."""
-        return _number(self.results.get("duration_seconds"))
+        return as_number(self.results.get("duration_seconds"))
 
     def peak(self, *words: str) -> float | None:
         """The peak in MiB under a key of the memory file that has one of the words and a unit."""
@@ -92,7 +92,7 @@ def read_old_run(checkout: OldCheckout, folder: Path) -> OldRun:
             f"Found: {', '.join(rows[0])}"
         )
     statistics = content.get("statistics") if isinstance(content, dict) else None
-    results = _mapping(_optional(folder / "results.json")) or _mapping(statistics)
+    results = as_mapping(_optional(folder / "results.json")) or as_mapping(statistics)
     settings = _settings(folder)
     model, dataset, mode = _parts_of_name(checkout, folder.name)
     sources = [results, rows[0]]
@@ -113,7 +113,7 @@ def read_old_run(checkout: OldCheckout, folder: Path) -> OldRun:
         context=context,
         rows=rows,
         results=results,
-        memory=_mapping(_optional(folder / "memory_usage.json")),
+        memory=as_mapping(_optional(folder / "memory_usage.json")),
     )
 
 
@@ -130,7 +130,7 @@ def _first(
                 value = value.get("name")
             if isinstance(value, str) and value:
                 return value
-    name = _mapping(settings.get(group)).get("name")
+    name = as_mapping(settings.get(group)).get("name")
     return name if isinstance(name, str) else None
 
 
@@ -192,20 +192,10 @@ def _json(path: Path) -> Any:
         raise DataError(f"{path} is damaged ({error})") from None
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _numbers(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
     for key, value in content.items():
         name = f"{prefix}{key}".lower()
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{name}.")
-        elif (number := _number(value)) is not None:
+        elif (number := as_number(value)) is not None:
             yield name, number
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from slm_vllm.errors import ConfigError, DataError, SlmVllmError, StorageError
+from slm_vllm.json_text import as_mapping, as_number
 from slm_vllm.rundir import names
 from slm_vllm.rundir.contents import Results
 from slm_vllm.rundir.files import (
@@ -167,11 +168,11 @@ def read_job(path: Path) -> Job:
         done=done,
         total=total,
         heartbeat_age=_age(state.get("heartbeat")),
-        questions_per_second=_rate(finished) or _figure(state.get("questions_per_second")),
-        token_recall=_figure((finished or state).get("token_recall")),
+        questions_per_second=_rate(finished) or as_number(state.get("questions_per_second")),
+        token_recall=as_number((finished or state).get("token_recall")),
         token_recall_ci95=_interval(finished) or _ends(state.get("token_recall_ci95")),
         errors=_errors(finished) if finished else _count(state.get("errors")),
-        eta_seconds=_figure(state.get("eta_seconds")) if alive else None,
+        eta_seconds=as_number(state.get("eta_seconds")) if alive else None,
         error=state.get("error") if phase == "failed" else None,
     )
 
@@ -191,7 +192,7 @@ def _copied(path: Path, results: Results | None) -> Job:
         done=total,
         total=total,
         questions_per_second=_rate(results),
-        token_recall=_figure(results.get("token_recall")),
+        token_recall=as_number(results.get("token_recall")),
         token_recall_ci95=_interval(results),
         errors=_errors(results),
     )
@@ -293,30 +294,26 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _figure(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
-
-
 def _ends(value: Any) -> tuple[float, float] | None:
     """An interval, of which both ends are there."""
-    ends = [_figure(end) for end in value] if isinstance(value, list) else []
+    ends = [as_number(end) for end in value] if isinstance(value, list) else []
     if len(ends) != 2 or ends[0] is None or ends[1] is None:
         return None
     return ends[0], ends[1]
 
 
 def _interval(results: Results | None) -> tuple[float, float] | None:
-    metric = ((results or {}).get("metrics") or {}).get("token_recall")
-    return _ends(metric.get("ci95")) if isinstance(metric, dict) else None
+    metrics = as_mapping((results or {}).get("metrics"))
+    return _ends(as_mapping(metrics.get("token_recall")).get("ci95"))
 
 
 def _errors(results: Results) -> int | None:
-    return _count((results.get("counts") or {}).get("errors"))
+    return _count(as_mapping(results.get("counts")).get("errors"))
 
 
 def _rate(results: Results | None) -> float | None:
-    throughput = (results or {}).get("throughput")
-    return throughput.get("questions_per_second") if isinstance(throughput, dict) else None
+    throughput = as_mapping((results or {}).get("throughput"))
+    return as_number(throughput.get("questions_per_second"))
 
 
 def _age(heartbeat: Any) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.json_text import as_mapping, as_number
 from slm_vllm.nearest import nearest
 from slm_vllm.reporting.alignment import AlignedRuns, align
 from slm_vllm.reporting.config_diff import Difference, config_differences
@@ -258,7 +259,7 @@ def _compare_dataset(aligned: AlignedRuns, baseline: int, metric: str) -> Datase
 
 
 def _figures(run: RunData, values: np.ndarray[Any, np.dtype[np.float64]]) -> RunFigures:
-    throughput, memory = _mapping(run.results["throughput"]), run.memory or {}
+    throughput, memory = as_mapping(run.results["throughput"]), run.memory or {}
     retriever = run.results.get("retriever")
     return RunFigures(
         name=run.name,
@@ -267,27 +268,17 @@ def _figures(run: RunData, values: np.ndarray[Any, np.dtype[np.float64]]) -> Run
         mode=str(run.results["mode"]),
         retriever=None if retriever is None else str(retriever),
         mean=estimate_mean(pl.Series(values[~np.isnan(values)]), seed=_seed(run)),
-        questions_per_second=_number(throughput.get("questions_per_second")),
-        tokens_per_second=_number(throughput.get("completion_tokens_per_second")),
-        peak_rss=_number(memory.get("peak_rss")),
-        peak_gpu=_number(memory.get("peak_gpu")),
+        questions_per_second=as_number(throughput.get("questions_per_second")),
+        tokens_per_second=as_number(throughput.get("completion_tokens_per_second")),
+        peak_rss=as_number(memory.get("peak_rss")),
+        peak_gpu=as_number(memory.get("peak_gpu")),
         judged={} if run.judgement is None else run.judgement["metrics"],
     )
 
 
 def _seed(run: RunData) -> int:
-    seed = _mapping(run.config.get("experiment")).get("seed")
+    seed = as_mapping(run.config.get("experiment")).get("seed")
     return seed if isinstance(seed, int) and seed >= 0 else SEED
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
 
 
 def _adjusted(datasets: Sequence[DatasetComparison]) -> list[DatasetComparison]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from slm_vllm.json_text import as_mapping
 from slm_vllm.reporting.config_diff import Difference, config_differences, flat_settings
 from slm_vllm.reporting.html_table import table
 from slm_vllm.reporting.run_view import RunView
@@ -76,9 +77,9 @@ def _wide_table(lines: Sequence[Sequence[str]], caption: str) -> str:
 
 
 def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
-    model, dataset = _inside(manifest, "model"), _inside(manifest, "dataset")
-    engine, device = _inside(manifest, "engine"), _inside(manifest, "device")
-    git = _inside(manifest, "git")
+    model, dataset, engine, device, git = (
+        as_mapping(manifest.get(key)) for key in ("model", "dataset", "engine", "device", "git")
+    )
     commit = f"{git['commit']}{' (changed)' if git.get('dirty') else ''}" if git else None
     found = {
         "started": manifest.get("created"),
@@ -96,8 +97,3 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:
         "platform": manifest.get("platform"),
     }
     return {name: "-" if value in (None, "") else str(value) for name, value in found.items()}
-
-
-def _inside(manifest: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = manifest.get(key)
-    return value if isinstance(value, Mapping) else {}
