@@ -45,9 +45,6 @@ class Asking:
         started = time.monotonic()
         # A restart is counted as loading.
         started += ask_through_death(ask, self._host, self._services, self._stop)
-        progress.show()
-        self._services.console.end_line()
-        self._services.signals.drain(False)
         self._run.check_answered(plan)
         return time.monotonic() - started
 
@@ -76,3 +73,5 @@ class Asking:
                     cell.state.beat(dict)
                 if drain.is_over:
                     break
+        progress.show()
+        services.console.end_line()

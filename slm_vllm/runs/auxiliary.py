@@ -106,7 +106,6 @@ class AuxiliaryRequests(Generic[Item]):
         host = self._asker.host
         engine = host.engine
         ask_through_death(lambda _: self._stream(), host, self._services, self._stop)
-        self._services.signals.drain(False)
         if self._open:
             raise EngineError(
                 f"{self._label}: the engine {type(engine).__name__} ended without a reply to "

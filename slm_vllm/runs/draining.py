@@ -36,8 +36,7 @@ def ask_through_death(
 ) -> float:
     """Asks an engine; if it dies, restarts it once and asks again what has no answer.
 
-    While `ask` runs, a signal calls `stop` and interrupts nothing. It is raised by
-    `StopSignals.drain(False)`, which is left to the caller.
+    While `ask` runs, a signal calls `stop` and interrupts nothing; it is raised at the end.
 
     Args:
         ask: Sends the requests; its argument is whether the engine was restarted.
@@ -50,9 +49,9 @@ def ask_through_death(
 
     Raises:
         EngineError: The engine died twice, or cannot be started.
-        Interrupted: A signal came before the restart, or during it.
+        Interrupted: A signal came.
     """
-    signals = services.signals
+    signals, seconds = services.signals, 0.0
     signals.drain(True, stop)
     try:
         ask(False)
@@ -63,5 +62,5 @@ def ask_through_death(
         seconds = time.monotonic() - died
         signals.drain(True, stop)
         ask(True)
-        return seconds
-    return 0.0
+    signals.drain(False)
+    return seconds
