@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from slm_vllm.reporting import answer_sections, origin_sections, run_tables, sections
+from slm_vllm.reporting import answer_sections, origin_sections, run_tables
 from slm_vllm.reporting.confidence_section import confidence_section
 from slm_vllm.reporting.figures import Figure
+from slm_vllm.reporting.figures_section import figures_section
 from slm_vllm.reporting.harm import Harm
+from slm_vllm.reporting.headline import headline
 from slm_vllm.reporting.pairing import DatasetPairs
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_view import RunView
@@ -53,7 +55,7 @@ class Section:
 def _summary(content: Content) -> str:
     return (
         f"{answer_sections.verdict_section(content.datasets)}"
-        f'<dl class="tiles">{sections.headline(content.views)}</dl>'
+        f'<dl class="tiles">{headline(content.views)}</dl>'
         f"{run_tables.results_table(content.views)}"
     )
 
@@ -71,7 +73,7 @@ SECTIONS = (
     Section("retrieval", "Retrieval", lambda c: run_tables.search_table(c.views)),
     Section("confidence", "Confidence", lambda c: confidence_section(c.views)),
     Section("cost", "Cost", lambda c: run_tables.cost_table(c.views)),
-    Section("plots", "Plots", lambda c: sections.figures_section(c.figures)),
+    Section("plots", "Plots", lambda c: figures_section(c.figures)),
     Section("predictions", "Predictions", _predictions),
     Section(
         "configuration", "Configuration", lambda c: origin_sections.configuration_section(c.views)

@@ -1,13 +1,10 @@
-"""The parts of the page that are seen first, and its figures."""
+"""The figures of the page that are seen first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from slm_vllm.reporting.axes import number
-from slm_vllm.reporting.drawing import PAGE, to_svg
-from slm_vllm.reporting.figures import Figure
-from slm_vllm.reporting.html_table import table
 from slm_vllm.reporting.pairing import mean_of, ranked
 from slm_vllm.reporting.plain_text import escaped
 from slm_vllm.reporting.run_tables import hit_name, rate_of
@@ -68,28 +65,6 @@ def _tiles(tiles: Iterable[tuple[str, str, str]]) -> str:
         f'<div class="tile"><dt>{escaped(name)}</dt><dd><b>{escaped(value)}</b>'
         f"<span>{escaped(note)}</span></dd></div>"
         for name, value, note in tiles
-    )
-
-
-def figures_section(figures: Sequence[Figure]) -> str:
-    """Every figure with its numbers as a table under it."""
-    drawn = "".join(_figure(figure) for figure in figures)
-    return f'<div class="figures">{drawn}</div>' if drawn else ""
-
-
-def _figure(figure: Figure) -> str:
-    data = table(
-        figure.columns,
-        figure.rows,
-        caption=figure.title,
-        text_columns={
-            column for column in figure.columns if column in ("model", "mode", "run", "memory of")
-        },
-    )
-    return (
-        f'<figure id="{escaped(figure.key)}"><figcaption><h3>{escaped(figure.title)}</h3>'
-        f"<p>{escaped(figure.note)}</p></figcaption>{to_svg(figure.drawing, PAGE)}"
-        f"<details><summary>Numbers</summary>{data}</details></figure>"
     )
 
 
