@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -39,10 +40,26 @@ class Interrupted(BaseException):
         return f"{self}. All answers so far are kept; {again} resumes from there."
 
 
-class StopSignals:
-    """Installs the handlers while its block runs (main thread only).
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Gives a handler the signals that come while the block runs (main thread only).
 
     A signal that is ignored stays ignored: that is how nohup protects a run from SIGHUP.
+    """
+    previous = {
+        signum: signal.signal(signum, handler)
+        for signum in SIGNALS
+        if signal.getsignal(signum) != signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for signum, before in previous.items():
+            signal.signal(signum, before)
+
+
+class StopSignals:
+    """Takes the signals while its block runs.
 
     Args:
         install: False leaves every signal to the caller, as a thread has to.
@@ -53,22 +70,18 @@ class StopSignals:
     """
 
     def __init__(self, *, install: bool = True) -> None:
-        self._install = install
+        self._handled = handled(self._handle) if install else nullcontext()
         self.received: int | None = None
         self.raised = False
         self._draining = False
         self._ask_to_stop: Callable[[], object] | None = None
-        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        for signum in SIGNALS if self._install else ():
-            if signal.getsignal(signum) != signal.SIG_IGN:
-                self._previous[signum] = signal.signal(signum, self._handle)
+        self._handled.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
+    def __exit__(self, *error: Any) -> None:
+        self._handled.__exit__(*error)
 
     def interruption(self) -> Interrupted | None:
         """The signal behind an error, if one was.

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from types import FrameType
@@ -23,7 +22,7 @@ from slm_vllm.rundir.files import if_readable, read_results, read_state
 from slm_vllm.rundir.state import own_process
 from slm_vllm.runs.notify import notifying
 from slm_vllm.runs.options import Then
-from slm_vllm.runs.signals import SIGNALS, Interrupted
+from slm_vllm.runs.signals import SIGNALS, Interrupted, handled
 from slm_vllm.sweeps.plan import PlannedCell, groups
 from slm_vllm.sweeps.race import raced
 
@@ -109,7 +108,8 @@ def _run_process(
         log = (log_dir / names.SWEEP_LOG).open("ab")
     except OSError as error:
         raise StorageError(f"{log_dir}: cannot be written ({reason_of(error)})") from None
-    with log, tempfile.TemporaryFile() as given, _forwarding() as forward:
+    forward = _Forward()
+    with log, tempfile.TemporaryFile() as given, handled(forward.handle):
         given.write(content.encode())
         given.seek(0)
         # In a session of its own the process gets each signal once: from here.
@@ -153,21 +153,6 @@ class _Forward:
         self.received = signum
         if self._process is not None:
             self._process.send_signal(signum)
-
-
-@contextmanager
-def _forwarding() -> Iterator[_Forward]:
-    forward = _Forward()
-    previous = {
-        signum: signal.signal(signum, forward.handle)
-        for signum in SIGNALS
-        if signal.getsignal(signum) != signal.SIG_IGN
-    }
-    try:
-        yield forward
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
 
 
 def _error_of(cell: PlannedCell, code: int, before: State | None) -> dict[str, Any] | None:
