@@ -52,43 +52,53 @@ def find_clearml(
         folder: Where `.env` is looked for, instead of the working directory.
         home: Instead of the user's.
     """
-    variables = dict(os.environ if environment is None else environment)
-    problem = None
-    try:
-        from_file = read_env_file((folder or Path()) / ".env")
-    except ConfigError as error:
-        from_file, problem = {}, str(error)
-    ours = {name: value for name, value in from_file.items() if name.startswith(_PREFIXES)}
-    merged = {**ours, **variables}
-    for name in _FOREIGN:
-        merged.pop(name, None)
-    merged["CLEARML_SUPPRESS_UPDATE_MESSAGE"] = "1"
-    merged.setdefault("AWS_MAX_ATTEMPTS", "2")
-    ask_loopback_directly(merged)
-    named = merged.get("CLEARML_CONFIG_FILE")
-    if named == "None" and not Path(named).is_file():
-        # So a clearml-agent says to its tasks that it was configured by the environment alone.
-        named = None
-        del merged["CLEARML_CONFIG_FILE"]
-    by_environment = all(merged.get(name) for name in _KEYS)
-    found = ClearMLSettings(None, None, merged)
+    given = dict(os.environ if environment is None else environment)
+    variables, unread = _with_env_file(given, (folder or Path()) / ".env")
+    named = variables.get("CLEARML_CONFIG_FILE")
+    by_environment = all(variables.get(name) for name in _KEYS)
+    found = ClearMLSettings(None, None, variables)
     if named:
-        found = _named_file_settings(named, merged)
+        found = _named_file_settings(named, variables)
     elif not by_environment and (home := home or home_folder()) is not None:
         own = home / "clearml.conf"
-        found = _file_settings(own, merged) if own.is_file() else found
+        found = _file_settings(own, variables) if own.is_file() else found
     if found.source is not None or found.problem is not None:
         return found
     if by_environment:
-        return ClearMLSettings("environment", None, merged)
-    there = [name for name in (*_KEYS, "CLEARML_API_HOST") if merged.get(name)]
+        return ClearMLSettings("environment", None, variables)
+    return ClearMLSettings(None, _half_configured(variables, named) or unread, variables)
+
+
+def _with_env_file(environment: dict[str, str], file: Path) -> tuple[dict[str, str], str | None]:
+    """The variables of the process that talks to the server, and why the file cannot be read."""
+    problem = None
+    try:
+        from_file = read_env_file(file)
+    except ConfigError as error:
+        from_file, problem = {}, str(error)
+    ours = {name: value for name, value in from_file.items() if name.startswith(_PREFIXES)}
+    merged = {**ours, **environment}
+    for name in _FOREIGN:
+        merged.pop(name, None)
+    named = merged.get("CLEARML_CONFIG_FILE")
+    if named == "None" and not Path(named).is_file():
+        # So a clearml-agent says to its tasks that it was configured by the environment alone.
+        del merged["CLEARML_CONFIG_FILE"]
+    merged["CLEARML_SUPPRESS_UPDATE_MESSAGE"] = "1"
+    merged.setdefault("AWS_MAX_ATTEMPTS", "2")
+    ask_loopback_directly(merged)
+    return merged, problem
+
+
+def _half_configured(variables: Mapping[str, str], named: str | None) -> str | None:
+    """What is lacking where something is set, None where nothing is."""
+    there = [name for name in (*_KEYS, "CLEARML_API_HOST") if variables.get(name)]
     if there:
-        missing = [name for name in _KEYS if not merged.get(name)]
-        return ClearMLSettings(None, f"{there[0]} is set, {' and '.join(missing)} not", merged)
+        missing = [name for name in _KEYS if not variables.get(name)]
+        return f"{there[0]} is set, {' and '.join(missing)} not"
     if named:
-        problem = f"CLEARML_CONFIG_FILE={named}: it has no section 'api', so it names no server"
-        return ClearMLSettings(None, problem, merged)
-    return ClearMLSettings(None, problem, merged)
+        return f"CLEARML_CONFIG_FILE={named}: it has no section 'api', so it names no server"
+    return None
 
 
 def _named_file_settings(named: str, environment: dict[str, str]) -> ClearMLSettings:
