@@ -126,6 +126,8 @@ def command(output_dir: Path, samples: int, words: list[str]) -> list[str]:
         *("--samples", str(samples), "--no-clearml", "--output-dir", str(output_dir)),
         f"cache_dir={REPOSITORY / '.cache'}",
         "generation.max_new_tokens=16",
+        # In 16 bit a CPU gives some other answers in other batches, as those after a kill are.
+        "model.dtype=float32",
         # Few at a time, so that answers come one after the other.
         "hardware.engine_args.max_num_seqs=4",
         *words,

@@ -171,9 +171,9 @@ def share(plan: ReplicaPlan, settings: EngineSettings, number: int) -> Share:
     if _is_open("VLLM_ENABLE_V1_MULTIPROCESSING", settings) and _shares_process(plan, whole):
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if plan.count > 1 and _is_open("OMP_NUM_THREADS", settings):
-        # Each would have one for every core while it converts weights, and wait for theirs.
+        # Each would have one for every core while it converts weights, and wait for theirs. Said by
+        # that variable it would hold while they answer too, where vLLM leaves itself one (0.32).
         threads = max(1, len(os.sched_getaffinity(0)) // plan.count)
-        environment["OMP_NUM_THREADS"] = str(threads)  # for what is not forked
     arguments = settings.hardware.engine_args
     if "gpu_memory_utilization" in arguments:
         part = int(100 * float(arguments["gpu_memory_utilization"]) / plan.on_each) / 100

@@ -200,12 +200,14 @@ def _serve(connection: Connection) -> None:
 def _made_with(threads: int, make_engine: Callable[[], BaseEngine]) -> BaseEngine:
     """Makes the engine, in its thread, with so many threads of OpenMP.
 
-    OpenMP has read the environment in the process that this one was forked from. More threads than
-    cores wait for each other a time slice at every step.
+    OpenMP has read the environment in the process that this one was forked from, if it was. More
+    threads than cores wait for each other a time slice at every step.
     """
-    torch = sys.modules.get("torch")
-    if threads and torch is not None:
-        torch.set_num_threads(threads)
+    if threads and ("torch" in sys.modules or "OMP_NUM_THREADS" not in os.environ):
+        with suppress(ImportError):  # an engine that needs none
+            import torch
+
+            torch.set_num_threads(threads)
     return make_engine()
 
 

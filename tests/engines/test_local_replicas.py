@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -152,6 +153,21 @@ def test_each_has_its_own_cores(engine_for: Any) -> None:
         pids = {int(c.text.partition(" by ")[2]) for c in engine.stream(asked(100))}
         own = [set(psutil.Process(pid).cpu_affinity() or []) for pid in pids]
     assert len(own) == 2 and not own[0] & own[1]
+
+
+def test_one_that_is_not_forked_has_its_threads_too() -> None:
+    """The variable that would say so is left to vLLM."""
+    code = """
+from slm_vllm.engines.replica_process import _made_with
+def make_engine():
+    import torch
+    print(torch.get_num_threads())
+_made_with(3, make_engine)
+"""
+    environment = {name: value for name, value in os.environ.items() if "OMP_" not in name}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "3\n"
 
 
 def test_each_computes_with_a_thread_for_each_of_its_cores(engine_for: Any) -> None:
