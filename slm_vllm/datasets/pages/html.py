@@ -141,16 +141,10 @@ def _lay_out(text: str, may_hide: bool = True) -> str | None:  # noqa: C901
         elif effect in (_ITEM, _ITEM_END):
             due, item = due or 1, effect == _ITEM
         elif effect != _INLINE:
-            breaks = 2 if effect == _PARAGRAPH else 1
-            if effect == _PARAGRAPH_END:
-                # The end of a paragraph within a list does not part its items.
-                breaks = 1 if lists else 2
-            elif effect == _LIST:
-                lists += 1
-                breaks = 2 if lists == 1 else 1
-            elif effect == _LIST_END:
-                lists -= lists > 0
-                breaks = 1 if lists else 2
+            lists -= effect == _LIST_END and lists > 0
+            # What ends a paragraph within a list does not part its items.
+            breaks = 2 if effect == _PARAGRAPH or (effect != _LINE and not lists) else 1
+            lists += effect == _LIST
             # "- " is followed by the item's own first paragraph on the same line.
             if not item and due < breaks:
                 due = breaks
