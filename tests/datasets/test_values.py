@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.datasets.rows.evidence import paragraphs_of
 from slm_vllm.datasets.rows.literals import literal
-from slm_vllm.datasets.rows.values import ValueProblem, answers_of, chosen
+from slm_vllm.datasets.rows.values import ValueProblem, answers_of, chosen, mapping_of
 from support.dataset_samples import jsonl, write
 
 
@@ -269,6 +269,24 @@ def test_documents_of_flashrag_keep_their_text(tmp_path: Path) -> None:
     row = {"question": "q", "answer": "a", "documents": [{"id": "7", "contents": '"T"\nx'}]}
     (frame,) = open_dataset(None, write(tmp_path / "a.jsonl", jsonl([row]))).scan()
     assert frame["documents"].to_list() == [[{"document_id": "7", "title": "T", "text": "x"}]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "b": [1.5, null, "x"]}',
+        "{'a': 1, 'b': [1.5, None, 'x']}",
+        " {'a':1,'b':(1.5,None,'x')}",
+    ],
+)
+def test_an_object_written_into_a_text_keeps_its_numbers(text: str) -> None:
+    assert json.dumps(mapping_of(text, "metadata")) == '{"a": 1, "b": [1.5, null, "x"]}'
+
+
+@pytest.mark.parametrize("text", ["{'a'", "[1]", "word"])
+def test_a_text_that_is_no_object(text: str) -> None:
+    with pytest.raises(ValueProblem):
+        mapping_of(text, "metadata")
 
 
 def test_metadata_written_into_a_text(tmp_path: Path) -> None:
