@@ -29,10 +29,10 @@ from slm_vllm.retrieval.encoder import (
     DEFAULT_MODEL,
     Encoder,
     EncoderDtype,
+    declared_dimension,
     find_encoder,
     model_identity,
     prefixes_for,
-    told_dimension,
 )
 from slm_vllm.retrieval.passage_store import PassageStore
 from slm_vllm.retrieval.vector_build import build_index, keep_built
@@ -168,7 +168,10 @@ class DenseRetriever(StoredRetriever):
         """`auto` as the kind of index that fits; where that is the one of this size, it stays."""
         if options.index != "auto":
             return options
-        n, dimension = len(passages), told_dimension(find_encoder(options.model, options.revision))
+        n, dimension = (
+            len(passages),
+            declared_dimension(find_encoder(options.model, options.revision)),
+        )
         kind = kind_that_fits(n, dimension, options.hnsw_m, usable_memory())
         return options if kind == kind_by_size(n) else replace(options, index=kind)
 

@@ -87,14 +87,14 @@ def _of_index(path: str, passages: PassageStore) -> Placed:
     names = faiss.vector_to_array(index.id_map).astype(str)
     vectors = _Stored(faiss.downcast_index(index.index))
     parts = (
-        pl.DataFrame({"name": names[low : low + _ROWS], "of": vectors[low : low + _ROWS]})
+        pl.DataFrame({"name": names[low : low + _ROWS], "vector": vectors[low : low + _ROWS]})
         for low in range(0, len(names), _ROWS)
     )
     yield from _by_id(path, parts, passages)
 
 
 def _parts_of_table(path: str) -> Iterator[pl.DataFrame]:
-    """`name` and `of`, some thousand rows at a time."""
+    """`name` and `vector`, some thousand rows at a time."""
     read = pl.scan_ipc if Path(path).suffix in (".arrow", ".feather") else pl.scan_parquet
     table = read(path, glob=False)
     columns = table.collect_schema().names()
@@ -102,7 +102,9 @@ def _parts_of_table(path: str) -> Iterator[pl.DataFrame]:
     vector = next((one for one in _VECTORS if one in columns), None)
     if name is None or vector is None:
         raise DataError(f"{path} has the columns {', '.join(columns)}. {_KNOWN}")
-    wanted = table.select(pl.col(name).cast(pl.String).alias("name"), pl.col(vector).alias("of"))
+    wanted = table.select(
+        pl.col(name).cast(pl.String).alias("name"), pl.col(vector).alias("vector")
+    )
     yield from wanted.collect_batches(chunk_size=_ROWS)
 
 
@@ -113,7 +115,7 @@ def _by_id(path: str, parts: Iterator[pl.DataFrame], passages: PassageStore) -> 
         part = batch.join(known, on="name", maintain_order="left")
         if part.is_empty():
             continue
-        at, vectors = part["position"].to_numpy(), part["of"].cast(pl.List(pl.Float32))
+        at, vectors = part["position"].to_numpy(), part["vector"].cast(pl.List(pl.Float32))
         if vectors.list.len().n_unique() != 1:
             raise DataError(f"{path}: its vectors are not all of one length")
         if len(np.unique(at)) != len(at) or not missing[at].all():

@@ -122,7 +122,7 @@ def model_identity(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def told_dimension(folder: Path) -> int:
+def declared_dimension(folder: Path) -> int:
     """Length of a model's vectors as far as its files tell it, for an estimate of memory."""
     settings: dict[str, Any] = {}
     for path in sorted(folder.rglob("config.json")):

@@ -32,7 +32,7 @@ def push_index(transfers: Transfers, cache_dir: Path, name: str) -> None:
         seal = read_seal(folder)
     except DamagedIndexError as damage:
         raise StorageError(f"the index {folder} is damaged ({damage}). Build it again") from None
-    if passages := _passages(seal):
+    if passages := _passages_of(seal):
         push_index(transfers, cache_dir, passages)
     there = transfers.bucket.find(_key(transfers, name, SEAL))
     if there is not None and not transfers.options.force:
@@ -56,7 +56,7 @@ def pull_index(transfers: Transfers, cache_dir: Path, name: str) -> None:
         seal, is_here = read_seal(root / name), True
     except DamagedIndexError:
         seal, is_here = _remote_seal(transfers, name), False
-    if passages := _passages(seal):
+    if passages := _passages_of(seal):
         pull_index(transfers, cache_dir, passages)
     if is_here:
         _report_same(transfers, name, root / name, seal)
@@ -117,7 +117,7 @@ def _check_name(transfers: Transfers, name: str) -> None:
     raise StorageError(f"{bucket.url(prefix)} has no index {name}. {there}")
 
 
-def _passages(seal: dict[str, Any]) -> str | None:
+def _passages_of(seal: dict[str, Any]) -> str | None:
     return f"passages-{seal['passages']}" if isinstance(seal.get("passages"), str) else None
 
 

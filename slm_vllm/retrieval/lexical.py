@@ -61,7 +61,7 @@ class Analyzer:
             frame = frame.with_columns(pl.col("word").replace_strict(words, stems))
         return frame
 
-    def long(self, texts: Sequence[str]) -> pl.DataFrame:
+    def exploded(self, texts: Sequence[str]) -> pl.DataFrame:
         """One row for each word: `row` (int32, position of the text) and `word`."""
         rows = pl.Series("row", np.arange(len(texts), dtype=np.int32))
         frame = pl.DataFrame({"row": rows, "word": self.words(texts)})
@@ -134,11 +134,11 @@ def _differ(texts: Sequence[str]) -> bool:
 
 def count_terms(texts: Sequence[str], analyzer: Analyzer) -> TermCounts:
     """Counts the words of a batch of passages."""
-    long = analyzer.long(texts)
-    lengths = np.bincount(long["row"].to_numpy(), minlength=len(texts))
-    terms = long["word"].unique().sort()
+    rows = analyzer.exploded(texts)
+    lengths = np.bincount(rows["row"].to_numpy(), minlength=len(texts))
+    terms = rows["word"].unique().sort()
     places = pl.DataFrame({"word": terms, "term": np.arange(len(terms), dtype=np.int64)})
-    coded = long.join(places, on="word", how="left")
+    coded = rows.join(places, on="word", how="left")
     # One number for term and passage: sorting it orders and groups by both at once.
     span = max(len(texts), 1)
     keys = np.sort(coded["term"].to_numpy() * span + coded["row"].to_numpy())
@@ -189,11 +189,11 @@ class Vocabulary:
 
 def look_up(questions: Sequence[str], analyzer: Analyzer, vocabulary: Vocabulary) -> QueryTerms:
     """Finds the words of questions; unknown words are left out."""
-    long = analyzer.long(questions)
-    terms = vocabulary.positions(long["word"].to_list())
+    rows = analyzer.exploded(questions)
+    terms = vocabulary.positions(rows["word"].to_list())
     known = terms >= 0
     span = int(terms.max(initial=0)) + 1
-    keys = long["row"].to_numpy()[known].astype(np.int64) * span + terms[known]
+    keys = rows["row"].to_numpy()[known].astype(np.int64) * span + terms[known]
     unique, counts = np.unique(keys, return_counts=True)
     pointers = np.searchsorted(unique, np.arange(len(questions) + 1) * span)
     return QueryTerms(pointers, unique % span, counts.astype(np.float32))
