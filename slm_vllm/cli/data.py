@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from slm_vllm.amounts import counted, format_size
-from slm_vllm.cli.options import CONFIG_DIR, JSON, echo_json
+from slm_vllm.cli.options import CONFIG_DIR, JSON, cache_dir_option, echo_json
 from slm_vllm.cli.paths import UserPath
 
 _COLUMNS = click.argument("columns", nargs=-1, metavar="[FIELD=COLUMN]...")
@@ -183,16 +183,10 @@ def stats(
 
 
 @data.command("clean-cache")
-@click.option(
-    "--cache-dir",
-    type=UserPath(),
-    default=".cache",
-    show_default=True,
-    help="The cache_dir of runs.",
-)
+@cache_dir_option("The cache_dir of runs.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @JSON
-def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
+def clean_cache(cache_dir: Path, yes: bool, as_json: bool) -> None:
     """Empty the cache of downloaded and converted datasets.
 
     \b
@@ -201,7 +195,7 @@ def clean_cache(cache_dir: str, yes: bool, as_json: bool) -> None:
     """
     from slm_vllm.datasets.catalog import empty_folder, folder_size
 
-    folder = Path(cache_dir) / "datasets"
+    folder = cache_dir / "datasets"
     count, size = folder_size(folder)
     found = f"{folder}: {counted(count, 'file')}, {format_size(size)}"
     click.echo(found, err=as_json)

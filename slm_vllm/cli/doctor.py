@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from slm_vllm.cli.findings import show_findings
-from slm_vllm.cli.options import JSON, OUTPUT_DIR
-from slm_vllm.cli.paths import UserPath
+from slm_vllm.cli.options import JSON, OUTPUT_DIR, cache_dir_option
 
 _EPILOG = """\b
 Examples:
@@ -22,13 +21,7 @@ connection is made."""
 @click.command("doctor", epilog=_EPILOG)
 @click.option("--deep", is_flag=True, help="Also import torch and vLLM, and connect to the bucket.")
 @OUTPUT_DIR
-@click.option(
-    "--cache-dir",
-    type=UserPath(path_type=Path),
-    default=Path(".cache"),
-    show_default=True,
-    help="Where prepared models are kept.",
-)
+@cache_dir_option("Where prepared models are kept.")
 @JSON
 def command(deep: bool, output_dir: Path, cache_dir: Path, as_json: bool) -> None:
     """Check GPU, vLLM and torch builds, memory, disk, CPU, models, data, S3 and ClearML."""

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from slm_vllm.amounts import counted, format_size
-from slm_vllm.cli.options import CONFIG_DIR, JSON, OVERRIDES, echo_json
+from slm_vllm.cli.options import CONFIG_DIR, JSON, OVERRIDES, cache_dir_option, echo_json, together
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.s3_options import (
+    CONNECTION_OPTIONS,
     DRY_RUN_OPTION,
     FORCE_OPTION,
     PREFIX_OPTION,
-    connection_options,
     reported_transfers,
 )
 
@@ -27,33 +26,22 @@ if TYPE_CHECKING:
     from slm_vllm.retrieval.base import BaseRetriever
     from slm_vllm.retrieval.build_progress import BuildProgress
 
-F = TypeVar("F", bound=Callable[..., Any])
+_STORE = cache_dir_option("Where indexes are kept.")
 
-_STORE = click.option(
-    "--cache-dir",
-    type=UserPath(path_type=Path),
-    default=Path(".cache"),
-    show_default=True,
-    help="Where indexes are kept.",
+
+# What all commands take that open an index.
+_SEARCHED = together(
+    click.option("--dataset", help="A configured dataset, or a file."),
+    click.option(
+        "--retriever", help="bm25, dense, hybrid, your own configuration, or a TREC run file."
+    ),
+    click.option("--corpus", help="A collection to search instead of the dataset's documents."),
+    click.option("--top-k", type=click.IntRange(min=1), help="Passages for each question."),
+    click.option("--cache-dir", type=UserPath(), help="Where indexes are kept."),
+    CONFIG_DIR,
+    JSON,
+    OVERRIDES,
 )
-
-
-def _shared(command: F) -> F:
-    """The options that all commands which open an index take."""
-    for option in (
-        OVERRIDES,
-        JSON,
-        CONFIG_DIR,
-        click.option("--cache-dir", type=UserPath(), help="Where indexes are kept."),
-        click.option("--top-k", type=click.IntRange(min=1), help="Passages for each question."),
-        click.option("--corpus", help="A collection to search instead of the dataset's documents."),
-        click.option(
-            "--retriever", help="bm25, dense, hybrid, your own configuration, or a TREC run file."
-        ),
-        click.option("--dataset", help="A configured dataset, or a file."),
-    ):
-        command = option(command)
-    return command
 
 
 @click.group("index")
@@ -67,7 +55,7 @@ def index() -> None:
 
 
 @index.command("build")
-@_shared
+@_SEARCHED
 def build(as_json: bool, **given: Any) -> None:
     """Build the index unless it exists.
 
@@ -112,7 +100,7 @@ def info(cache_dir: Path, as_json: bool) -> None:
 
 @index.command("search")
 @click.argument("question")
-@_shared
+@_SEARCHED
 def search(question: str, as_json: bool, **given: Any) -> None:
     """Print the best passages for a question, with their scores.
 
@@ -139,7 +127,7 @@ def search(question: str, as_json: bool, **given: Any) -> None:
 
 @index.command("eval")
 @click.option("--write-run", type=UserPath(), help="Write the results as a TREC run file.")
-@_shared
+@_SEARCHED
 def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
     """Measure how well a retriever finds answers and documents.
 
@@ -186,7 +174,7 @@ def evaluate(write_run: str | None, as_json: bool, **given: Any) -> None:
 @PREFIX_OPTION
 @FORCE_OPTION
 @DRY_RUN_OPTION
-@connection_options
+@CONNECTION_OPTIONS
 def push(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -> None:
     """Upload stored indexes with the passages they search.
 
@@ -215,7 +203,7 @@ def push(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
 @_STORE
 @PREFIX_OPTION
 @DRY_RUN_OPTION
-@connection_options
+@CONNECTION_OPTIONS
 def pull(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -> None:
     """Download indexes that were pushed.
 

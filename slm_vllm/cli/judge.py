@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from slm_vllm.cli.options import CONFIG_DIR, JSON, OUTPUT_DIR, OVERRIDES, echo_json
+from slm_vllm.cli.options import CONFIG_DIR, JSON, OUTPUT_DIR, OVERRIDES, echo_json, together
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.errors import ConfigError
 
@@ -46,29 +46,24 @@ class _RunsOrCheck(click.Group):
         self.format_commands(ctx, formatter)
 
 
-def _judge_options(function: Any) -> Any:
-    for option in reversed(
-        (
-            click.option("--model", help="The judge: a configuration, folder or repository."),
-            click.option(
-                "--base-url",
-                multiple=True,
-                help="Servers of the judge; without --model they are sent chats.",
-            ),
-            click.option("--api-key-env", help="Environment variable with their API key."),
-            click.option(
-                "--votes",
-                type=click.IntRange(min=1),
-                default=1,
-                show_default=True,
-                help="Votes on each answer, up to 6, each with the grades in another order.",
-            ),
-            CONFIG_DIR,
-            JSON,
-        )
-    ):
-        function = option(function)
-    return function
+_JUDGE = together(
+    click.option("--model", help="The judge: a configuration, folder or repository."),
+    click.option(
+        "--base-url",
+        multiple=True,
+        help="Servers of the judge; without --model they are sent chats.",
+    ),
+    click.option("--api-key-env", help="Environment variable with their API key."),
+    click.option(
+        "--votes",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Votes on each answer, up to 6, each with the grades in another order.",
+    ),
+    CONFIG_DIR,
+    JSON,
+)
 
 
 @click.group("judge", cls=_RunsOrCheck, epilog=_EPILOG)
@@ -83,7 +78,7 @@ def command() -> None:
 
 @command.command(_DEFAULT, hidden=True, epilog=_EPILOG)
 @click.argument("words", type=UserPath(), nargs=-1, required=True, metavar="RUN... [KEY=VALUE]...")
-@_judge_options
+@_JUDGE
 @OUTPUT_DIR
 def judge_runs_command(
     words: tuple[str, ...], output_dir: Path, as_json: bool, **given: Any
@@ -119,7 +114,7 @@ Examples:
   slm-vllm judge check graded_by_us.csv --base-url http://localhost:8000/v1""",
 )
 @click.argument("file", type=UserPath())
-@_judge_options
+@_JUDGE
 @OVERRIDES
 def check(file: str, overrides: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Compare a judge, and graders without a model, with human labels.

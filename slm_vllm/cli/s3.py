@@ -12,10 +12,10 @@ from slm_vllm.cli.findings import show_finding
 from slm_vllm.cli.options import OUTPUT_DIR, echo_json
 from slm_vllm.cli.paths import UserPath
 from slm_vllm.cli.s3_options import (
+    CONNECTION_OPTIONS,
     DRY_RUN_OPTION,
     FORCE_OPTION,
     PREFIX_OPTION,
-    connection_options,
     open_bucket,
     reported_transfers,
 )
@@ -59,7 +59,7 @@ def command() -> None:
 @click.option("--test-operations", is_flag=True, help="Also write, read, list and delete a key.")
 @click.option("--check-datasets", is_flag=True, help="Also look for the known dataset files.")
 @PREFIX_OPTION
-@connection_options
+@CONNECTION_OPTIONS
 def check(
     test_operations: bool, check_datasets: bool, prefix: str, as_json: bool, **given: Any
 ) -> None:
@@ -103,7 +103,7 @@ def check(
 
 @command.command("ls")
 @click.argument("prefix", default="")
-@connection_options
+@CONNECTION_OPTIONS
 def list_objects(prefix: str, as_json: bool, **given: Any) -> None:
     """List the objects whose key begins with PREFIX: size, date, key.
 
@@ -139,7 +139,7 @@ def list_objects(prefix: str, as_json: bool, **given: Any) -> None:
 @PREFIX_OPTION
 @FORCE_OPTION
 @DRY_RUN_OPTION
-@connection_options
+@CONNECTION_OPTIONS
 def pull(which: str | None, as_json: bool, **given: Any) -> None:
     """Download the files of a dataset, or one object.
 
@@ -172,7 +172,7 @@ def pull(which: str | None, as_json: bool, **given: Any) -> None:
 @PREFIX_OPTION
 @FORCE_OPTION
 @DRY_RUN_OPTION
-@connection_options
+@CONNECTION_OPTIONS
 def push(which: str | None, as_json: bool, **given: Any) -> None:
     """Upload the files of a dataset, or one file.
 
@@ -202,7 +202,7 @@ def push(which: str | None, as_json: bool, **given: Any) -> None:
 @PREFIX_OPTION
 @FORCE_OPTION
 @DRY_RUN_OPTION
-@connection_options
+@CONNECTION_OPTIONS
 def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
     """Download a raw dataset, convert it, upload the result.
 
@@ -225,7 +225,7 @@ def process(which: str, no_upload: bool, as_json: bool, **given: Any) -> None:
 @click.argument("run", type=UserPath())
 @OUTPUT_DIR
 @click.option("--prefix", default="", help="Only keys with this prefix.")
-@connection_options
+@CONNECTION_OPTIONS
 def artifacts(run: str, output_dir: Path, prefix: str, as_json: bool, **given: Any) -> None:
     """Compare what RUN left in a bucket with its folder.
 

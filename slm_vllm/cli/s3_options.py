@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from slm_vllm.amounts import format_size
-from slm_vllm.cli.options import JSON, echo_json
+from slm_vllm.cli.options import JSON, echo_json, together
 from slm_vllm.cli.paths import UserPath
 
 if TYPE_CHECKING:
     from slm_vllm.storage.bucket import Bucket
     from slm_vllm.storage.download import Transferred
     from slm_vllm.storage.transfers import Transfers
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 FORCE_OPTION = click.option("--force", is_flag=True, help="Overwrite newer or different files.")
 DRY_RUN_OPTION = click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
@@ -28,20 +26,17 @@ PREFIX_OPTION = click.option(
 )
 
 
-def connection_options(command: F) -> F:
-    """The options that say where the bucket is."""
-    for option in (
-        JSON,
-        click.option(
-            "--env-file", type=UserPath(path_type=Path), help="Instead of .env in this folder."
-        ),
-        click.option("--profile", help="A profile in ~/.aws; its keys replace those of .env."),
-        click.option("--region", help="Instead of CLEARML_S3_REGION."),
-        click.option("--bucket", help="Instead of CLEARML_S3_BUCKET."),
-        click.option("--endpoint", help="URL of the server, instead of CLEARML_S3_ENDPOINT."),
-    ):
-        command = option(command)
-    return command
+# Where the bucket is.
+CONNECTION_OPTIONS = together(
+    click.option("--endpoint", help="URL of the server, instead of CLEARML_S3_ENDPOINT."),
+    click.option("--bucket", help="Instead of CLEARML_S3_BUCKET."),
+    click.option("--region", help="Instead of CLEARML_S3_REGION."),
+    click.option("--profile", help="A profile in ~/.aws; its keys replace those of .env."),
+    click.option(
+        "--env-file", type=UserPath(path_type=Path), help="Instead of .env in this folder."
+    ),
+    JSON,
+)
 
 
 class TransferReport:
