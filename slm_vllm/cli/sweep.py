@@ -57,6 +57,7 @@ def command(
     others still run. Results are written to OUTPUT_DIR/NAME, one run folder for each cell.
     """
     from slm_vllm.judging.judge_at_end import judge_at_end
+    from slm_vllm.runs.options import RunOptions
     from slm_vllm.runs.signals import Interrupted
     from slm_vllm.sweeps.grid import sweep_grid
     from slm_vllm.sweeps.plan import plan_sweep
@@ -73,18 +74,18 @@ def command(
     click.echo(plan_table(grid, cells), err=as_json)
     if dry_run:
         return
+    options = RunOptions(
+        overwrite=overwrite, retry_errors=retry_errors, track=not no_clearml, then=then
+    )
     table = SweepTable(cells) if sys.stderr.isatty() else None
     try:
         results = run_sweep(
             cells,
             grid.folder,
-            overwrite=overwrite,
-            retry_errors=retry_errors,
-            track=not no_clearml,
+            options,
             quiet=table is not None,
             watch=table.show if table is not None else None,
             race=race,
-            then=then,
         )
     except Interrupted as stop:
         click.echo(stop.message(overwrite=overwrite), err=True)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +20,7 @@ from slm_vllm.rundir.contents import State, SweepState
 from slm_vllm.rundir.files import if_readable, read_results, read_state
 from slm_vllm.rundir.state import own_process
 from slm_vllm.runs.notify import notifying
-from slm_vllm.runs.options import Then
+from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.signals import SIGNALS, Interrupted, handled
 from slm_vllm.sweeps.plan import PlannedCell, groups
 from slm_vllm.sweeps.race import raced
@@ -34,14 +33,11 @@ Watcher = Callable[[], None]
 def run_sweep(
     cells: Sequence[PlannedCell],
     log_dir: Path,
+    options: RunOptions | None = None,
     *,
-    overwrite: bool = False,
-    retry_errors: bool = False,
-    track: bool = True,
     quiet: bool = False,
     watch: Watcher | None = None,
     race: bool = False,
-    then: Then | None = None,
     program: Sequence[str] = (sys.executable, "-m", "slm_vllm.sweeps.group"),
 ) -> list[dict[str, Any]]:
     """Runs what is not done; a cell that fails is recorded and the others are run.
@@ -49,13 +45,11 @@ def run_sweep(
     Args:
         cells: See `plan_sweep`.
         log_dir: Folder of the sweep; what its processes print goes to `sweep.log` when quiet.
-        overwrite: Replace earlier runs.
-        retry_errors: Ask again the questions that failed.
-        track: Tell the tracker of the configuration.
+        options: Those of its runs that are no part of a configuration; what they say of the process
+            and of the engine is not used.
         quiet: Keep the output of the processes from the terminal.
         watch: Called about once a second while a process works.
         race: End the cells of models that are certainly not the best; see `race.raced`.
-        then: See `RunOptions`.
         program: What runs the cells of one model; see `sweeps.group`.
 
     Returns:
@@ -65,14 +59,16 @@ def run_sweep(
         Interrupted: A signal stopped the sweep; giving the command again resumes it.
         StorageError: The folder cannot be written.
     """
-    words = ["--overwrite"] * overwrite + ["--retry-errors"] * retry_errors
-    words += [f"--today={date.today()}", *([] if track else ["--no-clearml"])]
+    options = options or RunOptions()
+    words = ["--overwrite"] * options.overwrite + ["--retry-errors"] * options.retry_errors
+    words += [f"--today={options.today}", *([] if options.track else ["--no-clearml"])]
+    asks_all = options.overwrite or options.retry_errors
     failures: dict[str, dict[str, Any]] = {}
     with notifying(cells[0].config.notify, log_dir.name, log_dir) as results:
         _announce(cells, log_dir)
         by_model, earlier = groups(cells), list[PlannedCell]()
         for group in by_model:
-            todo = [cell for cell in group if retry_errors or overwrite or cell.status != "done"]
+            todo = [cell for cell in group if asks_all or cell.status != "done"]
             rivals, earlier = earlier, [*earlier, *group]
             if not todo:
                 continue
@@ -85,8 +81,8 @@ def run_sweep(
                 if error is not None:
                     failures[cell.name] = error
         results += [failures.get(cell.name) or _results(cell) for cell in cells]
-        if then is not None:
-            results[:] = then(results)
+        if options.then is not None:
+            results[:] = options.then(results)
     return results
 
 

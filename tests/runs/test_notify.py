@@ -200,7 +200,7 @@ def test_what_is_done_with_the_results_is_waited_for(
     else:
         program = (sys.executable, "-m", "support.fake_sweep_group")
         cells = [PlannedCell(config, "new")]
-        found = run_sweep(cells, Path("night"), quiet=True, then=then, program=program)
+        found = run_sweep(cells, Path("night"), RunOptions(then=then), quiet=True, program=program)
     ((_, content),) = hook.told
     assert content["runs"][0]["metrics"] == found[0]["metrics"]
     assert "judge_correct" in found[0]["metrics"] and "correct (judge)" in content["text"]

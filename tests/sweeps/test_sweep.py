@@ -125,7 +125,9 @@ def test_what_an_earlier_process_left_is_not_taken_for_the_end_of_this_one(
     sweep(grid)
     assert state(cells[0])["phase"] == "finished"
     monkeypatch.setenv("FAKE_SWEEP", "no start")
-    results = run_sweep(cells, grid.folder, retry_errors=True, quiet=True, program=PROGRAM)
+    results = run_sweep(
+        cells, grid.folder, RunOptions(retry_errors=True), quiet=True, program=PROGRAM
+    )
     assert results[0]["exit_code"] == 3
     assert "its process ended with exit code 3" in results[0]["error"]
 
