@@ -27,6 +27,11 @@ encode: Callable[[Any], str] = _made_once()
 """One value as JSON with everything but quotes and control characters left as it is."""
 
 
+def encode_bytes(value: Any) -> bytes:
+    """The same in UTF-8 for a hash, which half a surrogate pair is part of."""
+    return encode(value).encode("utf-8", errors="surrogatepass")
+
+
 def json_number(value: float) -> float | None:
     """A figure with six decimals; None for NaN, which JSON lacks."""
     return None if math.isnan(value) else round(value, 6)

@@ -17,7 +17,7 @@ from slm_vllm.engines.settings import (
     read_model_config,
 )
 from slm_vllm.errors import ConfigError
-from slm_vllm.json_text import encode
+from slm_vllm.json_text import encode_bytes
 from slm_vllm.judging.choice import has_files
 from slm_vllm.judging.prompt import LETTERS, PROMPT_VERSION, judge_turn, prompt_hash
 from slm_vllm.models.resolve import ResolvedModel, require_model_packages, resolve_model
@@ -126,9 +126,9 @@ class Judge:
 
     def content(self, case: Case) -> bytes:
         """The hash behind `key`, whole."""
-        text = encode([case.question, list(case.answers), case.prediction, case.vote])
+        content = [case.question, list(case.answers), case.prediction, case.vote]
         found = hashlib.blake2b(self.fingerprint.encode(), digest_size=32)
-        found.update(text.encode("utf-8", errors="surrogatepass"))
+        found.update(encode_bytes(content))
         return found.digest()
 
     def requests(self, cases: Iterable[tuple[int, Case]]) -> Iterator[Asked]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from slm_vllm.config.schema import Config
-from slm_vllm.json_text import encode
+from slm_vllm.json_text import encode_bytes
 
 # Raised when prompts, keys or answers of the same configuration change their meaning.
 FORMAT_VERSION = 1
@@ -143,6 +143,6 @@ def row_keys(
     start = hashlib.blake2b(fingerprint.encode(), digest_size=8)
     for position, row in enumerate(frame.select(columns).iter_rows()):
         row_hash = start.copy()
-        row_hash.update(encode(row).encode("utf-8", errors="surrogatepass"))
+        row_hash.update(encode_bytes(row))
         keys[position] = int.from_bytes(row_hash.digest(), "big")
     return keys

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import polars as pl
 
 from slm_vllm.errors import first_line
-from slm_vllm.json_text import encode
+from slm_vllm.json_text import encode_bytes
 from slm_vllm.rundir import names
 from slm_vllm.rundir.files import damaged, read_object
 from slm_vllm.rundir.predictions import read_predictions
@@ -91,7 +91,7 @@ def answers_digest(predictions: pl.DataFrame) -> str:
     """
     found = hashlib.sha256()
     for row in predictions.select(ANSWER_COLUMNS).iter_rows():
-        found.update(encode(row).encode("utf-8", errors="surrogatepass"))
+        found.update(encode_bytes(row))
     return found.hexdigest()
 
 

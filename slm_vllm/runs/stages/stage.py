@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from slm_vllm.config.schema import Config, GenerationConfig, PromptConfig
 from slm_vllm.errors import StorageError
-from slm_vllm.json_text import encode
+from slm_vllm.json_text import encode_bytes
 from slm_vllm.prompting.renderer import PromptInput, PromptRenderer
 from slm_vllm.prompting.template import PromptTemplate
 from slm_vllm.rundir.fingerprint import digest
@@ -118,8 +118,7 @@ class Stage(Generic[Item]):
         """A hash of all that its prompt shows."""
         shown = self.shown(item)
         texts = [shown.question, *((p.title, p.text) for p in shown.passages)]
-        text = encode(texts).encode("utf-8", errors="surrogatepass")
-        return hashlib.blake2b(text, digest_size=32).digest()
+        return hashlib.blake2b(encode_bytes(texts), digest_size=32).digest()
 
     def keyed(self, items: Iterable[Item]) -> dict[int, Item]:
         """Items by a 64-bit key of their content."""
