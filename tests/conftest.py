@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from support.composed_once import compose_raw
 from support.places import REPOSITORY, TESTS
 from support.qa_files import write_rows
 
@@ -36,6 +37,11 @@ def pytest_collection_finish() -> None:
     """Every run ends in a collection, which objects of tests and packages would prolong."""
     gc.freeze()
     gc.unfreeze = lambda: None  # type: ignore[assignment]
+
+
+@pytest.fixture(autouse=True)
+def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slm_vllm.config.compose._compose_raw", compose_raw)
 
 
 @pytest.fixture(autouse=True)

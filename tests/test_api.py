@@ -145,7 +145,7 @@ def test_a_dataset_and_scores_without_a_run(questions: Path) -> None:
 def test_a_run_is_shown_in_one_line(tiny_model: Path, questions: Path, tmp_path: Path) -> None:
     given = arguments(tiny_model, questions, tmp_path)
     (run,) = evaluate(engine=FakeEngine().factory(), **given)
-    assert repr(run) == f"<RunData {run.name}: 6 questions, token recall 0.000, {run.path}>"
+    assert repr(run) == f"<RunData {run.name}: 6 questions, token recall 0.500, {run.path}>"
 
 
 @pytest.mark.parametrize(
