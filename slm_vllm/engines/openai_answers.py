@@ -211,9 +211,9 @@ def whole(text: str) -> str:
 
 def _text_of(choice: Mapping[str, Any]) -> str | None:
     text = _plain_text(choice.get("text"))
-    if text is not None:
-        return text
     message = choice.get("message")
+    if text or (text is not None and not isinstance(message, Mapping)):
+        return text
     if not isinstance(message, Mapping):
         # It says how it ended and has a place for a text: nothing was said.
         ended = isinstance(choice.get("finish_reason"), str)

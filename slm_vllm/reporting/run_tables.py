@@ -15,6 +15,7 @@ from slm_vllm.scoring.metrics import PLAIN, Described, in_tables, judged_in_tabl
 
 _COUNTS = {
     "errors": "failed requests",
+    "empty": "answers that say nothing",
     "unscored": "rows without a usable answer to score against",
     "rejected": "rows of the dataset rejected",
     "truncated": "prompts cut to fit the context",

@@ -47,6 +47,7 @@ def _note(result: Mapping[str, Any]) -> str:
     counts = result["counts"]
     worth_saying = {
         "errors": "failed",
+        "empty": "answered with nothing",
         "unscored": "without a usable answer to score against",
         "rejected": "rejected (see rejected.jsonl)",
         "truncated": "with a prompt cut to fit",

@@ -32,6 +32,7 @@ from slm_vllm.scoring.samples import score_rows
 # Scoring has a fixed cost for each batch; `Journal.read` cuts those of long lines.
 _SCORED_ROWS = 2048
 _COUNTED = ("truncated", "unterminated_thinking")
+_KINDS_OF_ROWS = ("total", "scored", "unscored", "errors", "empty", *_COUNTED, "without_passage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,14 @@ class RunSummary:
         for metric, tally in self.metrics.items():
             tally.add(scored[metric])
         unscored = scored["token_recall"].null_count()
+        said_nothing = pl.col("prediction").eq("") & pl.col("error").is_null()
+        empty = scored.select((said_nothing & ~pl.col("unterminated_thinking")).sum()).item()
         self.counts.update(
             total=scored.height,
             scored=scored.height - unscored,
             unscored=unscored,
             errors=scored["error"].count(),
+            empty=empty,
             without_passage=int((scored["n_passages_used"] == 0).sum()),
             prompt_tokens=int(scored["n_prompt_tokens"].sum()),
             completion_tokens=int(scored["n_completion_tokens"].sum()),
@@ -250,10 +254,7 @@ def build_results(
             for name, tally in summary.search.items()
         },
         "counts": {
-            **{
-                name: summary.counts[name]
-                for name in ("total", "scored", "unscored", "errors", *_COUNTED, "without_passage")
-            },
+            **{name: summary.counts[name] for name in _KINDS_OF_ROWS},
             "scored": summary.n_scored,
             "rejected": rejected,
             "resumed": resumed,

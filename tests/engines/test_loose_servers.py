@@ -205,6 +205,12 @@ def test_parts_that_are_thoughts_are_no_answer(kind: str) -> None:
     assert read_completion(asked(1)[0], answer).text == "Paris"
 
 
+def test_an_empty_text_beside_a_message_is_not_the_answer() -> None:
+    choice = {"text": "", "message": {"content": "Danube"}}
+    assert read_completion(asked(1)[0], {"choices": [choice]}).text == "Danube"
+    assert read_completion(asked(1)[0], {"choices": [{"text": "", "message": None}]}).text == ""
+
+
 @pytest.mark.parametrize("reason", ["max_tokens", "MAX_TOKENS", "model_length"])
 def test_a_limit_of_tokens_by_another_name_is_the_length(reason: str) -> None:
     answer = {"choices": [{"text": "Par", "finish_reason": reason}]}

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -14,6 +15,7 @@ import pytest
 
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import EngineError
+from slm_vllm.reporting.table import results_table
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
@@ -46,6 +48,26 @@ def test_not_one_answer_is_no_result(make_config: MakeConfig) -> None:
     assert read(config, "predictions.json")["statistics"]["num_scored"] == 0
     state = read(config, "state.json")
     assert (state["phase"], state["exit_code"]) == ("failed", 4)
+
+
+class SaysNothing(FakeEngine):
+    """Fails the first prompt, and gives nothing, blanks and a cut-off thought in turn."""
+
+    def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
+        for number, answer in enumerate(super().stream(requests)):
+            text = ["", " \n", "<think>hm"][number % 3]
+            yield answer if answer.error else replace(answer, text=text)
+
+
+def test_answers_that_say_nothing_are_counted(make_config: MakeConfig) -> None:
+    result = run(make_config(), SaysNothing(fails=frozenset({0})))
+    counts = result["counts"]
+    assert (counts["total"], counts["errors"], counts["unterminated_thinking"]) == (10, 1, 3)
+    assert counts["empty"] == 6
+    assert "6 answered with nothing" in results_table([result])
+    assert "answered with nothing" not in results_table(
+        [run(make_config("experiment.name=b"), FakeEngine())]
+    )
 
 
 def test_what_was_not_answered_can_be_asked_again(make_config: MakeConfig) -> None:
