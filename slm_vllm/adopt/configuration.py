@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from slm_vllm.adopt.checkout import OldCheckout
-from slm_vllm.config.compose import is_known, read_choice
+from slm_vllm.config.compose import is_known, read_choice, read_sections
 from slm_vllm.config.legacy import settings_today
 from slm_vllm.config.location import configs_dir
 from slm_vllm.config.overrides import GROUPS
@@ -90,17 +90,19 @@ def _add_choice(
     checkout: OldCheckout, made: NewConfiguration, group: str, name: str, file: Path
 ) -> None:
     try:
-        content = read_choice(file)
+        content = read_sections(file)
     except ConfigError as error:
         made.notes.append(f"{error}; it is left out")
         return
-    defaults = content.pop("defaults", None)
-    today = _translated({group: content}, f"configs/{group}/{name}.yaml", made)
+    above = {}
+    for part in (content, content.get(group)):
+        if isinstance(part, dict) and "defaults" in part:
+            above["defaults"] = part.pop("defaults")
+    today = _translated(content, f"configs/{group}/{name}.yaml", made)
     section = today.setdefault(group, {})
     section.setdefault("name", name)
     if group == "dataset" and (found := checkout.dataset_file(name)) is not None:
         section["path"] = found
-    above = {"defaults": defaults} if defaults else {}
     if len(today) == 1:
         made.files[f"{group}/{name}.yaml"] = _text({**above, **section})
     else:

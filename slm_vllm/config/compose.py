@@ -8,6 +8,7 @@ value and the nearest valid one, before anything heavy is imported.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -38,6 +39,7 @@ from slm_vllm.plugins import FOLDER, use_folder
 
 S = TypeVar("S", bound=Section)
 
+_GLOBAL_PACKAGE = re.compile(r"^#\s*@package\s+_global_\s*$", re.MULTILINE)
 _WITHOUT_FILE = {"hardware": ("auto",)}  # choices of a group that no file stands for
 
 
@@ -79,12 +81,23 @@ def nearest_choice(group: str, value: str, config_dir: str | Path | None = None)
 
 
 def read_choice(path: Path) -> dict[str, Any]:
-    """The content of one file of a group, before interpolation.
+    """What one file of a group says of this group, before interpolation.
 
     Raises:
         ConfigError: It cannot be read, is not YAML, or holds no keys.
     """
-    return read_keys(path, str(path), f"name: {path.stem}")
+    return read_sections(path).get(path.parent.name) or {}
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """What one file of a group says, by section: of others too where Hydra's header says so.
+
+    Raises:
+        ConfigError: As for `read_choice`.
+    """
+    content = read_keys(path, str(path), f"name: {path.stem}")
+    is_global = _GLOBAL_PACKAGE.search(path.read_text(encoding="utf-8"))
+    return content if is_global else {path.parent.name: content}
 
 
 def read_keys(path: Path, called: str, example: str) -> dict[str, Any]:

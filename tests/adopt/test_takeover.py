@@ -100,6 +100,23 @@ def test_the_configuration_means_what_it_meant(old: Path, monkeypatch: pytest.Mo
     assert new.model_copy(update=same) == there
 
 
+def test_a_file_that_sets_other_sections_keeps_them(old: Path) -> None:
+    file = old / "configs" / "dataset" / "quiz.yaml"
+    rows = old / "quiz.jsonl"
+    rows.write_text('{"question": "q?", "answer": "a"}\n')
+    file.write_text(
+        f"# @package _global_\ndataset:\n  name: quiz\n  path: {rows}\n"
+        "experiment:\n  max_samples: 3\n"
+    )
+    assert slm_vllm("adopt", old).exit_code == 0
+    config = compose_config(["dataset=quiz"], "adopted")
+    assert (config.dataset.path, config.experiment.max_samples) == (str(rows), 3)
+    listed = slm_vllm("data", "list", "--config-dir", "adopted").output
+    assert any(line.split()[::2] == ["quiz", str(rows), "B"] for line in listed.splitlines())
+    checked = slm_vllm("data", "check", "quiz", "--config-dir", "adopted")
+    assert f"{rows}: usable" in checked.output
+
+
 def test_unknown_keys_are_named_and_not_written(old: Path) -> None:
     model = old / "configs" / "model" / "smollm2_135m.yaml"
     model.write_text(model.read_text() + f"api_token: {SECRET}\n")
