@@ -14,7 +14,7 @@ from slm_vllm.tracking.base import Publication
 from slm_vllm.tracking.cursor import cursor_path, read_cursor
 from slm_vllm.tracking.recorder import NullRecorder, Recorder
 from slm_vllm.tracking.registry import AUTOMATIC, tracker_class
-from slm_vllm.tracking.spool import read_spool
+from slm_vllm.tracking.spool import read_spool, spool_size
 
 PUBLISHER = (sys.executable, "-m", "slm_vllm.tracking.publisher")
 _INTERRUPTED_SECONDS = 10.0
@@ -73,6 +73,8 @@ class PublishedTracking(Tracking):
         bound = self._publication.bound
         if kind is not None and not issubclass(kind, Exception):
             bound = min(bound, _INTERRUPTED_SECONDS)
+        if not any(map(spool_size, self._folders)):
+            bound = 0.0  # refused before it began: nothing is to be told, and it may be connecting
         wait_for(self._process, bound)
         for folder in self._folders:
             if (folder / SPOOL).exists():
