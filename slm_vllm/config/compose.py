@@ -304,15 +304,11 @@ def _kind_of(key: str) -> Any:
             where = f" in '{'.'.join(walked)}'" if walked else ""
             raise ConfigError(f"{key}: there is no key '{part}'{where}. {nearest(part, known)}")
         annotation = known[part].annotation
-        if _is_open_mapping(annotation):
-            return None
+        if get_origin(annotation) is dict:
+            return None  # a mapping with keys of the user's own
         model = _section_of(annotation)
         walked.append(part)
     return annotation
-
-
-def _is_open_mapping(annotation: Any) -> bool:
-    return get_origin(annotation) is dict
 
 
 def _section_of(annotation: Any) -> type[Section] | None:

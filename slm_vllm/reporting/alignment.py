@@ -166,33 +166,13 @@ def _shared_questions(
 ) -> tuple[list[pl.DataFrame], list[str]]:
     """Each run's rows of the questions that are compared, in the order of the first run.
 
-    They are what all have that asked all their questions. How far a run came that was stopped
-    depends on its figures, so it leaves no question out of the other pairs: where it was not asked
-    it has rows of nulls.
+    How far a run came that was stopped depends on its figures, so it leaves no question out of the
+    other pairs: where it was not asked it has rows of nulls.
     """
-    all_ids = [run.predictions.select("question_id") for run in runs]
-    whole = [
-        ids for ids, run in zip(all_ids, runs, strict=True) if not was_stopped(run.results)
-    ] or [pl.concat(all_ids).unique(maintain_order=True)]
-    ids = whole[0]
-    for other in whole[1:]:
-        ids = ids.join(other, on="question_id", how="semi", maintain_order="left")
-    counts = {run.name: run.predictions.height for run in runs}
-    notes = []
-    if pl.concat(all_ids)["question_id"].n_unique() != ids.height:
-        those = "of these runs" if len(whole) == len(runs) else "that were not stopped"
-        message = f"{_counted(counts)}; {ids.height} are in all {those}"
-        if not ids.height:
-            raise DataError(f"the runs share no question: {message}")
-        if not intersect:
-            raise ConfigError(
-                f"the runs have different questions: {message}. Compare them on those with "
-                "--intersect, or leave runs out"
-            )
-        notes.append(f"Only shared questions are compared: {message}.")
-    for own, run in zip(all_ids, runs, strict=True):
+    ids, notes = _shared_ids(runs, intersect)
+    for run in runs:
         if was_stopped(run.results):
-            asked = ids.join(own, on="question_id", how="semi").height
+            asked = ids.join(run.predictions, on="question_id", how="semi").height
             notes.append(
                 f"{run.name} was stopped after {asked} of these {ids.height} questions; its "
                 "differences are over those, and not those of the means."
@@ -204,8 +184,28 @@ def _shared_questions(
     return frames, notes
 
 
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} has {count} questions" for name, count in counts.items())
+def _shared_ids(runs: Sequence[RunData], intersect: bool) -> tuple[pl.DataFrame, list[str]]:
+    """The questions that all have that asked all their questions; what there is to say of it."""
+    all_ids = [run.predictions.select("question_id") for run in runs]
+    whole = [
+        ids for ids, run in zip(all_ids, runs, strict=True) if not was_stopped(run.results)
+    ] or [pl.concat(all_ids).unique(maintain_order=True)]
+    ids = whole[0]
+    for other in whole[1:]:
+        ids = ids.join(other, on="question_id", how="semi", maintain_order="left")
+    if pl.concat(all_ids)["question_id"].n_unique() == ids.height:
+        return ids, []
+    those = "of these runs" if len(whole) == len(runs) else "that were not stopped"
+    each = ", ".join(f"{run.name} has {run.predictions.height} questions" for run in runs)
+    message = f"{each}; {ids.height} are in all {those}"
+    if not ids.height:
+        raise DataError(f"the runs share no question: {message}")
+    if not intersect:
+        raise ConfigError(
+            f"the runs have different questions: {message}. Compare them on those with "
+            "--intersect, or leave runs out"
+        )
+    return ids, [f"Only shared questions are compared: {message}."]
 
 
 def _other_texts(

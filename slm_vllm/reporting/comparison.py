@@ -292,7 +292,6 @@ def _adjusted(datasets: Sequence[DatasetComparison]) -> list[DatasetComparison]:
         corrected = []
         for pair in dataset.pairs:
             p, exact = next(p_values), next(mcnemar)
-            exact_or_none = None if math.isnan(exact) else exact
-            corrected.append(replace(pair, p_holm=p, mcnemar_p_holm=exact_or_none))
+            corrected.append(replace(pair, p_holm=p, mcnemar_p_holm=as_number(exact)))
         adjusted.append(replace(dataset, pairs=tuple(corrected)))
     return adjusted

@@ -6,11 +6,11 @@ All five are made from the same few grids of cells, so that none shows what anot
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from slm_vllm.amounts import counted
+from slm_vllm.json_text import as_number
 from slm_vllm.reporting.comparison import BaselinePair, Comparison, DatasetComparison, RunFigures
 from slm_vllm.reporting.context_effect import ContextEffect
 from slm_vllm.reporting.estimates import estimate_text, metric_text, p_text
@@ -95,7 +95,7 @@ def _dataset_json(dataset: DatasetComparison) -> dict[str, Any]:
             {
                 "run": pair.run,
                 **pair.paired.to_json(),
-                "p_holm": _finite(pair.p_holm),
+                "p_holm": as_number(pair.p_holm),
                 "mcnemar_p_holm": pair.mcnemar_p_holm,
             }
             for pair in dataset.pairs
@@ -274,7 +274,3 @@ def _memory(run: RunFigures) -> str:
         return "-"
     gpu = "" if run.peak_gpu is None else f", GPU {run.peak_gpu:,.0f}"
     return f"{run.peak_rss:,.0f}{gpu} MiB"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

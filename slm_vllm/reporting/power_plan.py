@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.json_text import as_number
 from slm_vllm.reporting.comparison import (
     BaselinePair,
     DatasetComparison,
@@ -183,11 +184,8 @@ def _plan(
         return PairPlan(dataset, name, 0.0, spread.mean, correlation, n, nothing, None)
     levels = {"power": wanted.power, "alpha": wanted.alpha}
     needed = tuple(questions_needed(spread, one, **levels) for one in wanted.differences)
-    shown = detectable_difference(spread, n, **levels)
-    shown_or_none = None if math.isnan(shown) else shown
-    return PairPlan(
-        dataset, name, spread.variance, spread.mean, correlation, n, needed, shown_or_none
-    )
+    shown = as_number(detectable_difference(spread, n, **levels))
+    return PairPlan(dataset, name, spread.variance, spread.mean, correlation, n, needed, shown)
 
 
 def _default(value: float | None, otherwise: float) -> float:
