@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_vllm.cli.index import index as index_command
-from slm_vllm.errors import ConfigError, DataError
+from slm_vllm.errors import ConfigError, DataError, StorageError
 from slm_vllm.retrieval.trec_run import RunWriter, read_run, written_run
 from slm_vllm.types import Passage, RetrievedPassage
 from support.corpora import Opener
@@ -78,6 +78,14 @@ def test_a_run_is_there_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [name]
     assert read_run(str(path))["question_id"].to_list() == ["q"]
+
+
+def test_a_place_that_takes_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "run.trec"
+    with pytest.raises(StorageError, match="run.trec cannot be written"):
+        with written_run(str(path), "t"):
+            pass
 
 
 def test_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def test_a_larger_difference_scatters_no_more_than_is_planned_for(data: st.DataO
         assert grown.var() <= planned + 1e-12
 
 
+def test_ties_that_become_gains_scatter_as_planned() -> None:
+    before = np.array([1, 1, 1, 1, -1, 0, 0, 0, 0, 0])
+    grown = np.array([1, 1, 1, 1, -1, 1, 1, 0, 0, 0])
+    spread = PairedSpread(float(before.var()), float(before.mean()))
+    assert spread.at(float(grown.mean())) == pytest.approx(grown.var(), abs=1e-12)
+    assert spread.at(0.1) == spread.variance
+
+
 def test_too_few_questions_show_nothing() -> None:
     assert math.isnan(detectable_difference(PairedSpread(0.1), 1))
 
