@@ -77,7 +77,7 @@ def throughput_table(rows: Sequence[Mapping[str, Any]]) -> str:
             notes.append(f"{row['model']} on {row['engine']} failed: {row['error']}")
             continue
         lines.append([*name, *_cells(row)])
-    return "\n".join([text_table(header, lines), *notes])
+    return "\n".join([*([text_table(header, lines)] if lines else []), *notes])
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

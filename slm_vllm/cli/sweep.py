@@ -105,6 +105,7 @@ def _report(results: list[dict[str, Any]], folder: str, as_json: bool) -> None:
             click.echo(results_table(finished))
         for result in failed:
             click.echo(f"{result['name']} failed: {result['error']}", err=True)
-        click.echo(f"Written to {folder}; compare with: slm-vllm compare {folder}")
+        further = f"; compare with: slm-vllm compare {folder}" if len(finished) > 1 else ""
+        click.echo(f"Written to {folder}{further}")
     if failed:
         raise click.exceptions.Exit(failed[0]["exit_code"])
