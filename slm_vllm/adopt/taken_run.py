@@ -65,12 +65,27 @@ def take_run(checkout: OldCheckout, run: OldRun, folder: Path) -> TakenRun:
     matched = sum(found for _, found in entries)
     frame = score_answers(pl.DataFrame([row for row, _ in entries], schema=_unscored()))
     frame = frame.select(predictions_schema().names())
+    results = _results(run, frame)
+    with closing(RunFolder(folder)) as written:
+        written.lock()
+        with written.replacing(names.PREDICTIONS) as path:
+            frame.write_parquet(path)
+        written.write_text(names.CONFIG, yaml.safe_dump(_settings(run, folder), sort_keys=False))
+        written.write_json(names.MANIFEST, _manifest(run, matched))
+        written.write_json(names.MEMORY, _memory(run))
+        written.write_json(names.RESULTS, results)
+        RunState(written, run.name).update("finished", total=frame.height, done=frame.height)
+    return TakenRun(folder, frame.height, matched, run.token_recall, results["token_recall"])
+
+
+def _results(run: OldRun, frame: pl.DataFrame) -> dict[str, Any]:
+    """The content of `results.json`, from the predictions as they are scored today."""
     summary = RunSummary()
     summary.add(frame)
     estimates = {name: tally.estimate(seed=_SEED) for name, tally in summary.scores.items()}
     metrics = {name: estimate.to_json() for name, estimate in estimates.items()}
     counts = ("total", "scored", "unscored", "errors")
-    results = {
+    return {
         "name": run.name,
         "model": run.model,
         "dataset": run.dataset,
@@ -92,16 +107,6 @@ def take_run(checkout: OldCheckout, run: OldRun, folder: Path) -> TakenRun:
             )
         ),
     }
-    with closing(RunFolder(folder)) as written:
-        written.lock()
-        with written.replacing(names.PREDICTIONS) as path:
-            frame.write_parquet(path)
-        written.write_text(names.CONFIG, yaml.safe_dump(_settings(run, folder), sort_keys=False))
-        written.write_json(names.MANIFEST, _manifest(run, matched))
-        written.write_json(names.MEMORY, _memory(run))
-        written.write_json(names.RESULTS, results)
-        RunState(written, run.name).update("finished", total=frame.height, done=frame.height)
-    return TakenRun(folder, frame.height, matched, run.token_recall, metrics[MAIN]["mean"])
 
 
 def _questions(checkout: OldCheckout, name: str) -> dict[str, list[tuple[str, list[str]]]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from slm_vllm.amounts import counted
@@ -75,22 +76,7 @@ def _dataset_json(dataset: DatasetComparison) -> dict[str, Any]:
         "dataset": dataset.dataset,
         "n_questions": dataset.n_questions,
         "baseline": dataset.baseline,
-        "runs": [
-            {
-                "name": run.name,
-                "path": str(run.path),
-                "model": run.model,
-                "mode": run.mode,
-                "retriever": run.retriever,
-                **run.mean.to_json(),
-                "questions_per_second": run.questions_per_second,
-                "tokens_per_second": run.tokens_per_second,
-                "peak_rss_mib": run.peak_rss,
-                "peak_gpu_mib": run.peak_gpu,
-                **({"judged": dict(run.judged)} if run.judged else {}),
-            }
-            for run in dataset.runs
-        ],
+        "runs": [_run_json(run) for run in dataset.runs],
         "pairs": [
             {
                 "run": pair.run,
@@ -100,27 +86,34 @@ def _dataset_json(dataset: DatasetComparison) -> dict[str, Any]:
             }
             for pair in dataset.pairs
         ],
-        "context": [
-            {
-                "run": effect.run,
-                "closed_book": effect.closed_book,
-                "oracle": effect.oracle,
-                "oracle_gap": None if effect.oracle_gap is None else effect.oracle_gap.to_json(),
-                "changes": [
-                    {
-                        "questions": change.questions,
-                        "n": change.n,
-                        "gain": change.gain.to_json(),
-                        "right_closed_book": change.right_closed_book,
-                        "destroyed": change.destroyed,
-                        "gained": change.gained,
-                    }
-                    for change in effect.changes
-                ],
-            }
-            for effect in dataset.effects
-        ],
+        "context": [_effect_json(effect) for effect in dataset.effects],
         "notes": list(dataset.notes),
+    }
+
+
+def _run_json(run: RunFigures) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "path": str(run.path),
+        "model": run.model,
+        "mode": run.mode,
+        "retriever": run.retriever,
+        **run.mean.to_json(),
+        "questions_per_second": run.questions_per_second,
+        "tokens_per_second": run.tokens_per_second,
+        "peak_rss_mib": run.peak_rss,
+        "peak_gpu_mib": run.peak_gpu,
+        **({"judged": dict(run.judged)} if run.judged else {}),
+    }
+
+
+def _effect_json(effect: ContextEffect) -> dict[str, Any]:
+    return {
+        "run": effect.run,
+        "closed_book": effect.closed_book,
+        "oracle": effect.oracle,
+        "oracle_gap": None if effect.oracle_gap is None else effect.oracle_gap.to_json(),
+        "changes": [{**asdict(one), "gain": one.gain.to_json()} for one in effect.changes],
     }
 
 

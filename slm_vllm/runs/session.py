@@ -196,17 +196,7 @@ class _Session:
         if not self._alive():
             return [cell.failure() for cell in self._cells]
         require_model_packages(self._config.engine.name, services.device.profile)
-        with services.phase("load"):
-            with services.part("model files"):
-                model = resolve_model(
-                    self._config.model.path,
-                    self._config.model.revision,
-                    cache_dir=Path(self._config.cache_dir),
-                )
-            with services.part("tokenizer"):
-                tokenizer = load_tokenizer(
-                    model.path, trust_remote_code=self._config.model.trust_remote_code
-                )
+        model, tokenizer = self._load_model()
         with services.part("prompt lengths"):
             host = self._engine_host(model, tokenizer)
         self._indexes.start(self._cells)
@@ -224,6 +214,17 @@ class _Session:
                     self._fail([cell], as_user_error(error))
             self._indexes.keep(self._cells[position + 1 :])
         return [cell.failure() if cell.error else cell.result for cell in self._cells]
+
+    def _load_model(self) -> tuple[ResolvedModel, Any]:
+        """Finds the files of the model and loads its tokenizer."""
+        config, services = self._config.model, self._services
+        with services.phase("load"):
+            with services.part("model files"):
+                cache_dir = Path(self._config.cache_dir)
+                model = resolve_model(config.path, config.revision, cache_dir=cache_dir)
+            with services.part("tokenizer"):
+                tokenizer = load_tokenizer(model.path, trust_remote_code=config.trust_remote_code)
+        return model, tokenizer
 
     def _check_surveyed(self) -> None:
         """Refuses what has no gold context to show, or cannot be decided against."""
