@@ -159,10 +159,17 @@ class _GpuMemory:
     def __init__(self) -> None:
         self._nvml = Nvml()
         self._gpus = self._nvml.gpus()
+        self._is_told = False
 
     def used(self) -> int | None:
-        """Bytes; None without a GPU, or where one does not tell."""
-        return gpu_memory(self._nvml, self._gpus, {process.pid for process in tree()})
+        """Bytes; None without a GPU, or where one does not tell.
+
+        In a container NVML may list none of its processes, so nothing is taken for told before
+        some memory has been.
+        """
+        found = gpu_memory(self._nvml, self._gpus, {process.pid for process in tree()})
+        self._is_told = self._is_told or bool(found)
+        return found if self._is_told else None
 
     def close(self) -> None:
         self._nvml.close()
@@ -177,7 +184,10 @@ def gpu_memory(nvml: Nvml, gpus: Sequence[Any], pids: Container[int]) -> int | N
         processes = nvml.ask("nvmlDeviceGetComputeRunningProcesses", gpu)
         if processes is None:
             return None
-        total += sum(int(p.usedGpuMemory or 0) for p in processes if p.pid in pids)
+        own = [process.usedGpuMemory for process in processes if process.pid in pids]
+        if None in own:  # a part of a GPU, for one, whose memory is not told by process
+            return None
+        total += sum(map(int, own))
     return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -45,6 +46,23 @@ def test_what_a_gpu_says(machine: Callable[..., FakeNvml]) -> None:
     assert EnergyMeter([]).joules() is None
     assert gpu_mib() == 3.0  # of this process alone
     assert nvml.open == 0
+
+
+@pytest.mark.parametrize("held", [{}, {1: 7 << 20}, {os.getpid(): None}])
+def test_memory_that_is_not_told_by_process_is_missing(
+    machine: Callable[..., FakeNvml], held: dict[int, int | None]
+) -> None:
+    """As in a container that does not see the processes of NVML, or on a part of a GPU."""
+    machine().held = held
+    assert gpu_mib() is None
+
+
+def test_memory_that_was_given_back_is_nought(machine: Callable[..., FakeNvml]) -> None:
+    nvml = machine()
+    with MemorySampler(interval=60.0) as memory:
+        memory.sample()
+        nvml.held = {}
+        assert memory.sample().gpu_bytes == 0
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ class FakeNvml(ModuleType):
 
     Args:
         faults: What functions raise instead of answering.
+
+    Attributes:
+        held: Bytes by process.
     """
 
     class NVMLError(Exception):
@@ -24,6 +27,7 @@ class FakeNvml(ModuleType):
         self.faults = faults
         self.asked: list[int | str] = []
         self.open = 0
+        self.held: dict[int, int | None] = {os.getpid(): 3 << 20, 1: 7 << 20}
 
     def _fail(self, function: str) -> None:
         if function in self.faults:
@@ -77,7 +81,4 @@ class FakeNvml(ModuleType):
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
         self._fail("nvmlDeviceGetComputeRunningProcesses")
-        return [
-            SimpleNamespace(pid=os.getpid(), usedGpuMemory=3 << 20),
-            SimpleNamespace(pid=1, usedGpuMemory=7 << 20),
-        ]
+        return [SimpleNamespace(pid=pid, usedGpuMemory=size) for pid, size in self.held.items()]
