@@ -7,9 +7,9 @@ from contextlib import closing
 
 from slm_vllm.gc_control import frozen_heap
 from slm_vllm.runs.cell import Cell
+from slm_vllm.runs.cell_rows import CellRows, Plan
 from slm_vllm.runs.draining import Drain, ask_through_death
 from slm_vllm.runs.engine_host import EngineHost
-from slm_vllm.runs.mode_run import ModeRun, Plan
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.services import Services
 
@@ -21,13 +21,13 @@ class Asking:
 
     Args:
         cell: The cell.
-        run: Its rows.
+        rows: Its rows.
         host: The engine.
         services: Console and signals of the command.
     """
 
-    def __init__(self, cell: Cell, run: ModeRun, host: EngineHost, services: Services) -> None:
-        self._cell, self._run = cell, run
+    def __init__(self, cell: Cell, rows: CellRows, host: EngineHost, services: Services) -> None:
+        self._cell, self._rows = cell, rows
         self._host, self._services = host, services
 
     def ask(self, plan: Plan, progress: Progress, *, one_at_a_time: bool = False) -> float:
@@ -39,17 +39,17 @@ class Asking:
         """
 
         def ask(again: bool) -> None:
-            left = self._run.plan().within(plan.open) if again else plan
+            left = self._rows.plan().within(plan.open) if again else plan
             self._ask(left, progress, one_at_a_time)
 
         started = time.monotonic()
         # A restart is counted as loading.
         started += ask_through_death(ask, self._host, self._services, self._stop)
-        self._run.check_answered(plan)
+        self._rows.check_answered(plan)
         return time.monotonic() - started
 
     def _stop(self) -> None:
-        self._run.stop()
+        self._rows.stop()
         self._host.engine.wind_down()
 
     def _ask(self, plan: Plan, progress: Progress, one_at_a_time: bool) -> None:
@@ -57,7 +57,7 @@ class Asking:
         begun = time.monotonic()
         drain = Drain(services)
         look_at = 0.0
-        answering = self._run.answers(
+        answering = self._rows.answers(
             self._host.engine, plan, progress, one_at_a_time=one_at_a_time
         )
         with closing(answering) as answers, frozen_heap():

@@ -20,11 +20,11 @@ from slm_vllm.rundir.journal import Journal, journal_schema
 from slm_vllm.rundir.settings import changed_facts
 from slm_vllm.runs.asking import Asking
 from slm_vllm.runs.cell import Cell
+from slm_vllm.runs.cell_rows import CellRows, Plan
 from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
 from slm_vllm.runs.log_summary import log_choices, log_results
 from slm_vllm.runs.manifest import build_manifest
-from slm_vllm.runs.mode_run import ModeRun, Plan
 from slm_vllm.runs.progress import Progress
 from slm_vllm.runs.repeat_check import compare_passes, drawn_rows
 from slm_vllm.runs.results import RunTiming, build_results, write_predictions
@@ -43,7 +43,7 @@ class CellRun:
 
     Args:
         cell: The cell.
-        run: Its rows.
+        rows: Its rows.
         host: The engine, started only if something is open.
         services: Console, signals and clock of the command.
         stages: What the model is asked before passages are known, if anything.
@@ -52,12 +52,12 @@ class CellRun:
     def __init__(
         self,
         cell: Cell,
-        run: ModeRun,
+        rows: CellRows,
         host: EngineHost,
         services: Services,
         stages: SearchStages | None = None,
     ) -> None:
-        self._cell, self._run = cell, run
+        self._cell, self._rows = cell, rows
         self._host, self._services, self._stages = host, services, stages
 
     def finish(
@@ -79,7 +79,7 @@ class CellRun:
             The content of `results.json`.
         """
         cell = self._cell
-        before = self._run.plan()
+        before = self._rows.plan()
         plan = self._take_cached(before)
         until = self._until(plan)
         if until is not None:
@@ -110,21 +110,21 @@ class CellRun:
         """Journals what the answer cache has; returns what is left to ask."""
         if self._cell.config.experiment.answer_cache:
             self._staged(plan)  # an answer is known by its prompt
-        left = self._run.take_from_cache(plan)
-        if n := self._run.from_cache:
+        left = self._rows.take_from_cache(plan)
+        if n := self._rows.from_cache:
             self._services.console.say(f"{self._cell.name}: {n} answers of the answer cache")
         return left
 
     def _ask(self, parts: Iterable[Plan], progress: Progress) -> float:
         """Asks one part after the other; returns the seconds it took."""
-        asking = Asking(self._cell, self._run, self._host, self._services)
+        asking = Asking(self._cell, self._rows, self._host, self._services)
         with self._services.memory.phase("generate", self._cell.name):
             return sum(asking.ask(self._staged(part), progress) for part in parts)
 
     def _timing(self, waited: dict[str, float], seconds: float, indexes: IndexPool) -> RunTiming:
         services = self._services
         stages = {} if self._stages is None else self._stages.seconds
-        overlapped = {"retrieval": self._run.search_seconds}
+        overlapped = {"retrieval": self._rows.search_seconds}
         if self._cell.searches:
             overlapped["index"] = indexes.loader(self._cell).seconds
         phases = {**services.seconds, **waited, **stages, "generate": seconds}
@@ -137,7 +137,7 @@ class CellRun:
         into `result`.
         """
         cell = self._cell
-        earlier = None if progress.done or self._run.from_cache else self._earlier_results()
+        earlier = None if progress.done or self._rows.from_cache else self._earlier_results()
         if earlier is None:
             memory = self._services.memory.report(cell.name)
             if elsewhere := self._host.memory_usage():
@@ -171,7 +171,7 @@ class CellRun:
         if is_asked:
             log_choices(self._host.details)
             self._say_what_is_asked(earlier, manifest, pending, total)
-        elif not self._run.from_cache:
+        elif not self._rows.from_cache:
             services.console.say(f"{cell.name}: all {total:,} questions are answered already")
         cell.folder.write_json(names.MANIFEST, manifest)
         cell.recorder.started(cell.config, manifest, total)
@@ -217,15 +217,15 @@ class CellRun:
         """Asks the rows of `experiment.repeat_check` that were not; returns the seconds it took."""
         cell, services = self._cell, self._services
         with Journal(cell.folder.repeated, journal_schema(cell.config)) as journal:
-            run = self._run.again(journal)
+            rows = self._rows.again(journal)
             drawn = self._drawn(plan)
-            again = run.plan().within(np.isin(plan.keys, drawn))
+            again = rows.plan().within(np.isin(plan.keys, drawn))
             if not again.pending:
                 return 0.0
             self._host.engine.forget_prompts()
             before = len(drawn) - again.pending
             progress = Progress(services.console, f"{cell.name}, again", len(drawn), before)
-            asking = Asking(cell, run, self._host, services)
+            asking = Asking(cell, rows, self._host, services)
             return asking.ask(self._staged(again), progress, one_at_a_time=True)
 
     def _staged(self, plan: Plan) -> Plan:
@@ -265,7 +265,7 @@ class CellRun:
             timing=timing,
             throughput=throughput,
             resumed=resumed,
-            from_cache=self._run.from_cache,
+            from_cache=self._rows.from_cache,
         )
         if self._stages is not None:
             result["stages"] = self._stages.figures()

@@ -38,6 +38,7 @@ from slm_vllm.rundir.journal import Journal, journal_schema
 from slm_vllm.rundir.state import RunState
 from slm_vllm.runs.answer_cache import AnswerCache
 from slm_vllm.runs.cell import Cell
+from slm_vllm.runs.cell_rows import CellRows
 from slm_vllm.runs.cell_run import CellRun
 from slm_vllm.runs.choices import check_choices
 from slm_vllm.runs.contexts import check_gold, context_of
@@ -46,7 +47,6 @@ from slm_vllm.runs.engine_host import EngineHost
 from slm_vllm.runs.index_pool import IndexPool
 from slm_vllm.runs.log_summary import log_start
 from slm_vllm.runs.manifest import as_recorded
-from slm_vllm.runs.mode_run import ModeRun
 from slm_vllm.runs.notify import notifying
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.prompt_day import prompt_day
@@ -319,18 +319,18 @@ class _Session:
 
                 stages = SearchStages(cell, retriever, host, tokenizer, revision, self._services)
                 retriever = stages.retriever
-        run = self._mode_run(cell, tokenizer, host.settings, revision, retriever)
-        cell_run = CellRun(cell, run, host, self._services, stages)
+        rows = self._rows_of(cell, tokenizer, host.settings, revision, retriever)
+        cell_run = CellRun(cell, rows, host, self._services, stages)
         return cell_run.finish(model, self._indexes, self._cells, waited)
 
-    def _mode_run(
+    def _rows_of(
         self,
         cell: Cell,
         tokenizer: Any,
         settings: EngineSettings,
         revision: str,
         retriever: BaseRetriever | None,
-    ) -> ModeRun:
+    ) -> CellRows:
         """The rows of a cell, known by all that their answers depend on."""
         config = cell.config
         cache = None
@@ -341,7 +341,7 @@ class _Session:
         depends_on = (revision, settings.dtype, settings.context_limit, index)
         cell.facts = answer_facts(config, *depends_on)
         budget = settings.max_model_len - config.generation.max_new_tokens
-        return ModeRun(
+        return CellRows(
             config,
             cell.questions,
             cell.context(config, retriever),

@@ -27,7 +27,7 @@ from slm_vllm.rundir.lookup import find_run, why_unfinished
 from slm_vllm.rundir.reading import load_run
 from slm_vllm.rundir.remarks import was_stopped
 from slm_vllm.runs.cell import Cell
-from slm_vllm.runs.mode_run import Plan
+from slm_vllm.runs.cell_rows import Plan
 from slm_vllm.scoring.metrics import MAIN
 from slm_vllm.scoring.paired import paired_differences
 from slm_vllm.scoring.samples import score_rows

@@ -24,9 +24,9 @@ from slm_vllm.retrieval.expansion import ExpandedRetriever
 from slm_vllm.retrieval.reranker import CrossEncoderScorer, RerankingRetriever
 from slm_vllm.runs.auxiliary import AuxiliaryRequests
 from slm_vllm.runs.cell import Cell
+from slm_vllm.runs.cell_rows import Plan
 from slm_vllm.runs.contexts import passage_tokens, search_depth, with_margin
 from slm_vllm.runs.engine_host import EngineHost
-from slm_vllm.runs.mode_run import Plan
 from slm_vllm.runs.services import Services
 from slm_vllm.runs.stages.expander import Expander, expansion_prompt
 from slm_vllm.runs.stages.stage import NO_PASSAGE, Stage, StagePrompt

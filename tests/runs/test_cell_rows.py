@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_vllm.runs import mode_run
+from slm_vllm.runs import cell_rows
+from slm_vllm.runs.cell_rows import CellRows, Plan
 from slm_vllm.runs.contexts import RowContext
-from slm_vllm.runs.mode_run import ModeRun, Plan
 from slm_vllm.types import RenderedPrompt
 
 KEYS = st.lists(st.integers(0, 9) | st.just(2**64 - 1), max_size=12)
@@ -22,9 +22,9 @@ KEYS = st.lists(st.integers(0, 9) | st.just(2**64 - 1), max_size=12)
 @given(KEYS, KEYS, st.integers(1, 5))
 def test_which_keys_are_known(keys: list[int], known: list[int], at_once: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mode_run, "_LOOKED_UP", at_once)
+        patch.setattr(cell_rows, "_LOOKED_UP", at_once)
         asked = np.array(keys, dtype=np.uint64)
-        found = mode_run._are_in(asked, np.sort(np.array(known, dtype=np.uint64)))
+        found = cell_rows._are_in(asked, np.sort(np.array(known, dtype=np.uint64)))
     assert found.tolist() == [key in known for key in keys]
 
 
@@ -63,9 +63,9 @@ class Rows:
     def turns(self, prompt: RenderedPrompt) -> tuple[()]:
         return ()
 
-    def run(self) -> ModeRun:
+    def run(self) -> CellRows:
         any_of: Any = SimpleNamespace()
-        return ModeRun(any_of, self, self, "", self, any_of)  # type: ignore[arg-type]
+        return CellRows(any_of, self, self, "", self, any_of)  # type: ignore[arg-type]
 
 
 def plan(is_open: str) -> Plan:
@@ -89,8 +89,8 @@ def test_only_open_rows_are_searched_for() -> None:
 
 
 def test_few_rows_are_searched_for_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mode_run, "_FIRST_ROWS", 1)
-    monkeypatch.setattr(mode_run, "_MOST_ROWS", 2)
+    monkeypatch.setattr(cell_rows, "_FIRST_ROWS", 1)
+    monkeypatch.setattr(cell_rows, "_MOST_ROWS", 2)
     rows = Rows()
     requests = rows.run().requests(plan("11111"))
     assert [chr(request.prompt_token_ids[0]) for request in requests] == list("abcde")

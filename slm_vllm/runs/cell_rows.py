@@ -1,4 +1,4 @@
-"""One mode of a run: from rows to prompts to journaled answers."""
+"""The rows of a cell: from rows to prompts to journaled answers."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class _Awaited:
     query: str | None
 
 
-class ModeRun:
-    """The rows of one mode, and what became of them.
+class CellRows:
+    """The rows of a cell: which are open, their prompts, and what became of them.
 
     Args:
-        config: The configuration of this mode.
+        config: The configuration of the cell.
         questions: Its rows.
         context: What its prompts show beside the question.
         fingerprint: See `answer_fingerprint`.
@@ -154,9 +154,9 @@ class ModeRun:
             self._forget()
         return self.plan()
 
-    def again(self, journal: Journal) -> ModeRun:
+    def again(self, journal: Journal) -> CellRows:
         """The same rows with another journal: none of them is answered yet."""
-        return ModeRun(
+        return CellRows(
             self._config,
             self._questions,
             self._context,
