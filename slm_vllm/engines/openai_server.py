@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -134,7 +135,11 @@ class Server:
             Failed: There is no answer; says what kind of trouble it was.
         """
         read = partial(read_completion, request, body=body)
-        return await self.ask_for(read, request, prompt, body)
+        answer = await self.ask_for(read, request, prompt, body)
+        if isinstance(prompt, str) and not answer.samples and self.endpoint == "completions":
+            # A server around transformers' pipeline gives the prompt back in front of the answer.
+            return replace(answer, text=answer.text.removeprefix(prompt))
+        return answer
 
     async def ask_for(
         self,

@@ -21,6 +21,13 @@ BLOCKS = (
 )
 """The usual one first."""
 
+WRAPPERS = (
+    ThinkingBlock("<answer>", "</answer>"),  # Hunyuan, models trained as DeepSeek-R1-Zero was
+    ThinkingBlock("<response>", "</response>"),  # Granite
+    ThinkingBlock("<|START_RESPONSE|>", "<|END_RESPONSE|>"),  # Command A
+)
+"""What some put around the answer behind their thoughts."""
+
 CHANNEL, MESSAGE = "<|channel|>", "<|message|>"
 """Where a message of the harmony format (gpt-oss) names its channel, and begins."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from slm_vllm.models.thinking import BLOCKS, CHANNEL, MESSAGE
+from slm_vllm.models.thinking import BLOCKS, CHANNEL, MESSAGE, WRAPPERS
 from slm_vllm.types import ThinkingBlock
 
 
@@ -74,7 +74,16 @@ def extract_answer(completion: str, opened: ThinkingBlock | None = None) -> Extr
         return ExtractedAnswer("", unterminated_thinking=True)
     if block.opening in rest:
         return ExtractedAnswer(rest.partition(block.opening)[0].strip(), unterminated_thinking=True)
-    return ExtractedAnswer(rest.strip())
+    return ExtractedAnswer(_unwrapped(rest.strip()))
+
+
+def _unwrapped(answer: str) -> str:
+    """The answer without the markers around the whole of it; a cut-off one lacks the second."""
+    for wrapper in WRAPPERS:
+        if answer.startswith(wrapper.opening):
+            inner, _, behind = answer.removeprefix(wrapper.opening).partition(wrapper.closing)
+            return answer if behind.strip() else inner.strip()
+    return answer
 
 
 def _final_message(completion: str) -> ExtractedAnswer:

@@ -156,6 +156,22 @@ def test_a_server_that_is_not_vllm_gets_text(demo_model_path: Path) -> None:
     assert server.bodies[0]["prompt"] == text
 
 
+def test_a_prompt_in_front_of_the_answer_is_no_part_of_it(demo_model_path: Path) -> None:
+    """As transformers' pipeline gives it by default."""
+
+    def repeating(number: int, body: dict[str, Any]) -> Reply:
+        return 200, {}, {"choices": [{"text": f"{body['prompt']} Danube"}]}
+
+    settings = replace(SETTINGS, model_path=demo_model_path)
+    with (
+        FakeServer(repeating, cards=[{"id": "tiny", "owned_by": "me"}]) as server,
+        OpenAIEngine(settings, config(server), QUICK) as engine,
+    ):
+        engine.start()
+        (answer,) = engine.stream([GenerationRequest("a", [1, 2, 3])])
+    assert answer.text == " Danube"
+
+
 def every_third(reply: Reply) -> Any:
     return lambda number, body: reply if number % 3 == 0 else None
 

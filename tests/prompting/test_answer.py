@@ -31,6 +31,11 @@ THINK = ThinkingBlock("<think>", "</think>")
         ("[THINK]hm[/THINK]Paris", "Paris", False),
         ("\n<|begin_of_thought|>\nhm, Paris", "", True),
         ("<thought>\nhm\n</thought>\nParis", "Paris", False),
+        ("<think>hm</think>\n<answer>\nParis\n</answer>", "Paris", False),
+        ("<think>hm</think><answer>Paris", "Paris", False),
+        ("<answer>Paris</answer>", "Paris", False),
+        ("<answer>A</answer> or B", "<answer>A</answer> or B", False),
+        ("the tag <answer>", "the tag <answer>", False),
         ("the tag <reasoning> of XML", "the tag <reasoning> of XML", False),
     ],
 )
