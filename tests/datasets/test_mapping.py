@@ -86,6 +86,20 @@ def test_a_column_with_dots_in_its_name_comes_first(tmp_path: Path) -> None:
     assert row["question"] == "q"
 
 
+def test_answers_of_several_columns(tmp_path: Path) -> None:
+    text = b"question,answer1,answer2\nq,007,\nr,a,b\ns,,\n"
+    path = write(tmp_path / "a.csv", text)
+    with pytest.raises(DataError, match=r"columns\.answers=\[answer1,answer2\]"):
+        read(path)
+    rows, _ = read(path, columns={"answers": ["answer1", "answer2"]})
+    assert [row["answers"] for row in rows] == [["007"], ["a", "b"], []]
+    assert {row["metadata"] for row in rows} == {"{}"}
+    with pytest.raises(DataError, match="no column 'answer3'"):
+        read(path, columns={"answers": ["answer1", "answer3"]})
+    report = json.loads(run("check", path, "answers=[answer1,answer2]", "--json").stdout)
+    assert report["empty_answers"] == 1
+
+
 def run(*words: object) -> Any:
     return CliRunner().invoke(data, [str(word) for word in words])
 

@@ -84,6 +84,7 @@ _TRUTHS = ("groundtruth", "groundtruths")
 _UNFOLDED = frozenset(("paragraphs", "qas", "qapairs", "rowidx"))  # see `nested`
 _NO_HEADER = ". If the first line is a row already, put one with the names of the columns before it"
 _OPTION = "dataset.options.columns."
+_NUMBERED = re.compile(r"answers?\d+")
 _ANSWER_LIKE = re.compile(r"answer|repl|respon|target|gold|label|solution|output|truth|expect")
 
 
@@ -146,7 +147,8 @@ class FieldNames:
     Args:
         columns: The user's mapping, {"question": "query", "answers": "output.answer"}. A dot
             reaches into an object, or into the objects of a list. None says that a field is not
-            there. "metadata" takes a list of columns to keep, instead of all that are left.
+            there. "answers" takes several columns too, and "metadata" a list of those to keep,
+            instead of all that are left.
 
     Raises:
         ConfigError: A field that there is not, or a column that is no name.
@@ -154,6 +156,7 @@ class FieldNames:
 
     def __init__(self, columns: Mapping[str, Any] | None = None) -> None:
         self._mapped: dict[str, str | None] = {}
+        self._more_answers: tuple[str, ...] = ()
         self.kept: tuple[str, ...] | None = None
         for field, column in (columns or {}).items():
             self._map(str(field), column)
@@ -187,16 +190,9 @@ class FieldNames:
         if not columns:
             return  # the first rows are damaged; the scan rejects each with its reason
         found = self.find(columns)
-        missing = []
-        for field, column in self._mapped.items():
-            if column is not None and not found.has(field):
-                missing.append((field, column))
-        for field, name in (("question", "question"), ("answers", "answer")):
-            if not found.has(field) and field not in self._mapped:
-                missing.append((field, name))
-        asks = [field for field, _ in missing]
+        missing = self._missing(found, columns)
         suspects = [name for name in found.others if _ANSWER_LIKE.search(_folded(name))]
-        if asks == ["answers"] and not suspects:
+        if [field for field, _ in missing] == ["answers"] and not suspects:
             missing = []  # questions alone: all rows are unscored
         for name in self.kept or ():
             if name not in columns and name.split(".")[0] not in columns:
@@ -209,12 +205,29 @@ class FieldNames:
                 + (_NO_HEADER if len(missing) > 1 and found_as.startswith("csv") else "")
             )
 
+    def _missing(self, found: FoundFields, columns: tuple[str, ...]) -> list[tuple[str, str]]:
+        """Fields that rows need and no column holds, each with the name that was looked for."""
+        missing = [
+            (field, column)
+            for field, column in self._mapped.items()
+            if column is not None and not found.has(field)
+        ]
+        if len(found.paths["more_answers"]) < len(self._more_answers):
+            missing += [("answers", name) for name in self._more_answers if name not in columns]
+        for field, name in (("question", "question"), ("answers", "answer")):
+            if not found.has(field) and field not in self._mapped:
+                missing.append((field, name))
+        return missing
+
     def _map(self, field: str, column: Any) -> None:
         if field not in FIELDS:
             raise ConfigError(f"{_OPTION}{field}: there is no such field. {nearest(field, FIELDS)}")
         if field == "metadata":
             names = column if isinstance(column, (list, tuple)) else [column]
             self.kept = tuple(str(name) for name in names if name is not None)
+        elif field == "answers" and isinstance(column, (list, tuple)) and column:
+            self._mapped[field], *more = map(str, column)
+            self._more_answers = tuple(more)
         elif column is None or isinstance(column, (str, int)):
             self._mapped[field] = None if column is None else str(column)
         else:
@@ -237,7 +250,8 @@ class FieldNames:
         if "contexts" in self._mapped:
             paths["gold"] = paths["facts"] = ()
         if "answers" in self._mapped:
-            paths["more_answers"] = ()
+            more = (_way(column, keys, folded) for column in self._more_answers)
+            paths["more_answers"] = tuple(way for way in more if way)
         elif truths := [way for way in paths["answers"] if _folded(way[0]) in _TRUTHS]:
             paths["answers"] = tuple(truths)
         mapped = {way[0] for field in self._mapped for way in paths[field]}
@@ -328,6 +342,9 @@ def _advice(missing: list[tuple[str, str]], others: tuple[str, ...], suspects: l
         close = suspects if field == "answers" and suspects else _near(wanted, others)
         near += [repr(name) for name in close[:1]]
         named = close[0] if close and close[0].isprintable() else "COLUMN"
+        numbered = [name for name in close if _NUMBERED.fullmatch(_folded(name))]
+        if field == "answers" and close[:1] == numbered[:1] and len(numbered) > 1:
+            named = f"[{','.join(numbered)}]"
         words.append(shlex.quote(f"{_OPTION}{field}={named}"))
     hint = f"The nearest: {', '.join(near)}. " if near else ""
     none = " (null: it has none)" if ("answers", "answer") in missing else ""
