@@ -38,7 +38,7 @@ def _line(result: Mapping[str, Any], shown: Sequence[Described]) -> list[str]:
 
 
 def _hits(result: Mapping[str, Any]) -> str:
-    """Share of questions with an answer in the passages that went into the prompt."""
+    """Share of questions with an answer among the first three passages, whatever is asked with."""
     found = result["retrieval"].get("answer_hit@3")
     return "-" if found is None else f"@3 {found['mean']:.3f}"
 

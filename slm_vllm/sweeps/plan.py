@@ -166,11 +166,14 @@ def _planned(config: Config, overwrite: bool) -> PlannedCell:
     state: State = if_readable(read_state, folder.path) or {}
     results: Results = if_readable(read_results, folder.path) or {}
     total, done = state.get("total"), state.get("done")
-    left = total - done if isinstance(total, int) and isinstance(done, int) else None
-    if state.get("phase") == "finished" and _still_valid(config, folder.path):
+    finished = state.get("phase") == "finished"
+    if finished and _still_valid(config, folder.path):
         rate = results.get("throughput", Throughput()).get("questions_per_second")
         return PlannedCell(config, "done", total, 0, rate)
-    return PlannedCell(config, "begun", total if isinstance(total, int) else rows, left)
+    if isinstance(total, int) and not finished:
+        rows = total  # a finished run's were those of other samples or another file
+    left = None if rows is None or not isinstance(done, int) else max(0, rows - done)
+    return PlannedCell(config, "begun", rows, left)
 
 
 def _still_valid(config: Config, folder: Path) -> bool:

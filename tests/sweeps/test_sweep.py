@@ -84,8 +84,12 @@ def test_the_same_sweep_again_does_nothing_and_a_changed_file_is_asked_again(
     assert sweep(small) == before
     assert [state(cell)["started"] for cell in cells] == started
     write_rows(Path(small.datasets[0]), rows[:5])
-    assert [cell.status for cell in plan_sweep(small)] == ["begun"]
+    (changed,) = plan_sweep(small)
+    assert (changed.status, changed.rows, changed.left) == ("begun", None, None)
     assert [result["num_examples"] for result in sweep(small)] == [5]
+    for samples, left in ((4, 0), (9, 4)):
+        (cell,) = plan_sweep(small.model_copy(update={"samples": samples}))
+        assert (cell.status, cell.rows, cell.left) == ("begun", samples, left)
 
 
 @pytest.mark.slow
