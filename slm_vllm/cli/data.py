@@ -9,12 +9,18 @@ from typing import Any
 import click
 
 from slm_vllm.amounts import counted, format_size
-from slm_vllm.cli.options import CONFIG_DIR, JSON, cache_dir_option, echo_json
+from slm_vllm.cli.options import CONFIG_DIR, JSON, cache_dir_option, echo_json, together
 from slm_vllm.cli.paths import UserPath
 
-_COLUMNS = click.argument("columns", nargs=-1, metavar="[FIELD=COLUMN]...")
-_KIND = click.option(
-    "--kind", help="nq, simple_qa, qa_pairs, beir or hf; detected from the file by default."
+# A dataset by the name of its configuration or by its file, and how it is read.
+_DATASET = together(
+    click.argument("path_or_name", type=UserPath()),
+    click.argument("columns", nargs=-1, metavar="[FIELD=COLUMN]..."),
+    click.option(
+        "--kind", help="nq, simple_qa, qa_pairs, beir or hf; detected from the file by default."
+    ),
+    CONFIG_DIR,
+    JSON,
 )
 
 
@@ -66,18 +72,8 @@ def prepare(kind: str, source: str, output_dir: str, strict: bool, as_json: bool
 
 
 @data.command("check")
-@click.argument("path_or_name", type=UserPath())
-@_COLUMNS
-@_KIND
-@CONFIG_DIR
-@JSON
-def check(
-    path_or_name: str,
-    columns: tuple[str, ...],
-    kind: str | None,
-    config_dir: str | None,
-    as_json: bool,
-) -> None:
+@_DATASET
+def check(as_json: bool, **named: Any) -> None:
     """Read a whole dataset and say what a run would find.
 
     Exit code 3 when it cannot be used.
@@ -95,11 +91,10 @@ def check(
     from slm_vllm.errors import DataError
 
     try:
-        path, kind, options = _locate(path_or_name, kind, columns, config_dir)
-        report = check_dataset(path, kind, options)
+        report = check_dataset(*_locate(**named))
     except DataError as error:
         if as_json:
-            echo_json({"usable": False, "path": path_or_name, "error": str(error)})
+            echo_json({"usable": False, "path": named["path_or_name"], "error": str(error)})
         raise
     if as_json:
         echo_json(report.to_json())
@@ -142,18 +137,8 @@ def list_datasets(config_dir: str | None, as_json: bool) -> None:
 
 
 @data.command("stats")
-@click.argument("path_or_name", type=UserPath())
-@_COLUMNS
-@_KIND
-@CONFIG_DIR
-@JSON
-def stats(
-    path_or_name: str,
-    columns: tuple[str, ...],
-    kind: str | None,
-    config_dir: str | None,
-    as_json: bool,
-) -> None:
+@_DATASET
+def stats(as_json: bool, **named: Any) -> None:
     """Show rows, lengths in words, and topics of the metadata.
 
     \b
@@ -162,14 +147,15 @@ def stats(
     """
     from slm_vllm.datasets.inspection import dataset_stats
 
-    path, kind, options = _locate(path_or_name, kind, columns, config_dir)
-    found = dataset_stats(path, kind, options)
+    found = dataset_stats(*_locate(**named))
     if as_json:
         echo_json(found)
         return
     click.echo(f"{found['path']} ({found['kind']}): {counted(found['rows'], 'row')}")
     if found["rejected"]:
-        click.echo(f"{found['rejected']:,} rejected; see: slm-vllm data check {path_or_name}")
+        click.echo(
+            f"{found['rejected']:,} rejected; see: slm-vllm data check {named['path_or_name']}"
+        )
     names = ("n", "mean", "min", "median", "p95", "max")
     click.echo(f"{'words':<12}" + "".join(f"{name:>12}" for name in names))
     for name, figures in found["lengths"].items():
