@@ -53,10 +53,19 @@ class Nvml(AbstractContextManager["Nvml"]):
         return self.gpu_named(first_visible())
 
     def gpu_named(self, name: str) -> Any:
-        """The handle of a GPU that CUDA_VISIBLE_DEVICES names so, None without one."""
+        """The handle of a GPU that CUDA_VISIBLE_DEVICES names so, None without one.
+
+        To CUDA the beginning of a UUID is enough.
+        """
         if name.isdigit():
             return self.ask("nvmlDeviceGetHandleByIndex", int(name))
-        return self.ask("nvmlDeviceGetHandleByUUID", name)
+        if (gpu := self.ask("nvmlDeviceGetHandleByUUID", name)) is not None:
+            return gpu
+        begun = (gpu for gpu in self.gpus() if self._uuid(gpu).startswith(name))
+        return next(begun, None) if name.startswith("GPU-") else None
+
+    def _uuid(self, gpu: Any) -> str:
+        return str(self.ask("nvmlDeviceGetUUID", gpu))
 
     def _tried(self, function: str, *arguments: Any) -> tuple[bool, Any]:
         try:

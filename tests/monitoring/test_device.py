@@ -145,9 +145,12 @@ class EightGpus(FakeNvml):
         return str(index)
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
-        if not uuid.startswith("GPU-"):
+        if not uuid.startswith("GPU-abc"):
             raise self.NVMLError
         return uuid[-1]
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:
+        return f"GPU-{handle}0e6f"
 
     def nvmlDeviceGetMemoryInfo(self, handle: str) -> SimpleNamespace:
         return SimpleNamespace(total=64 << 30, free=int(handle) << 30)
@@ -160,6 +163,7 @@ class EightGpus(FakeNvml):
         ("5, 2", ["5", "2"]),
         ("GPU-abc-3,7", ["GPU-abc-3", "7"]),
         ("3,MIG-none", ["3"]),
+        ("GPU-5", ["GPU-5"]),
         ("", []),
         ("-1", []),
     ],
