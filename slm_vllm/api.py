@@ -68,7 +68,7 @@ def evaluate(
         SlmVllmError: What has to be fixed.
     """
     from slm_vllm.config.compose import compose_config
-    from slm_vllm.config.experiment import experiment_words, split_modes
+    from slm_vllm.config.run_words import run_words, split_modes
     from slm_vllm.judging.judge_at_end import judge_at_end
     from slm_vllm.runs.options import RunOptions
     from slm_vllm.runs.session import evaluate as run_cells
@@ -84,7 +84,7 @@ def evaluate(
     modes = split_modes(mode if isinstance(mode, str) else ",".join(mode))
     configs = [
         compose_config(words, config_dir)
-        for words in experiment_words(
+        for words in run_words(
             settings, modes, name=name, overrides=overrides, config_dir=config_dir
         )
     ]

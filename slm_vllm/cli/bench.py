@@ -111,7 +111,7 @@ def _plans(model: str, given: dict[str, Any]) -> list[Plan]:
     from slm_vllm.bench.plan import Plan, parse_baselines
     from slm_vllm.config.compose import compose_config
     from slm_vllm.config.engine import VllmConfig
-    from slm_vllm.config.experiment import experiment_words
+    from slm_vllm.config.run_words import run_words
 
     folder, dataset = given["config_dir"], given["dataset"]
     if dataset and (given["input_len"] or given["output_len"]):
@@ -120,7 +120,7 @@ def _plans(model: str, given: dict[str, Any]) -> list[Plan]:
             "dataset are limited by generation.max_new_tokens=N"
         )
     settings = {"model": model, "dataset": dataset}
-    (words,) = experiment_words(settings, [], overrides=given["overrides"], config_dir=folder)
+    (words,) = run_words(settings, [], overrides=given["overrides"], config_dir=folder)
     engine = compose_config(words, folder).engine
     if not isinstance(engine, VllmConfig):
         raise ConfigError(f"bench throughput measures engine.name=vllm, not {engine.name}")

@@ -102,12 +102,12 @@ def command(
     `slm-vllm config show` lists them.
     """
     from slm_vllm.config.compose import compose_config
-    from slm_vllm.config.experiment import experiment_words, split_modes
+    from slm_vllm.config.run_words import run_words, split_modes
     from slm_vllm.engines.registry import begin_import
 
     if queue is not None:
         _check_queue(no_clearml or queued or config_dir is not None, only_plan)
-    given = experiment_words(
+    given = run_words(
         settings, split_modes(mode or ""), name=name, overrides=overrides, config_dir=config_dir
     )
     if queued:

@@ -223,11 +223,11 @@ def pull(names: tuple[str, ...], cache_dir: Path, as_json: bool, **given: Any) -
 
 def _compose(given: dict[str, Any]) -> Config:
     from slm_vllm.config.compose import compose_config
-    from slm_vllm.config.experiment import experiment_words
+    from slm_vllm.config.run_words import run_words
     from slm_vllm.retrieval.registry import validate_options
 
     folder = given["config_dir"]
-    (words,) = experiment_words(given, [], overrides=given["overrides"], config_dir=folder)
+    (words,) = run_words(given, [], overrides=given["overrides"], config_dir=folder)
     config = compose_config(words, folder)
     validate_options(config.retriever)
     return config

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slm_vllm.config.compose import compose_config
-from slm_vllm.config.experiment import experiment_words
+from slm_vllm.config.run_words import run_words
 from slm_vllm.config.schema import Config
 from slm_vllm.errors import ConfigError
 
@@ -58,7 +58,7 @@ def judge_config(
         "base_url": tuple(base_url),
         "api_key_env": api_key_env,
     }
-    (given,) = experiment_words(settings, [], overrides=[*words, *overrides], config_dir=config_dir)
+    (given,) = run_words(settings, [], overrides=[*words, *overrides], config_dir=config_dir)
     return compose_config(given, config_dir)
 
 

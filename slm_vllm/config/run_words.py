@@ -47,7 +47,7 @@ def split_modes(modes: str) -> list[str]:
     return parts
 
 
-def experiment_words(
+def run_words(
     settings: Mapping[str, Any],
     modes: Sequence[str],
     *,
