@@ -34,10 +34,11 @@ class Console:
         self._write(text + "\n")
         _LOGGER.info("%s", text)
 
-    def redraw(self, text: str) -> None:
-        """Replaces the bottom line (terminals only)."""
-        width = _terminal_width(self._stream)
-        self._write("\r\x1b[2K" + text[: max(10, width - 1)])
+    def redraw(self, *forms: str) -> None:
+        """Replaces the bottom line (terminals only) by the first that fits, else the last, cut."""
+        room = max(10, _terminal_width(self._stream) - 1)
+        text = next((form for form in forms if len(form) <= room), forms[-1][:room])
+        self._write("\r\x1b[2K" + text)
         self._drawn = True
 
     def erase(self) -> None:

@@ -121,7 +121,7 @@ class Progress:
         if not self._console.is_terminal:
             self._console.say(line)
             return
-        self._console.redraw(f"{self._bar()} {line}")
+        self._console.redraw(f"{self._bar()} {line}", line)
         if now - self._logged_at >= _PLAIN_SECONDS:
             self._logged_at = now
             log.info("%s", line)

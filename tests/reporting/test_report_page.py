@@ -70,7 +70,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(autouse=True)
 def fresh(browser: Browser) -> None:
-    """Waits for the page to have drawn the list again, which it does a moment after the reset."""
+    """Waits for the page to have drawn the list again, which it does a moment after the reset.
+
+    What a table is sorted by has no reset and stands in the address.
+    """
+    if browser.run("document.querySelector('[aria-sort]') !== null"):
+        browser.open(browser.run("location.href").partition("#")[0].partition("?")[0])
     browser.run(
         "window.before = document.getElementById('list').firstChild;"
         "document.getElementById('filters').reset()"
@@ -222,6 +227,26 @@ def test_tables_are_sorted_by_their_heads(browser: Browser) -> None:
     browser.run(f"{head}.querySelector('button').click()")
     assert browser.run(f"{head}.getAttribute('aria-sort')") == "ascending"
     assert [float(cell.split()[0]) for cell in cells(browser, "runs", 2)] == before[::-1]
+
+
+def test_the_address_holds_how_a_table_is_sorted(browser: Browser) -> None:
+    """Beside what is chosen of the predictions, which alone is scrolled to."""
+    browser.run("document.querySelectorAll('[data-tools=runs] th button')[2].click()")
+    browser.run("document.querySelectorAll('[data-tools=runs] th button')[2].click()")
+    order = cells(browser, "runs", 0)
+    assert browser.run("location.hash") == "#sort.runs=token+recall"
+    choose(browser, "verdict", "wrong")
+    address = browser.run("location.href")
+    assert address.endswith("#verdict=wrong&sort.runs=token+recall")
+    page, _, chosen = address.partition("#")
+    browser.open(page)
+    assert cells(browser, "runs", 0) == order[::-1]
+    browser.open(f"{page}?again#{chosen}")  # another fragment alone would load nothing
+    assert cells(browser, "runs", 0) == order
+    assert browser.run("document.getElementById('verdict').value") == "wrong"
+    browser.open(f"{page}?again&again#sort.runs=-token+recall&sort.nothing=x&sort.cost=nobody")
+    assert cells(browser, "runs", 0) == order[::-1]
+    assert browser.run("scrollY") == 0
 
 
 @pytest.mark.parametrize(("form", "separator"), [("CSV", ","), ("Markdown", " | ")])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import io
 import os
 
 import pytest
 
+from slm_vllm.runs.console import Console
 from support.child import run_python
 
 
@@ -56,3 +58,12 @@ def test_without_standard_error() -> None:
         """
     )
     assert done.returncode == 0
+
+
+def test_the_bottom_line_is_the_first_form_that_fits() -> None:
+    shown = io.StringIO()  # no terminal: 100 columns
+    console = Console(shown)
+    console.redraw("#" * 99, "short")
+    console.redraw("#" * 100, "short")
+    console.redraw("#" * 100, "-" * 120)
+    assert shown.getvalue().split("\r\x1b[2K")[1:] == ["#" * 99, "short", "-" * 99]

@@ -5,8 +5,10 @@ const VERDICTS = {
 };
 
 class List {
-  constructor(predictions) {
+  constructor(predictions, tables) {
     this.predictions = predictions;
+    this.tables = tables;
+    for (const table of tables) table.sorted = () => this.remember();
     this.found = [];
     this.page = 0;
     this.fillChoices();
@@ -83,6 +85,9 @@ class List {
       const isRun = id === "run" || id === "other";
       words.set(id, isRun ? this.predictions.runs[Number(value)].name : value);
     }
+    for (const table of this.tables) {
+      if (table.order) words.set(table.word, table.order);
+    }
     const said = words.toString();
     return said ? `#${said}` : "#predictions";
   }
@@ -98,6 +103,8 @@ class List {
   goTo(hash) {
     if (!hash.includes("=")) return false;
     const words = new URLSearchParams(hash.slice(1));
+    for (const table of this.tables) table.order = words.get(table.word) ?? table.order;
+    if (!FILTERS.some((id) => words.has(id))) return false;
     for (const id of FILTERS) {
       if (id === "row" || id === "page") continue;
       const value = words.get(id) ?? "";
@@ -109,6 +116,7 @@ class List {
     this.row = row !== null && $("run").value !== "" && /^\d+$/.test(row) ? Number(row) : null;
     this.refresh();
     this.show(Number(words.get("page") ?? 1) - 1);
+    this.remember();
     $("predictions").scrollIntoView();
     if (this.row !== null) {
       const first = document.querySelector("#list details");
@@ -337,8 +345,8 @@ function passage([id, title, text], score, rank, spans) {
 
 (async () => {
   try {
-    for (const region of document.querySelectorAll("[data-tools]")) new Table(region);
-    new List(new Predictions(await unpack("questions-data")));
+    const tables = [...document.querySelectorAll("[data-tools]")].map((region) => new Table(region));
+    new List(new Predictions(await unpack("questions-data")), tables);
     document.documentElement.dataset.ready = "yes";
   } catch (error) {
     $("status").textContent = typeof DecompressionStream === "undefined"

@@ -9,12 +9,16 @@ class Table {
   constructor(region) {
     this.table = region.querySelector("table");
     this.name = region.dataset.tools;
+    const same = [...document.querySelectorAll(`[data-tools="${CSS.escape(this.name)}"]`)].indexOf(region);
+    /** Its word in the address; a page of several datasets has several tables of a name. */
+    this.word = same ? `sort.${this.name}.${same + 1}` : `sort.${this.name}`;
+    this.sorted = () => {};
     this.heads = [...this.table.tHead.rows[0].cells];
     this.titles = this.heads.map((head) => head.textContent);
     this.heads.forEach((head, i) => {
       const button = element("button", "sort", head.textContent);
       button.type = "button";
-      button.addEventListener("click", () => this.sort(i));
+      button.addEventListener("click", () => { this.sort(i); this.sorted(); });
       head.replaceChildren(button);
     });
     const tools = element("p", "tools");
@@ -32,10 +36,25 @@ class Table {
     const head = this.heads[column];
     const down = head.getAttribute("aria-sort") === "descending";
     const first = head.classList.contains("n") ? "descending" : "ascending";
-    const next = head.hasAttribute("aria-sort") ? (down ? "ascending" : "descending") : first;
+    this.arrange(column, head.hasAttribute("aria-sort") ? (down ? "ascending" : "descending") : first);
+  }
+
+  /** What it is sorted by, "-" before it where the largest is first; "" as it was made. */
+  get order() {
+    const column = this.heads.findIndex((head) => head.hasAttribute("aria-sort"));
+    if (column < 0) return "";
+    return (this.heads[column].getAttribute("aria-sort") === "descending" ? "-" : "") + this.titles[column];
+  }
+
+  set order(said) {
+    const column = this.titles.indexOf(said.replace(/^-/, ""));
+    if (column >= 0) this.arrange(column, said.startsWith("-") ? "descending" : "ascending");
+  }
+
+  arrange(column, direction) {
     for (const other of this.heads) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", next);
-    const sign = next === "ascending" ? 1 : -1;
+    this.heads[column].setAttribute("aria-sort", direction);
+    const sign = direction === "ascending" ? 1 : -1;
     const body = this.table.tBodies[0];
     const keyed = [...body.rows].map((row) => [sortKey(row.cells[column].textContent), row]);
     keyed.sort(([a], [b]) => {
