@@ -14,6 +14,7 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +38,8 @@ CREATE TABLE IF NOT EXISTS answers (
     n_completion_tokens INTEGER NOT NULL
 ) WITHOUT ROWID
 """
+# Keys of answers with `Completion.is_whole`; a table of its own, as 0.2.0 knows the other one.
+_WHOLE = "CREATE TABLE IF NOT EXISTS whole (key BLOB PRIMARY KEY) WITHOUT ROWID"
 
 
 Item = TypeVar("Item")
@@ -60,6 +63,7 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
     def __init__(self, path: Path, config: Config, model_revision: str, dtype: str) -> None:
         self._scope = hashlib.blake2b(_scope(config, model_revision, dtype).encode())
         self._waiting: list[tuple[bytes, str, str, int, int]] = []
+        self._whole: list[tuple[bytes]] = []
         self._written_at = time.monotonic()
         self._usable = True
         try:
@@ -71,6 +75,7 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(_TABLE)
+            self._database.execute(_WHOLE)
         except (OSError, sqlite3.Error) as error:
             raise StorageError(
                 f"{path}: cannot be used as answer cache ({error}). Remove the file, or run "
@@ -90,14 +95,16 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
     def _found(self, requests: list[GenerationRequest]) -> list[Completion]:
         by_key = {self._key(request.prompt_token_ids): request for request in requests}
         marks = ",".join("?" * len(by_key))
-        query = f"SELECT * FROM answers WHERE key IN ({marks})"
         try:
+            query = f"SELECT * FROM answers WHERE key IN ({marks})"
             found = {row[0]: row[1:] for row in self._database.execute(query, tuple(by_key))}
+            query = f"SELECT key FROM whole WHERE key IN ({marks})"
+            whole = {row[0] for row in self._database.execute(query, tuple(by_key))}
         except sqlite3.Error as error:
             self._give_up(error)
             return []
         return [
-            Completion(request.request_id, *found[key])
+            replace(Completion(request.request_id, *found[key]), is_whole=key in whole)
             for request in requests
             if (key := self._key(request.prompt_token_ids)) in found
         ]
@@ -106,9 +113,12 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
         """Keeps the answer to a prompt; one with an error is not kept."""
         if completion.error is not None or not self._usable:
             return
+        key = self._key(prompt_token_ids)
+        if completion.is_whole:
+            self._whole.append((key,))
         self._waiting.append(
             (
-                self._key(prompt_token_ids),
+                key,
                 completion.text,
                 completion.finish_reason,
                 completion.n_prompt_tokens,
@@ -131,9 +141,10 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
                 self._database.executemany(
                     "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", self._waiting
                 )
+                self._database.executemany("INSERT OR IGNORE INTO whole VALUES (?)", self._whole)
         except (sqlite3.Error, UnicodeEncodeError) as error:
             self._give_up(error)
-        self._waiting = []
+        self._waiting, self._whole = [], []
         self._written_at = time.monotonic()
 
     def _give_up(self, error: Exception) -> None:
@@ -149,8 +160,10 @@ class AnswerCache(AbstractContextManager["AnswerCache"]):
 
 def _scope(config: Config, model_revision: str, dtype: str) -> str:
     """What an answer depends on beside its prompt."""
+    asked_of = config.engine.changes_answers()
     return digest(
         {
+            **({"engine": asked_of} if asked_of else {}),
             "model": config.model.model_dump(include={"quantization", "load_in_8bit"}),
             "revision": model_revision,
             "dtype": dtype,

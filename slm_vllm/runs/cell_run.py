@@ -172,7 +172,13 @@ class CellRun:
             log_choices(self._host.details)
             self._say_what_is_asked(earlier, manifest, pending, total)
         elif not self._rows.from_cache:
-            services.console.say(f"{cell.name}: all {total:,} questions are answered already")
+            text = f"{cell.name}: all {total:,} questions are answered already"
+            if "dataset.sha256" in changed_facts(earlier, manifest):
+                text += (
+                    ". The dataset's file is another one now: what no answer depends on, such as "
+                    "metadata, stays as it was"
+                )
+            services.console.say(text)
         cell.folder.write_json(names.MANIFEST, manifest)
         cell.recorder.started(cell.config, manifest, total)
         cell.state.update("generating", total=total, done=total - pending)

@@ -173,6 +173,40 @@ def test_two_processes_write_at_once(tmp_path: Path, make_config: MakeConfig) ->
         assert [c.request_id for c in three.find(requests)] == [r.request_id for r in requests]
 
 
+@pytest.mark.parametrize(
+    "other",
+    ["engine.served_model=b", "engine.endpoint=chat", "engine.extra_body={top_k: 1}"],
+)
+def test_answers_of_a_server_are_those_of_what_it_was_asked_for(
+    tmp_path: Path, make_config: MakeConfig, other: str
+) -> None:
+    served = ["engine.name=openai", "engine.base_url=[http://127.0.0.1:1/v1]"]
+    asked = make_config(*served, "engine.served_model=a")
+    elsewhere = make_config(*served, "engine.served_model=a", "engine.timeout=9")
+    path, request = tmp_path / "answers.sqlite", GenerationRequest("x", [1])
+    with AnswerCache(path, asked, "r", "auto") as one:
+        one.add([1], Completion("x", "said", "stop", 1, 1))
+    with AnswerCache(path, elsewhere, "r", "auto") as two:
+        assert [answer.text for answer in two.find([request])] == ["said"]
+    with AnswerCache(path, make_config(*served, other), "r", "auto") as three:
+        assert list(three.find([request])) == []
+    with AnswerCache(path, make_config(), "r", "auto") as four:
+        assert list(four.find([request])) == []
+
+
+def test_an_answer_apart_from_its_thought_is_so_from_the_cache_too(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    path = tmp_path / "answers.sqlite"
+    answers = [Completion(str(n), "said", "stop", 1, 1, is_whole=n == 1) for n in range(2)]
+    with AnswerCache(path, tiny_config, "r", "float32") as one:
+        for number, answer in enumerate(answers):
+            one.add([number], answer)
+    requests = [GenerationRequest(str(n), [n]) for n in range(2)]
+    with AnswerCache(path, tiny_config, "r", "float32") as two:
+        assert list(two.find(requests)) == answers
+
+
 @pytest.fixture(scope="module")
 def tiny_config() -> Config:
     return compose_config(["model=demo", "dataset=demo", "hardware=cpu", "tracking.tracker=none"])

@@ -204,6 +204,10 @@ def test_a_second_death_ends_the_run_and_the_same_command_goes_on(
     assert "10/10" in said and "token recall 1.000 of 2 new" in said
     run(config, FakeEngine())
     assert "all 10 questions are answered already" in capfd.readouterr().err
+    with Path(config.dataset.path).open("a") as file:
+        file.write("\n")
+    run(config, FakeEngine())
+    assert "answered already. The dataset's file is another one now" in capfd.readouterr().err
     asked = [r.request_id for r in first.asked], [r.request_id for r in second.asked]
     assert len(asked[0]) == 8 and len(asked[1]) == 2
     assert len(set(asked[0]) | set(asked[1])) == 10
