@@ -189,10 +189,9 @@ def _queued_words() -> list[str]:
 def _enqueue(
     configs: list[Config], words: list[list[str]], queue: str, flags: list[str], *, as_json: bool
 ) -> None:
-    from slm_vllm.tracking.clearml.queue import QueuedRun, enqueue_runs
+    from slm_vllm.tracking.clearml.queue import enqueue_runs
 
-    runs = [QueuedRun(*pair) for pair in zip(configs, words, strict=True)]
-    tasks = enqueue_runs(runs, queue, flags)
+    tasks = enqueue_runs(configs, words, queue, flags)
     if as_json:
         echo_json({"queue": queue, "tasks": tasks})
         return

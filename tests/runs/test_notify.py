@@ -30,7 +30,7 @@ from slm_vllm.runs.session import evaluate
 from slm_vllm.runs.signals import Interrupted
 from slm_vllm.sweeps.plan import PlannedCell
 from slm_vllm.sweeps.sweep import run_sweep
-from slm_vllm.tracking.clearml.queue import QueuedRun, enqueue_runs
+from slm_vllm.tracking.clearml.queue import enqueue_runs
 from support.fake_engine import FakeEngine
 
 SECRET = "T0KEN-of-the-hook"
@@ -298,7 +298,7 @@ SPELLINGS = (
 @pytest.mark.parametrize("word", SPELLINGS)
 def test_a_queue_gets_no_address(word: str) -> None:
     with pytest.raises(ConfigError, match=r"notify(\.url)?: may hold a secret"):
-        enqueue_runs([QueuedRun(compose_config([word]), [word])], "gpu")
+        enqueue_runs([compose_config([word])], [[word]], "gpu")
 
 
 @pytest.mark.parametrize("word", SPELLINGS)

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slm_vllm.checkout import checkout, git_output
@@ -24,26 +23,17 @@ _SECRETS = ("CLEARML_API_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKE
 _URL_WITH_PASSWORD = re.compile(r"://[^/\s@]+@")
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedRun:
-    """One run on its way to a queue.
-
-    Attributes:
-        config: What the words give on this machine.
-        words: The overrides, in order; a later one of the same key wins.
-    """
-
-    config: Config
-    words: Sequence[str]
-
-
 def enqueue_runs(
-    runs: Sequence[QueuedRun], queue: str, flags: Sequence[str] = ()
+    configs: Sequence[Config],
+    words: Sequence[Sequence[str]],
+    queue: str,
+    flags: Sequence[str] = (),
 ) -> list[dict[str, str]]:
     """Makes a task of each run and puts it in a queue.
 
     Args:
-        runs: What to run.
+        configs: What to run, as the words give it on this machine.
+        words: The overrides of each, in order; a later one of the same key wins.
         queue: Name of the queue.
         flags: Options of `slm-vllm eval` that are no settings, such as `--overwrite`.
 
@@ -54,16 +44,16 @@ def enqueue_runs(
         ConfigError: ClearML is not configured, there is no such queue, or a secret would be sent.
         TrackerError: The server did not do it.
     """
-    parameters = [_parameters(run.words) for run in runs]
+    parameters = [_parameters(one) for one in words]
     tasks = [
         {
-            "name": run.config.experiment.name,
-            "project": run.config.tracking.project,
-            "type": run.config.tracking.task_type,
+            "name": config.experiment.name,
+            "project": config.tracking.project,
+            "type": config.tracking.task_type,
             "parameters": values,
-            "script": _script(run.config, flags),
+            "script": _script(config, flags),
         }
-        for run, values in zip(runs, parameters, strict=True)
+        for config, values in zip(configs, parameters, strict=True)
     ]
     answer = _ask({"queue": queue, "tasks": tasks})
     return [dict(task) for task in answer["tasks"]]
