@@ -34,8 +34,14 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
-    """Writes a text file in one step; half a surrogate pair, which UTF-8 lacks, becomes "?"."""
-    with replacing(path, temporary) as whole:
+    """Writes a text file in one step; half a surrogate pair, which UTF-8 lacks, becomes "?".
+
+    A link stays one. What is no file (`/dev/stdout`, a pipe) cannot be replaced and is written to.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8", errors="replace")
+        return
+    with replacing(Path(os.path.realpath(path)), temporary) as whole:
         whole.write_text(text, encoding="utf-8", errors="replace")
 
 

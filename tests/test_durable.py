@@ -50,6 +50,18 @@ class TestFiles:
         durable.write_text(tmp_path / "file", "text", tmp_path / "part")
         assert steps == ["sync part", "rename", f"sync {tmp_path.name}"]
 
+    def test_a_link_stays_a_link_and_a_pipe_a_pipe(self, tmp_path: Path) -> None:
+        file, link, pipe = tmp_path / "table.txt", tmp_path / "link", tmp_path / "pipe"
+        file.write_text("before")
+        link.symlink_to(file)
+        durable.write_text(link, "after")
+        assert link.is_symlink() and file.read_text() == "after"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        durable.write_text(pipe, "through")
+        assert os.read(reader, 99) == b"through" and pipe.is_fifo()
+        os.close(reader)
+
     def test_half_a_surrogate_pair_is_no_error(self, tmp_path: Path) -> None:
         durable.write_text(tmp_path / "file", "a\ud800é")
         assert (tmp_path / "file").read_text("utf-8") == "a?é"

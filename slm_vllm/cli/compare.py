@@ -114,10 +114,11 @@ def command(
 
 
 def _write(output: Path, text: str) -> None:
+    from slm_vllm.durable import write_text
     from slm_vllm.errors import StorageError, reason_of
 
     try:
-        output.write_text(text + "\n", encoding="utf-8", errors="replace")
+        write_text(output, text + "\n")
     except OSError as error:
         raise StorageError(f"--output {output}: cannot be written ({reason_of(error)})") from None
     click.echo(f"Written to {output}", err=True)
