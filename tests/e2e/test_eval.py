@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from support.real_runs import assert_same_answers, command, evaluate
+from support.child import until
+from support.real_runs import assert_same_answers, command, evaluate, n_answers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("model")]
 
@@ -90,19 +89,16 @@ def test_kill_9_in_mid_run_and_the_same_command_gives_the_same_answers(
 ) -> None:
     words = ["--mode", "no_context", "--samples", "24", "hardware.engine_args.max_num_seqs=4"]
     process = subprocess.Popen(command(tmp_path, *words), stderr=subprocess.DEVNULL)
-    journal = tmp_path / "demo_demo_no_context" / "predictions.jsonl"
+    folder = tmp_path / "demo_demo_no_context"
     try:
-        while process.poll() is None:
-            if journal.exists() and journal.read_bytes().count(b"\n") >= 5:
-                os.kill(process.pid, signal.SIGKILL)
-                break
+        until(process, lambda: n_answers(folder) >= 5)
     finally:
         process.kill()
         process.wait()
-    kept = journal.read_bytes().count(b"\n")
+    kept = n_answers(folder)
     assert 5 <= kept < 24
     results = evaluate(tmp_path, *words)["no_context"]
     assert results["counts"]["resumed"] == kept
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").open()]
     assert len({line["key"] for line in lines}) == len(lines) == 24
-    assert_same_answers(tmp_path / "demo_demo_no_context", undisturbed / "demo_demo_no_context")
+    assert_same_answers(folder, undisturbed / "demo_demo_no_context")

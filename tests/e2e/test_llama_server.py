@@ -15,8 +15,9 @@ import pytest
 
 from slm_vllm.models.demo import packed_demo_model
 from support import llama_server
+from support.child import until
 from support.places import server_python, without_server
-from support.real_runs import assert_same_answers, command
+from support.real_runs import assert_same_answers, command, n_answers
 from support.servers import free_port, serving
 
 pytestmark = [
@@ -50,33 +51,23 @@ def words(port: int) -> list[str]:
     ]
 
 
-def wait_for_answers(process: subprocess.Popen[Any], journal: Path, count: int) -> None:
-    while not journal.exists() or journal.read_bytes().count(b"\n") < count:
-        try:
-            process.wait(timeout=0.05)
-        except subprocess.TimeoutExpired:
-            continue
-        raise AssertionError(f"the run ended with {process.returncode} before {count} answers")
-
-
 def test_killed_in_mid_run_brought_back_stopped_and_resumed_with_a_local_runs_answers(
     model: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     port = free_port()
     run = command(tmp_path, *words(port))
     folder = tmp_path / "demo_demo_no_context"
-    journal = folder / "predictions.jsonl"
     process = None
     try:
         with running(model, port):
             process = subprocess.Popen(run, stderr=subprocess.DEVNULL, env=KEY)
-            wait_for_answers(process, journal, 3)
-        at_least = journal.read_bytes().count(b"\n")
+            until(process, lambda: n_answers(folder) >= 3)
+        at_least = n_answers(folder)
         with running(model, port):
-            wait_for_answers(process, journal, at_least + 3)
+            until(process, lambda: n_answers(folder) >= at_least + 3)
             process.send_signal(signal.SIGTERM)
             assert process.wait() == 143
-            kept = journal.read_bytes().count(b"\n")
+            kept = n_answers(folder)
             assert at_least + 3 <= kept < ROWS
             done = subprocess.run([*run, "--json"], capture_output=True, text=True, env=KEY)
     finally:
@@ -87,7 +78,7 @@ def test_killed_in_mid_run_brought_back_stopped_and_resumed_with_a_local_runs_an
     (results,) = json.loads(done.stdout)["runs"]
     assert results["counts"]["resumed"] == kept and results["counts"]["errors"] == 0
     assert_same_answers(folder, undisturbed / "demo_demo_no_context")
-    keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()]
+    keys = [json.loads(line)["key"] for line in (folder / "predictions.jsonl").open()]
     assert len(set(keys)) == len(keys) == ROWS
     engine = json.loads((folder / "manifest.json").read_text())["engine"]
     assert engine["sampling_proof"] == {f"http://127.0.0.1:{port}/v1": "proven"}

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.real_runs import assert_same_answers, command
+from support.child import until
+from support.real_runs import assert_same_answers, command, n_answers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("model")]
 
@@ -22,10 +23,8 @@ def test_two_engines_of_which_one_is_killed_answer_as_one(
     job = subprocess.Popen(
         command(tmp_path, *words, "engine.replicas_per_gpu=2"), stderr=subprocess.DEVNULL
     )
-    journal = folder / "predictions.jsonl"
     try:
-        while not journal.exists() or not journal.read_bytes().count(b"\n"):
-            assert job.poll() is None
+        until(job, lambda: n_answers(folder) > 0)
         (fork_server,) = filter(_is_fork_server, psutil.Process(job.pid).children())
         engines = fork_server.children()
         engines[0].kill()

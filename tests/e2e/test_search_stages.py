@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 import subprocess
 import uuid
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slm_vllm.runs.stages.yes_no_scorer import _TURN
+from support.child import until
 from support.places import REPOSITORY
 from support.qa_files import write_rows
 from support.real_runs import command, evaluate, predictions
@@ -73,10 +72,7 @@ def test_passages_are_in_the_order_of_the_models_own_probabilities_after_kill_9(
     before = kept()
     process = subprocess.Popen(command(tmp_path, *words), stderr=subprocess.DEVNULL)
     try:
-        while process.poll() is None:
-            if kept() >= before + 8:
-                os.kill(process.pid, signal.SIGKILL)
-                break
+        until(process, lambda: kept() >= before + 8)
     finally:
         process.kill()
         process.wait()

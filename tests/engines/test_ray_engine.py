@@ -199,14 +199,20 @@ def test_a_signal_while_ray_starts_leaves_nothing_behind(sign: str) -> None:
     process = psutil.Popen([sys.executable, "-m", "support.stopped_ray"])
     started: dict[int, psutil.Process] = {}
     while not any(sign in _title(child) for child in started.values()):
-        assert process.poll() is None
+        assert not _ended_in(process, 0.01)
         started |= {child.pid: child for child in process.children(recursive=True)}
     process.send_signal(signal.SIGTERM)
-    while process.poll() is None:
+    while not _ended_in(process, 0.05):
         with contextlib.suppress(psutil.NoSuchProcess):
             started |= {child.pid: child for child in process.children(recursive=True)}
     assert process.returncode == 143
     assert not psutil.wait_procs(list(started.values()), timeout=60)[1]
+
+
+def _ended_in(process: psutil.Popen, seconds: float) -> bool:
+    with contextlib.suppress(psutil.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
 
 
 def _title(process: psutil.Process) -> str:

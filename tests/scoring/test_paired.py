@@ -253,6 +253,15 @@ def test_order_of_the_questions_does_not_matter() -> None:
     assert compare_pairs(ours, base) == compare_pairs(ours[order], base[order])
 
 
+@pytest.mark.parametrize("place", [0, -1])
+@pytest.mark.parametrize("n", [10, 100])
+def test_every_question_is_drawn(place: int, n: int) -> None:
+    """With as many values as questions, and with two."""
+    values = np.arange(n) / 1e4 if n == 10 else np.zeros(n)
+    values[place] = 1.0
+    assert estimate_difference(values, np.zeros(n)).high > 1 / n
+
+
 def test_same_run_twice() -> None:
     ours, _ = few_values(50, 1)
     found = compare_pairs(ours, ours)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 
 def start_python(code: str, *arguments: str) -> subprocess.Popen[str]:
@@ -32,3 +35,10 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     job = start_python(code, *arguments)
     out, err = job.communicate()
     return subprocess.CompletedProcess(job.args, job.returncode, out, err)
+
+
+def until(job: subprocess.Popen[Any], is_so: Callable[[], bool]) -> None:
+    """Waits for what a process brings about, and leaves it the processors meanwhile."""
+    while not is_so():
+        with suppress(subprocess.TimeoutExpired):
+            raise AssertionError(f"it ended with {job.wait(0.02)} before that")

@@ -43,3 +43,9 @@ def assert_same_answers(found: Path, expected: Path) -> None:
     # Greedy choice in float32: another batch can round one near-tie differently; a lost or
     # mixed-up row shows in more.
     assert (one["prediction"] != other["prediction"]).sum() <= 1
+
+
+def n_answers(folder: Path) -> int:
+    """How many the run has written so far."""
+    journal = folder / "predictions.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
