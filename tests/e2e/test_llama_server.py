@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from slm_vllm.models.demo import packed_demo_model
+from slm_vllm.models.demo import _find_gguf
 from support import llama_server
 from support.child import until
 from support.places import server_python, without_server
@@ -33,7 +33,7 @@ KEY = {**os.environ, "OPENAI_API_KEY": llama_server.KEY}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("llama") / "model.gguf"
-    llama_server.write_model(packed_demo_model(), path)
+    llama_server.write_model(_find_gguf()[0], path)
     return path
 
 
