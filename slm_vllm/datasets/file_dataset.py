@@ -20,6 +20,7 @@ from slm_vllm.datasets.rows.fields import FieldNames
 from slm_vllm.datasets.rows.values import ValueProblem
 from slm_vllm.datasets.seen_ids import SeenIds
 from slm_vllm.errors import DataError
+from slm_vllm.scoring.normalize import HANGUL
 from slm_vllm.types import RejectedRow
 
 DUPLICATE = "duplicate question_id"
@@ -27,6 +28,11 @@ DUPLICATE = "duplicate question_id"
 
 _REASONS_SHOWN = 3
 _LOSSES_APART = 20
+_MOSTLY = 0.5
+_KOREAN = (
+    "its answers are Korean, where particles are part of a word: a right answer within a sentence "
+    "may count as wrong, so read its figures against each other only"
+)
 
 __all__ = ["DUPLICATE", "FileDataset", "NumberedFrame", "SourceRow", "require_columns"]
 
@@ -57,6 +63,7 @@ class FileDataset(BaseDataset):
         self._n_rejected = 0
         self._lost: dict[str, list[int]] = {}
         self._odd: dict[str, list[int]] = {}
+        self._is_korean = False
 
     @abstractmethod
     def row(self, record: Record, with_documents: bool) -> SourceRow:
@@ -117,7 +124,7 @@ class FileDataset(BaseDataset):
             f"{what} in {counted(count, 'row')} (first at line {line})"
             for what, (line, count) in self._odd.items()
         ]
-        return lost + odd
+        return lost + odd + [_KOREAN] * self._is_korean
 
     def scan(
         self, batch_size: int = BATCH_ROWS, *, with_documents: bool = True
@@ -130,13 +137,17 @@ class FileDataset(BaseDataset):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self._first_rejected, self._n_rejected, self._lost, self._odd = [], 0, {}, {}
+        self._is_korean = False
         seen = SeenIds()
         usable = 0
         for path in self.files():
             for numbered in self._frames(path, batch_size, with_documents):
                 frame = self._admit(numbered, seen)
-                usable += frame.height
                 if frame.height:
+                    if not usable:
+                        share = frame["answers"].list.first().str.contains(HANGUL).mean()
+                        self._is_korean = isinstance(share, float) and share > _MOSTLY
+                    usable += frame.height
                     yield frame
         if not usable:
             raise DataError(self._nothing_usable())

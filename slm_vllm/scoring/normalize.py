@@ -33,6 +33,8 @@ _UNSPACED_WORD = rf"{UNSPACED}\p{{M}}*"
 # Python's `\w` is letters, all kinds of numbers and the underscore.
 _WORD = rf"{_UNSPACED_WORD}|[[\p{{L}}\p{{N}}_]--{UNSPACED}][[\p{{L}}\p{{M}}\p{{N}}_]--{UNSPACED}]*"
 UNSEEN = r"[\p{Default_Ignorable_Code_Point}--\p{L}]"
+HANGUL = r"\p{Hangul}"
+"""Korean: written with blanks, but particles are part of the word before them."""
 PUNCTUATION = rf"[\p{{P}}{re.escape(string.punctuation)}]"
 # What parts words though no blank stands beside it: dashes, and the punctuation of scripts without
 # blanks, of Tibetan and of Ethiopic. A hyphen and an apostrophe join.

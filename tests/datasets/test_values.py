@@ -218,6 +218,20 @@ def test_the_choice_that_an_answer_points_to(value: Any, choices: Any, expected:
     assert chosen(value, choices) == expected
 
 
+@pytest.mark.parametrize(
+    ("answers", "is_told"),
+    [(["서울", "부산", "Rome"], True), (["서울", "Rome", "Paris"], False), ([], False)],
+)
+def test_that_words_are_joined_in_korean_is_said(
+    answers: list[str], is_told: bool, tmp_path: Path
+) -> None:
+    rows = [{"question": f"q{n}", "answer": answer} for n, answer in enumerate(answers)]
+    rows += [{"question": "unscored", "answer": None}]
+    dataset = open_dataset(None, write(tmp_path / "a.jsonl", jsonl(rows)))
+    list(dataset.scan())
+    assert any("Korean" in notice for notice in dataset.notices) == is_told
+
+
 def test_values_that_json_does_not_have_are_no_words(tmp_path: Path) -> None:
     lines = [
         b'{"question": "q1", "answer": NaN, "year": NaN}\n',
