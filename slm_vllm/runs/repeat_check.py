@@ -41,7 +41,7 @@ def compare_passes(
     one, other = _scored(first, drawn), _scored(second, drawn)
     answered = (one["error"].is_null() & other["error"].is_null()).to_numpy()
     one, other = one.filter(answered), other.filter(answered)
-    changed = int((one["prediction"] != other["prediction"]).sum())
+    changed = sum(a != b for a, b in zip(_said(one), _said(other), strict=True))
     metrics = {}
     for name in METRICS:
         before, after = (frame[name].cast(pl.Float64).to_numpy() for frame in (one, other))
@@ -59,6 +59,15 @@ def compare_passes(
         changed_share=estimate_share(changed, one.height).to_json(),
         metrics=metrics,
     )
+
+
+def _said(rows: pl.DataFrame) -> list[tuple[str, ...]]:
+    """All that was answered to each question."""
+    kept = rows.select(name for name in ("prediction", "samples") if name in rows.columns)
+    return [
+        (row["prediction"], *(sample["prediction"] for sample in row.get("samples") or ()))
+        for row in kept.iter_rows(named=True)
+    ]
 
 
 def _scored(journal: Journal, keys: Keys) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from slm_vllm.rundir.fingerprint import config_hash
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.session import evaluate
 from slm_vllm.sweeps.plan import _planned
-from slm_vllm.types import Completion, GenerationRequest
+from slm_vllm.types import Completion, GenerationRequest, Sample
 from support.fake_engine import FakeEngine
 
 MakeConfig = Callable[..., Config]
@@ -75,6 +76,26 @@ def test_changes_are_counted_and_scored(make_config: MakeConfig) -> None:
     square = (1 + 0.25 * changed) / 7
     assert moved["mean_square"] == pytest.approx(square)
     assert moved["floor"] == pytest.approx(1.96 * (square / 10) ** 0.5, rel=1e-4)
+
+
+class UnsteadyBehindTheFirst(Unsteady):
+    """Gives two answers, of which the second may be another one when it is asked for alone."""
+
+    def stream(self, requests: Iterable[GenerationRequest]) -> Generator[Completion, None, None]:
+        for answer in super().stream(requests):
+            said = (" same ", answer.text)
+            samples = tuple(Sample(text, "stop", 1, seed) for seed, text in enumerate(said))
+            yield replace(answer, text=said[0], samples=samples)
+
+
+def test_every_answer_to_a_question_counts(make_config: MakeConfig) -> None:
+    config = make_config(CHECKED, "generation.n=2", "generation.temperature=0.7")
+    found = run(config, UnsteadyBehindTheFirst())["repeat_check"]
+    both = passes(config)
+    assert both["prediction"].equals(both["prediction_again"])
+    second = pl.element().struct.field("prediction")
+    said = both.select(pl.col("samples", "samples_again").list.eval(second).list.last())
+    assert 0 < found["changed"] == (said["samples"] != said["samples_again"]).sum() < 6
 
 
 def test_rows_are_asked_alone_and_computed_anew(make_config: MakeConfig) -> None:
