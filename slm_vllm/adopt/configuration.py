@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from slm_vllm.adopt.checkout import OldCheckout
-from slm_vllm.config.compose import is_known, read_choice, read_sections
+from slm_vllm.config.compose import is_known, read_keys, read_sections
 from slm_vllm.config.legacy import settings_today
 from slm_vllm.config.location import configs_dir
 from slm_vllm.config.overrides import GROUPS
@@ -65,13 +65,13 @@ def new_configuration(checkout: OldCheckout) -> NewConfiguration:
 
 
 def _root(checkout: OldCheckout, made: NewConfiguration) -> dict[str, Any]:
-    shipped = read_choice(configs_dir() / "config.yaml")
+    shipped = _read_root(configs_dir() / "config.yaml")
     chosen = {
         k: v for entry in shipped["defaults"] if isinstance(entry, dict) for k, v in entry.items()
     }
     theirs: dict[str, Any] = {}
     if checkout.root_file.is_file():
-        theirs = read_choice(checkout.root_file)
+        theirs = _read_root(checkout.root_file)
     for entry in theirs.pop("defaults", None) or []:
         if isinstance(entry, dict):
             chosen |= {k: v for k, v in entry.items() if k in GROUPS}
@@ -84,6 +84,10 @@ def _root(checkout: OldCheckout, made: NewConfiguration) -> dict[str, Any]:
     if str(experiment.get("output_dir", "")).endswith(_OWN_FOLDER):
         experiment["output_dir"] = experiment["output_dir"].removesuffix(_OWN_FOLDER)
     return {"defaults": defaults, **today, "experiment": experiment}
+
+
+def _read_root(file: Path) -> dict[str, Any]:
+    return read_keys(file, str(file), "defaults: [model: demo]")
 
 
 def _add_choice(

@@ -86,7 +86,8 @@ def read_choice(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, is not YAML, or holds no keys.
     """
-    return read_sections(path).get(path.parent.name) or {}
+    found = read_sections(path).get(path.parent.name)
+    return found if isinstance(found, dict) else {}
 
 
 def read_sections(path: Path) -> dict[str, Any]:

@@ -29,6 +29,8 @@ OPTIONAL_GROUPS = ("corpus", "judge")
 """Groups of which nothing is chosen by default. A key of theirs then chooses their `custom`."""
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", re.ASCII)
+_BREAKS = {"\\n": "\n", "\\t": "\t"}
+_LETTERS = re.compile(r"(?<!\\)\\[nt]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,8 @@ def hydra_word(override: Override, kind: Any) -> str:
     """
     key, value = override.key, override.value
     if key.startswith("prompt.") or key == "generation.stop":
-        # No shell makes a line break of it, and no prompt or stop string means the two letters.
-        value = value.replace("\\n", "\n").replace("\\t", "\t")
+        # No shell makes a line break of it, and few prompts mean the two letters.
+        value = _LETTERS.sub(lambda found: _BREAKS[found[0]], value)
     if not _KEY.fullmatch(key):
         raise ConfigError(f"{key}: cannot be set on the command line; write it in a YAML file")
     # A value may be set whether or not the chosen YAML file mentions its key: that is what ++
@@ -101,8 +103,14 @@ def hydra_word(override: Override, kind: Any) -> str:
 
 def list_words(key: str, text: str) -> str:
     """What to type for a list of the items of a text, quoted for the shell as well."""
-    items = [part.strip().strip("'\"") for part in text.strip().strip("[]").split(",")]
+    text = _with_letters(text).strip().strip("[]")
+    items = [part.strip().strip("'\"") for part in text.split(",")]
     return shlex.quote(f"{key}=[{','.join(quoted(item) for item in items if item)}]")
+
+
+def _with_letters(text: str) -> str:
+    """A text with its line breaks and tabs as they are typed."""
+    return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _as_typed(key: str, value: str, *, is_text: bool) -> str:
@@ -117,8 +125,8 @@ def _as_typed(key: str, value: str, *, is_text: bool) -> str:
         else:
             example = list_words(key, value)
         raise ConfigError(
-            f"{key}={value}: cannot be read. Put quotes around what holds special characters: "
-            f"{example}"
+            f"{key}={_with_letters(value)}: cannot be read. Put quotes around what holds special "
+            f"characters: {example}"
         )
     return quoted(value)
 

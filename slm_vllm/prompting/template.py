@@ -114,7 +114,7 @@ class PromptTemplate:
             raise ConfigError(
                 "The model's chat template does not show the user's turn. Use prompt.chat=false"
             )
-        if not all(part.strip() in before for example in self._examples() for part in example):
+        if not all(_shows(before, part) for example in self._examples() for part in example):
             raise ConfigError(
                 "The model's chat template shows no turns but the last. Use prompt.few_shot=[] "
                 "or prompt.chat=false"
@@ -133,7 +133,7 @@ class PromptTemplate:
         except ConfigError as error:
             failure = error
         else:
-            if (self._config.system or "").strip() in chat.text:
+            if _shows(chat.text, self._config.system or ""):
                 return chat
         self.has_system_turn = False
         try:
@@ -158,3 +158,8 @@ class PromptTemplate:
         )
         # A passage without a title leaves a blank behind its number.
         return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _shows(text: str, part: str) -> bool:
+    """Whether a part stands in a text, whatever a template makes of blanks and line breaks."""
+    return " ".join(part.split()) in " ".join(text.split())

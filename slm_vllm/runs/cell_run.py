@@ -197,6 +197,8 @@ class CellRun:
             text += f". Since the earlier run there was a change: {differences}"
         elif pending < total:
             text += ", the others are answered already"
+        elif earlier is not None and (n := len(self._cell.journal.keys(with_failed=False))):
+            text += f": the {n:,} answers of the earlier run are to other rows or prompts"
         else:
             return
         self._services.console.say(text)

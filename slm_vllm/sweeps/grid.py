@@ -24,6 +24,11 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _each_line(value: Any) -> Any:
+    """A list, where there is one word; its commas are its own."""
+    return [value] if isinstance(value, str) else value
+
+
 def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
     twice = [value for value in values if values.count(value) > 1]
     if twice:
@@ -51,7 +56,7 @@ class SweepGrid(Section):
     top_k: _Counts = ()
     """Passages in the prompt; each retriever is crossed with them. None given: as each retriever's
     configuration says."""
-    overrides: tuple[str, ...] = ()
+    overrides: Annotated[tuple[str, ...], BeforeValidator(_each_line)] = ()
     """Further `key=value` words."""
     name: FolderName = "sweep"
     """Folder of the sweep under `output_dir`."""
@@ -82,7 +87,7 @@ def sweep_grid(words: Mapping[str, Any]) -> SweepGrid:
     content = read_keys(Path(file), f"--file {file}:", "models: [demo]") if file else {}
     given = {key: value for key, value in words.items() if value not in (None, ())}
     content |= {key: value for key, value in given.items() if key != "file"}
-    missing = [f"--{axis}" for axis in _NEEDED if not content.get(axis)]
+    missing = [f"--{axis}" for axis in _NEEDED if not _listed(content.get(axis))]
     if missing:
         raise ConfigError(
             f"a sweep needs {', '.join(missing)} (or these keys in the file of --file)"

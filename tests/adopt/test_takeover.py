@@ -100,6 +100,15 @@ def test_the_configuration_means_what_it_meant(old: Path, monkeypatch: pytest.Mo
     assert new.model_copy(update=same) == there
 
 
+def test_a_root_with_a_header_of_hydra_is_read(old: Path) -> None:
+    root = old / "configs" / "config.yaml"
+    assert slm_vllm("adopt", old, "--config-dir", "plain").exit_code == 0
+    root.write_text("# @package _global_\n" + root.read_text())
+    assert slm_vllm("adopt", old, "--config-dir", "global").exit_code == 0
+    written = [Path(name, "config.yaml").read_text() for name in ("plain", "global")]
+    assert written[0] == written[1] != ""
+
+
 def test_a_file_that_sets_other_sections_keeps_them(old: Path) -> None:
     file = old / "configs" / "dataset" / "quiz.yaml"
     rows = old / "quiz.jsonl"

@@ -78,10 +78,20 @@ def test_line_breaks_of_stop_strings_are_some(word: str) -> None:
     assert compose_config([f"prompt.stop={word}"]).prompt.stop == wanted
 
 
+@pytest.mark.parametrize("value", ["\\n", "[\\n]"])
+def test_a_line_break_that_is_no_list_is_advised_as_one(value: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose_config([f"generation.stop={value}"])
+    (advised,) = shlex.split(re.findall(r"'generation.*", str(error.value))[0])
+    assert compose_config([advised]).generation.stop == ("\n",)
+
+
 @pytest.mark.parametrize("quote", ["", '"', "'"])
 def test_line_breaks_of_prompts_are_some(quote: str) -> None:
     prompt = compose_config([f"prompt.question_template={quote}Q: {{question}}\\nA:{quote}"]).prompt
     assert prompt.question_template == "Q: {question}\nA:"
+    typed_twice = compose_config([f"prompt.system={quote}a\\\\nb{quote}"]).prompt.system
+    assert typed_twice is not None and "\n" not in typed_twice
     path = compose_config(["dataset=qa_pairs", "dataset.path=C:\\new\\top.jsonl"]).dataset.path
     assert path == "C:\\new\\top.jsonl"
 

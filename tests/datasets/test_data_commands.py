@@ -106,6 +106,13 @@ def test_list_names_every_configuration() -> None:
     assert "missing" in run("list")
 
 
+def test_a_section_that_is_a_word_holds_no_path(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "odd.yaml").write_text("# @package _global_\ndataset: nq\n")
+    (odd,) = [entry for entry in read_catalog(tmp_path) if entry.name == "odd"]
+    assert not odd.path
+
+
 def test_catalog_of_an_own_folder(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     write(tmp_path / "dataset" / "mine.yaml", b"kind: hf\npath: hf://a\nsplit: dev\n")

@@ -113,6 +113,17 @@ def test_an_instruction_with_a_turn_of_its_own_stays_there() -> None:
     assert not template(system="Be brief.").moves_instruction
 
 
+def test_line_breaks_that_a_chat_template_leaves_out_hide_nothing() -> None:
+    tidy = TURN.replace("m.content", "m.content.replace('\\n\\n', '\\n')")
+    made = template(
+        Jinja("{% for m in messages %}" + tidy + "{% endfor %}>"),
+        system="Be brief.\n\nBe right.",
+        few_shot=[{"question": "1\n\n2", "answer": "3\n\n4"}],
+    )
+    assert made.render("q", []) == ("<system:Be brief.\nBe right.<user:1\n2<assistant:3\n4<user:q>")
+    assert not made.moves_instruction
+
+
 def test_a_chat_template_that_hides_the_examples_is_refused() -> None:
     form = Jinja("{{ messages[-1].content }}")
     with pytest.raises(ConfigError, match="no turns but the last.*few_shot"):

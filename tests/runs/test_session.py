@@ -343,6 +343,19 @@ def test_extended_and_reordered_data_reuses_what_is_valid(
     ]
 
 
+def test_answers_to_prompts_that_were_made_otherwise_are_told(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(make_config(), FakeEngine())
+    assert "of the earlier run" not in capfd.readouterr().err
+    monkeypatch.setattr("slm_vllm.prompting.template.PromptTemplate.state", ("otherwise",))
+    engine = FakeEngine()
+    run(make_config(), engine)
+    assert len(engine.asked) == 10
+    said = "10 of 10 questions are asked: the 10 answers of the earlier run are to other rows or"
+    assert said in capfd.readouterr().err
+
+
 def test_more_samples_go_on_from_fewer(make_config: MakeConfig) -> None:
     run(make_config("experiment.max_samples=3"), FakeEngine())
     engine = FakeEngine()

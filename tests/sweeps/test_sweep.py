@@ -201,7 +201,9 @@ def test_a_sweep_file_says_the_same_as_options(tmp_path: Path) -> None:
         {"models": "a, b", "datasets": "demo", "modes": "oracle", "samples": 3, "name": "night"}
     )
     assert written == given
+    file.write_text(file.read_text() + "overrides: prompt.system=Short, please\n")
     won = sweep_grid({"file": str(file), "modes": "no_context", "samples": None})
+    assert won.overrides == ("prompt.system=Short, please",)
     assert (won.modes, won.samples) == (("no_context",), 3)
 
 
@@ -214,6 +216,7 @@ def test_a_sweep_file_says_the_same_as_options(tmp_path: Path) -> None:
         ("models: [a]\ndatasets: [x]\nmodes: [y]\nsamples: yes", "samples: must be a number"),
         ("models: [a, a]\ndatasets: [x]\nmodes: [oracle]", "a is named twice"),
         ("models: [a]", "needs --datasets, --modes"),
+        ("models: ','\ndatasets: [x]\nmodes: [y]", "needs --models"),
         ("- a", "must hold keys"),
         ("models: [", "not valid YAML"),
     ],
