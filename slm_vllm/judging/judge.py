@@ -209,7 +209,7 @@ class Judge:
         if not config.engine.weights_are_known:
             found["dtype"] = "served"
             found["served_at"] = config.engine.place
-            assert self.host.engine is not None
+            self.host.start()
             found["served_model"] = self.host.details.get("served_model")
             if self._model is None:
                 found["model"] = ", ".join(found["served_model"] or ["unknown"])

@@ -156,7 +156,7 @@ class CellRun:
         """Writes the manifest and says that questions are asked now."""
         cell, services = self._cell, self._services
         if is_asked:
-            self._host.engine  # noqa: B018 - what it reports of itself is part of the manifest
+            self._host.start()  # what it reports of itself is part of the manifest
         earlier = if_readable(read_manifest, cell.folder.path)
         manifest = build_manifest(
             cell.config,

@@ -53,30 +53,36 @@ class EngineHost:
 
     @property
     def engine(self) -> BaseEngine:
-        """The engine, started if it was not.
+        """The engine, started if it was not; see `start`."""
+        self.start()
+        assert self._engine is not None
+        return self._engine
+
+    def start(self) -> None:
+        """Starts the engine where it is not yet.
 
         Raises:
             EngineError: It cannot be started; said again, without another try, to whoever asks.
         """
         if self._failure is not None:
             raise self._failure
-        if self._engine is None:
-            self._services.console.say(f"Loading {self._model} on {self._place} ...")
-            engine = self._loaded.enter_context(self._make_engine(self.settings))
-            engine.say = self._services.console.say
-            before = _size(self._engine_log)
-            with self._services.phase("load"), self._services.part("engine"):
-                try:
-                    info = engine.start()
-                except Exception as error:
-                    self._failure = error
-                    raise
-            for part, seconds in start_parts(_written(self._engine_log, before)).items():
-                self._services.start[f"engine {part}"] = seconds
-            self._engine = engine
-            self.details = {"name": info.engine, "max_model_len": info.max_model_len}
-            self.details |= info.details
-        return self._engine
+        if self._engine is not None:
+            return
+        self._services.console.say(f"Loading {self._model} on {self._place} ...")
+        engine = self._loaded.enter_context(self._make_engine(self.settings))
+        engine.say = self._services.console.say
+        before = _size(self._engine_log)
+        with self._services.phase("load"), self._services.part("engine"):
+            try:
+                info = engine.start()
+            except Exception as error:
+                self._failure = error
+                raise
+        for part, seconds in start_parts(_written(self._engine_log, before)).items():
+            self._services.start[f"engine {part}"] = seconds
+        self._engine = engine
+        self.details = {"name": info.engine, "max_model_len": info.max_model_len}
+        self.details |= info.details
 
     def restart(self, error: EngineDiedError) -> None:
         """Loads a dead engine again, once in a command.
@@ -97,7 +103,7 @@ class EngineHost:
             self._loaded.close()
         except Exception as problem:  # it is dead, and another one is to take its place
             log.warning("the engine that died could not be closed: %s", problem)
-        assert self.engine is not None
+        self.start()
 
     def memory_usage(self) -> dict[str, Any]:
         """Memory of its parts that run elsewhere; see `BaseEngine.memory_usage`."""

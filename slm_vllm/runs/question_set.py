@@ -93,7 +93,7 @@ class QuestionSet:
         next(limited_scan(self.open(), 1), None)
         if self._config.corpus is not None:
             next(self.corpus.documents())
-            self.qrels  # noqa: B018
+            self.qrels  # noqa: B018 - read, so that what is wrong with them is said now
 
     def survey(self, rejected_files: Sequence[Path]) -> None:
         """Passes over the dataset once and writes the rows that cannot be used.

@@ -205,7 +205,7 @@ class _Session:
             for cell in self._alive()
         ):
             # There is work for certain, so the engine starts while the index is made.
-            assert host.engine is not None
+            host.start()
         for position, cell in enumerate(self._cells):
             if cell.error is None:
                 try:

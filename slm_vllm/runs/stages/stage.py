@@ -92,7 +92,7 @@ class Stage(Generic[Item]):
         if config.hardware.deterministic:
             scope.append("deterministic")
         if not config.engine.weights_are_known:
-            assert host.engine is not None
+            host.start()
             scope += [config.engine.place, host.details.get("served_model")]
         asked = config.model_copy(
             update={
