@@ -23,6 +23,7 @@ from slm_vllm.datasets.rows.values import (
     Document,
     ValueProblem,
     answers_of,
+    choices_of,
     chosen,
     text_of,
     unique,
@@ -153,9 +154,9 @@ class _Fields:
     def answers(self, only_text: bool) -> list[str]:
         answers: list[str] = []
         read = partial(answers_of, only_text=only_text)
-        choices = self.found.value(self._value, "choices")
+        choices = choices_of(self.found.value(self._value, "choices"))
         for column, value in self._values("answers"):
-            answers = usable(read, chosen(value, choices), column, self._lose) or []
+            answers = usable(read, chosen(value, choices, self._notice), column, self._lose) or []
             if answers:
                 break
         if len(answers) == 1 and answers[0].strip() in MISSING:

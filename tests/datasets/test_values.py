@@ -17,8 +17,12 @@ from hypothesis import strategies as st
 from slm_vllm.datasets.registry import open_dataset
 from slm_vllm.datasets.rows.evidence import paragraphs_of
 from slm_vllm.datasets.rows.literals import literal
-from slm_vllm.datasets.rows.values import ValueProblem, answers_of, chosen, mapping_of
+from slm_vllm.datasets.rows.values import ValueProblem, answers_of, choices_of, chosen, mapping_of
 from support.dataset_samples import jsonl, write
+
+
+def ignore(what: str) -> None:
+    pass
 
 
 def never(reason: str) -> None:
@@ -215,7 +219,39 @@ def test_what_a_model_said_is_no_gold_answer_even_where_that_is_missing(tmp_path
     ],
 )
 def test_the_choice_that_an_answer_points_to(value: Any, choices: Any, expected: Any) -> None:
-    assert chosen(value, choices) == expected
+    assert chosen(value, choices_of(choices), ignore) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "told"),
+    [
+        ("2", "2", ["taken for its text"]),
+        (2, "4", ["taken for its number"]),
+        ("4", "4", []),
+        ("1", "0", []),
+        (["B"], ["0"], []),
+        ("7", "7", ["none of the choices"]),
+        ("E", "E", ["none of the choices"]),
+        ("", "", []),
+        (None, None, []),
+    ],
+)
+def test_an_answer_that_may_be_another_choice_is_told(
+    value: Any, expected: Any, told: list[str]
+) -> None:
+    said: list[str] = []
+    assert chosen(value, choices_of(["2", "0", "4", "6"]), said.append) == expected
+    assert len(said) == len(told) and all(part in said[0] for part in told)
+
+
+def test_a_run_hears_of_answers_that_are_no_choice(tmp_path: Path) -> None:
+    rows = [{"question": f"q{i}", "choices": ["x", "y"], "answer": i} for i in range(4)]
+    dataset = open_dataset(None, write(tmp_path / "a.jsonl", jsonl(rows)))
+    (frame,) = dataset.scan()
+    assert frame["answers"].to_list() == [["x"], ["y"], ["2"], ["3"]]
+    assert dataset.notices == [
+        "the answer is none of the choices and points to none of them in 2 rows (first at line 3)"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -96,30 +96,51 @@ def answers_of(value: Any, key: str = "answer", *, only_text: bool = False) -> l
     return _answer(value, key)
 
 
-def chosen(value: Any, choices: Any) -> Any:
-    """The text of the choice that an answer points to, by its number from 0, letter or label.
+def choices_of(value: Any) -> dict[str, str]:
+    """The texts of choices by what an answer may point to them with; none where it holds no texts.
 
     Args:
-        value: The answer; what points to no choice, or is one, is given back.
-        choices: A list of texts; {"text": [...], "label": [...]} (ARC); texts by label (MedQA).
+        value: A list of texts, named by letters and by numbers from 0; {"text": [...],
+            "label": [...]} (ARC); texts by label (MedQA).
     """
-    if isinstance(choices, str):
-        choices = literal(choices)
-    if isinstance(choices, Mapping) and isinstance(choices.get("label"), list):
-        labels, texts = choices["label"], choices.get("text")
-    elif isinstance(choices, Mapping):
-        labels, texts = list(choices), list(choices.values())
+    if isinstance(value, str):
+        value = literal(value)
+    if isinstance(value, Mapping) and isinstance(value.get("label"), list):
+        labels, texts = value["label"], value.get("text")
+    elif isinstance(value, Mapping):
+        labels, texts = list(value), list(value.values())
     else:
-        labels, texts = [], choices
+        labels, texts = [], value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        return value
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or value in texts:
-        return value
-    named = dict(zip(string.ascii_uppercase, texts, strict=False))
-    named |= {str(number): text for number, text in enumerate(texts)}
+        return {}
     if labels:
-        named = dict(zip(map(str, labels), texts, strict=False))
-    return named.get(str(value).strip(), value)
+        return dict(zip(map(str, labels), texts, strict=False))
+    numbered = {str(number): text for number, text in enumerate(texts)}
+    return dict(zip(string.ascii_uppercase, texts, strict=False)) | numbered
+
+
+def chosen(value: Any, choices: Mapping[str, str], notice: Callable[[str], None]) -> Any:
+    """The text of the choice that an answer points to.
+
+    Args:
+        value: The answer, or a list of it alone; one that is the text of a choice, or no text or
+            number, is given back.
+        choices: See `choices_of`.
+        notice: Told of an answer that may mean something else than what it is taken for.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        return [chosen(value[0], choices, notice)]
+    if not choices or isinstance(value, bool) or not isinstance(value, (str, int)):
+        return value
+    word, texts = str(value).strip(), choices.values()
+    if word in choices and word in texts and choices[word] != word:
+        taken = "text" if isinstance(value, str) else "number"
+        notice(f"the answer is one choice and the name of another, and is taken for its {taken},")
+    if value in texts:
+        return value
+    if word and word not in choices and word not in texts:
+        notice("the answer is none of the choices and points to none of them")
+    return choices.get(word, value)
 
 
 def texts_of(value: Any, key: str) -> list[str]:
