@@ -72,6 +72,7 @@ class RenderedPrompt:
         error: Why the question cannot be asked (it alone is over the budget), or None.
         user_turn: What of it is the user's turn, as text.
         opened: The thinking block that it leaves open, or None: the answer begins behind its end.
+        cut: How many characters of the first passage it shows, where those are not all.
     """
 
     token_ids: list[int]
@@ -80,6 +81,7 @@ class RenderedPrompt:
     error: str | None = None
     user_turn: str = ""
     opened: ThinkingBlock | None = None
+    cut: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

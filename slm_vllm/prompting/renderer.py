@@ -162,7 +162,7 @@ class PromptRenderer:
             ids = self._tokenize([self._template.surround(turn)])[0]
             over = len(ids) - self._budget
             if over <= 0:
-                return self._prompt(turn, ids, 1)
+                return replace(self._prompt(turn, ids, 1), cut=len(cut.text))
             room -= over
         return None
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -323,7 +323,7 @@ class CellRows:
                 "answers": asked.answers,
                 "prediction": answer.text,
                 "completion": None if completion.text == answer.text else completion.text,
-                "contexts": [p.to_json() for p in asked.passages[: asked.prompt.n_passages_used]],
+                "contexts": [p.to_json() for p in _shown(asked.passages, asked.prompt)],
                 "context_type": self._context.name,
                 "n_passages_used": asked.prompt.n_passages_used,
                 "truncated": asked.prompt.truncated,
@@ -342,6 +342,16 @@ class CellRows:
         if progress is not None:
             progress.add(answer.text, asked.answers, completion)
         return completion
+
+
+def _shown(
+    passages: Sequence[RetrievedPassage], prompt: RenderedPrompt
+) -> Sequence[RetrievedPassage]:
+    """The passages as they stand in a prompt, a cut one without the rest of its text."""
+    if prompt.cut is None:
+        return passages[: prompt.n_passages_used]
+    text = passages[0].passage.text[: prompt.cut]
+    return [replace(passages[0], passage=replace(passages[0].passage, text=text))]
 
 
 def _sample(sample: Sample, opened: ThinkingBlock | None) -> dict[str, Any]:

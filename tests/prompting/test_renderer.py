@@ -147,6 +147,8 @@ def test_last_passage_is_cut_at_its_end() -> None:
     assert words.startswith(kept) and len(kept) > 50
     assert 140 <= len(prompt.token_ids) <= 150
     assert (prompt.n_passages_used, prompt.truncated) == (1, True)
+    assert words[: prompt.cut].rstrip() == kept
+    assert render(10**6, item).cut is None
 
 
 def test_no_room_for_any_passage() -> None:

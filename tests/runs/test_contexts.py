@@ -53,6 +53,20 @@ def test_it_is_refused_before_a_folder_is_made(make_config: MakeConfig, tmp_path
     assert not (tmp_path / "outputs").exists()
 
 
+def test_of_a_context_that_is_cut_only_what_the_model_saw_is_kept(
+    make_config: MakeConfig, rows: list[dict[str, object]]
+) -> None:
+    long = "It is long. " * 40 + "The answer is at the end."
+    config = make_config("experiment_mode=oracle", "model.max_model_len=128")
+    write_rows(Path(config.dataset.path), [{**row, "contexts": [long]} for row in rows])
+    (result,) = evaluate([config], RunOptions(make_engine=FakeEngine().factory()))
+    assert result["counts"]["truncated"] == 10
+    found = pl.read_parquet(config.experiment.folder / names.PREDICTIONS)["contexts"]
+    texts = [context["text"] for contexts in found for context in contexts]
+    assert len(texts) == 10
+    assert all(long.startswith(text) and 0 < len(text) < len(long) for text in texts)
+
+
 def test_an_oracle_without_any_gold_context_is_refused(
     make_config: MakeConfig, rows: list[dict[str, object]]
 ) -> None:
