@@ -52,15 +52,15 @@ def ask_through_death(
         Interrupted: A signal came.
     """
     signals, seconds = services.signals, 0.0
-    signals.drain(True, stop)
+    signals.wait_out(stop)
     try:
         ask(False)
     except EngineDiedError as error:
-        signals.drain(False)
+        signals.raise_at_once()
         died = time.monotonic()
         host.restart(error)
         seconds = time.monotonic() - died
-        signals.drain(True, stop)
+        signals.wait_out(stop)
         ask(True)
-    signals.drain(False)
+    signals.raise_at_once()
     return seconds

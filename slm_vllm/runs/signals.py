@@ -73,7 +73,6 @@ class StopSignals:
         self._handled = handled(self._handle) if install else nullcontext()
         self.received: int | None = None
         self.raised = False
-        self._draining = False
         self._ask_to_stop: Callable[[], object] | None = None
 
     def __enter__(self) -> StopSignals:
@@ -92,16 +91,22 @@ class StopSignals:
             return Interrupted(self.received)
         return None
 
-    def drain(self, draining: bool, ask_to_stop: Callable[[], object] | None = None) -> None:
-        """Says whether a signal should be waited out (True) or raised at once (False).
+    def wait_out(self, ask_to_stop: Callable[[], object]) -> None:
+        """From now on a signal lets what is in flight come to its end.
 
         Args:
-            draining: Whether what is in flight should come to its end.
             ask_to_stop: Called at the signal; the next answer may be long in coming.
         """
         self._ask_to_stop = ask_to_stop
-        self._draining = draining
-        if not draining and self.received is not None:
+
+    def raise_at_once(self) -> None:
+        """From now on a signal is raised where the run is; one that came meanwhile is raised here.
+
+        Raises:
+            Interrupted: It did.
+        """
+        self._ask_to_stop = None
+        if self.received is not None:
             self.raised = True
             raise Interrupted(self.received)
 
@@ -109,8 +114,7 @@ class StopSignals:
         if self.received is not None:
             os._exit(128 + signum)
         self.received = signum
-        if not self._draining:
+        if self._ask_to_stop is None:
             self.raised = True
             raise Interrupted(signum)
-        if self._ask_to_stop is not None:
-            self._ask_to_stop()
+        self._ask_to_stop()
