@@ -87,6 +87,17 @@ def test_the_energy_of_the_gpus_that_answered(
     assert "joules_per_1000_questions" not in elsewhere["throughput"]
 
 
+def test_what_else_a_row_says_is_kept(make_config: MakeConfig, tmp_path: Path) -> None:
+    rows = [
+        {"question": "one", "answer": "a", "topic": "rivers"},
+        {"question": "two", "answer": "b"},
+    ]
+    config = make_config(f"dataset.path={write_rows(tmp_path / 'own.jsonl', rows)}")
+    run(config, FakeEngine())
+    listed = json.loads((folder(config) / "predictions.json").read_text())["predictions"]
+    assert [row["metadata"] for row in listed] == [{"topic": "rivers"}, {}]
+
+
 def test_a_run_leaves_every_file_with_the_right_content(make_config: MakeConfig) -> None:
     config, engine = make_config(), FakeEngine()
     result = run(config, engine)
