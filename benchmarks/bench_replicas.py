@@ -9,8 +9,9 @@ processes or Ray's calls, the bounded windows and the stream. The journal, promp
 which a run adds in the same process, are measured by bench_pipeline_ceiling.py.
 
 With a model, random prompts of one length are asked in rounds, new ones in each, so that no prefix
-is known; the numbers of engines take turns. On a CPU the engines share the cores, on a GPU the
-GPU. Words such as `hardware.start=throughput` are settings.
+is known; the numbers of engines take turns, `auto` is what a run of so many questions gets. On a
+CPU the engines share the cores, on a GPU the GPU. Words such as `hardware.start=throughput` are
+settings.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from instant_engine import InstantEngine
 
@@ -45,6 +46,13 @@ from slm_vllm.monitoring.device import Device, detect_device
 from slm_vllm.types import GenerationRequest
 
 PROMPT = list(range(100))
+
+Number = int | Literal["auto"]
+
+
+def number(word: str) -> Number:
+    """Of engines, as `engine.replicas_per_gpu` has it."""
+    return "auto" if word == "auto" else int(word)
 
 
 def instant_engines(over: str, replicas: int) -> ReplicatedEngine:
@@ -80,9 +88,9 @@ def ceiling(over: str, replicas: int, rows: int, rounds: int) -> dict[str, float
     }
 
 
-def real_engines(arguments: argparse.Namespace) -> dict[int, dict[str, Any]]:
+def real_engines(arguments: argparse.Namespace) -> dict[Number, dict[str, Any]]:
     """Questions a second of real engines, the numbers of them in turn."""
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[Number, dict[str, Any]] = {}
     seed = 0
     for _ in range(arguments.loads):
         for replicas in arguments.replicas:
@@ -94,7 +102,8 @@ def real_engines(arguments: argparse.Namespace) -> dict[int, dict[str, Any]]:
                 details = engine.start().details
                 row["start_seconds"].append(round(time.perf_counter() - begun, 1))
                 row["choices"] = dict(details["choices"])
-                list(engine.stream(asked(arguments, vocabulary, 8 * replicas, seed := seed + 1)))
+                warm_up = 8 * int(details.get("replicas", 1))
+                list(engine.stream(asked(arguments, vocabulary, warm_up, seed := seed + 1)))
                 for _ in range(arguments.rounds):
                     requests = asked(arguments, vocabulary, arguments.questions, seed := seed + 1)
                     begun = time.perf_counter()
@@ -108,7 +117,7 @@ def real_engines(arguments: argparse.Namespace) -> dict[int, dict[str, Any]]:
     return found
 
 
-def real_engine(arguments: argparse.Namespace, replicas: int) -> tuple[BaseEngine, int]:
+def real_engine(arguments: argparse.Namespace, replicas: Number) -> tuple[BaseEngine, int]:
     """An engine as a run would make it, and the size of its vocabulary."""
     words = [
         *model_override(arguments.model),
@@ -137,7 +146,7 @@ def asked(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--replicas", type=number, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--over", choices=["processes", "ray"], default="processes")
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -150,11 +159,12 @@ def main() -> None:
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores", flush=True)
-    found: dict[int, dict[str, Any]]
+    found: dict[Number, dict[str, Any]]
     if arguments.model:
         found = real_engines(arguments)
         print("| engines | questions/s | all rounds | start s |\n| --- | --- | --- | --- |")
         for n, row in found.items():
+            n = row["choices"]["replicas"] if n == "auto" else n
             rates = ", ".join(map(str, row["rates"]))
             started = ", ".join(map(str, row["start_seconds"]))
             print(f"| {n} | {row['questions_per_second']} | {rates} | {started} |")
