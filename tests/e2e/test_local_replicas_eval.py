@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -16,8 +18,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("model")]
 
 
 def test_two_engines_of_which_one_is_killed_answer_as_one(
-    undisturbed: Path, tmp_path: Path
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    temporary = tempfile.mkdtemp(prefix="t")  # a short path, as sockets are in it
+    monkeypatch.setenv("TMPDIR", temporary)
     words = ("--mode", "no_context", "--samples", "24", "hardware.engine_args.max_num_seqs=4")
     folder = tmp_path / "demo_demo_no_context"
     job = subprocess.Popen(
@@ -38,6 +42,9 @@ def test_two_engines_of_which_one_is_killed_answer_as_one(
     assert (content["replicas"], content["choices"]["replicas"]) == (2, "2: as configured")
     assert "was ended by SIGKILL" in (folder / "experiment.log").read_text(errors="replace")
     assert not psutil.wait_procs(engines, timeout=30)[1]
+    left = [path for path in Path(temporary).rglob("*") if "torchinductor" not in str(path)]
+    shutil.rmtree(temporary)
+    assert left == []
 
 
 def _is_fork_server(process: psutil.Process) -> bool:
