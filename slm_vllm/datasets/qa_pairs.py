@@ -146,6 +146,8 @@ class _Fields:
     def own_id(self) -> tuple[str, str]:
         """The row's id and the column it stands in; "" where it has none."""
         for column, value in self._values("question_id"):
+            if isinstance(value, Mapping) and "$oid" in value:  # MongoDB
+                value = value["$oid"]
             name = usable(text_of, value, column, self._lose) or ""
             if name:
                 return name, column
@@ -157,13 +159,15 @@ class _Fields:
         choices = choices_of(self.found.value(self._value, "choices"))
         for column, value in self._values("answers"):
             answers = usable(read, chosen(value, choices, self._notice), column, self._lose) or []
+            if isinstance(value, bool):
+                self._notice(f"the answer is {str(value).lower()}, and yes or no are no such words")
+            elif isinstance(value, str) and value.strip() in MISSING:
+                self._notice(
+                    f"the answer is the word {value.strip()!r}, which pandas writes where there is "
+                    "none,"
+                )
             if answers:
                 break
-        if len(answers) == 1 and answers[0].strip() in MISSING:
-            word = answers[0].strip()
-            self._notice(
-                f"the answer is the word {word!r}, which pandas writes where there is none,"
-            )
         for column, value in self._values("more_answers"):
             answers = unique([*answers, *(usable(read, value, column, self._lose) or [])])
         return answers

@@ -192,6 +192,25 @@ def test_small_floats_of_a_table_are_written_as_they_are_shown(tmp_path: Path) -
     assert rows["answers"].to_list() == [["0.1"], ["3"]]
 
 
+def test_answers_that_are_truth_values_are_told(tmp_path: Path) -> None:
+    rows = [{"question": f"q{value}", "answer": value} for value in (True, False, "true")]
+    dataset = open_dataset(None, write(tmp_path / "a.jsonl", jsonl(rows)))
+    (frame,) = dataset.scan()
+    assert frame["answers"].list.first().str.to_lowercase().to_list() == ["true", "false", "true"]
+    assert [notice.split(",")[0] for notice in dataset.notices] == [
+        "the answer is true",
+        "the answer is false",
+    ]
+    assert all("in 1 row" in notice for notice in dataset.notices)
+
+
+def test_ids_of_mongodb_are_ids(tmp_path: Path) -> None:
+    rows = [{"_id": {"$oid": name}, "question": "q", "answer": "a"} for name in ("64a", "64b")]
+    dataset = open_dataset(None, write(tmp_path / "a.jsonl", jsonl(rows)))
+    (frame,) = dataset.scan()
+    assert frame["question_id"].to_list() == ["64a", "64b"] and not dataset.notices
+
+
 def test_what_a_model_said_is_no_gold_answer_even_where_that_is_missing(tmp_path: Path) -> None:
     row = {"question": "q", "answer": "generated", "ground_truth": None}
     (frame,) = open_dataset(None, write(tmp_path / "a.jsonl", jsonl([row]))).scan()
