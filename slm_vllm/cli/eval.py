@@ -114,6 +114,8 @@ def command(
         sent = _queued_words()
         given = [[*sent, *words] for words in given]
     configs = [compose_config(words, config_dir) for words in given]
+    if settings["margin"] is not None and configs[0].experiment.until != "decided":
+        raise ConfigError("--margin goes with --until decided: it says when a difference is none")
     if only_plan or queue is not None:
         _make_then(configs, config_dir)
     if only_plan:

@@ -199,6 +199,8 @@ class CellRun:
             text += ", the others are answered already"
         elif earlier is not None and (n := len(self._cell.journal.keys(with_failed=False))):
             text += f": the {n:,} answers of the earlier run are to other rows or prompts"
+        elif self._earlier_results() is not None:
+            text += f" again: {names.JOURNAL} of the finished run has no answers any more"
         else:
             return
         self._services.console.say(text)

@@ -85,11 +85,12 @@ def sweep_grid(words: Mapping[str, Any]) -> SweepGrid:
     """
     file = words.get("file")
     content = read_keys(Path(file), f"--file {file}:", "models: [demo]") if file else {}
-    given = {key: value for key, value in words.items() if value not in (None, ())}
-    content |= {key: value for key, value in given.items() if key != "file"}
+    given = {k: v for k, v in words.items() if k != "file" and v not in (None, ())}
+    content |= given
     missing = [f"--{axis}" for axis in _NEEDED if not _listed(content.get(axis))]
     if missing:
         raise ConfigError(
             f"a sweep needs {', '.join(missing)} (or these keys in the file of --file)"
         )
-    return validated(SweepGrid, content, f"--file {file}" if file else "The sweep")
+    where = f"The sweep of --file {file} and of options" if given else f"--file {file}"
+    return validated(SweepGrid, content, where if file else "The sweep")

@@ -152,6 +152,7 @@ def test_config_validate_finds_the_bad_file(slm: Command, tmp_path: Path) -> Non
         ["eval", "--mode", "orcle"],
         ["eval", "--mode", "oracle,oracle"],
         ["eval", "--model", "qwn"],
+        ["eval", "--model", "demo", "--dataset", "demo", "--margin", "0.02"],
     ],
 )
 def test_configuration_errors(slm: Command, words: list[str]) -> None:

@@ -367,6 +367,20 @@ def test_answers_to_prompts_that_were_made_otherwise_are_told(
     assert said in capfd.readouterr().err
 
 
+def test_a_finished_run_that_lost_its_journal_says_why_it_asks_again(
+    make_config: MakeConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config()
+    run(config, FakeEngine())
+    capfd.readouterr()
+    (folder(config) / "predictions.jsonl").unlink()
+    run(config, FakeEngine())
+    said = (
+        "10 of 10 questions are asked again: predictions.jsonl of the finished run has no answers"
+    )
+    assert said in capfd.readouterr().err
+
+
 def test_more_samples_go_on_from_fewer(make_config: MakeConfig) -> None:
     run(make_config("experiment.max_samples=3"), FakeEngine())
     engine = FakeEngine()

@@ -228,6 +228,13 @@ def test_a_sweep_file_with_a_mistake_says_which(tmp_path: Path, text: str, said:
         sweep_grid({"file": str(file)})
 
 
+def test_a_wrong_option_beside_a_sweep_file_is_not_its_fault_alone(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("models: [a]\ndatasets: [x]\nmodes: [y]")
+    with pytest.raises(ConfigError, match="The sweep of --file .* and of options is not valid"):
+        sweep_grid({"file": str(file), "name": "a/b"})
+
+
 def test_a_missing_sweep_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         sweep_grid({"file": "nowhere.yaml"})
