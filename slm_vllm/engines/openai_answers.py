@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -125,6 +126,14 @@ def read_completion(
         is_whole=_is_whole(choice, text),
         samples=_samples(choices, body) if body.keys() & {"n", "logprobs"} else (),
     )
+
+
+def without_prompt(answer: Completion, prompt: str) -> Completion:
+    """An answer without the prompt, which servers around transformers' pipeline put before it."""
+    if not answer.text.startswith(prompt):
+        return answer
+    samples = (replace(one, text=one.text.removeprefix(prompt)) for one in answer.samples)
+    return replace(answer, text=answer.text.removeprefix(prompt), samples=tuple(samples))
 
 
 def _in_order(found: Any) -> list[Any]:

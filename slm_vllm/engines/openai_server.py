@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +17,7 @@ from slm_vllm.engines.openai_answers import (
     read_json,
     reason_in,
     shortened,
+    without_prompt,
 )
 from slm_vllm.engines.openai_models import Served, Unusable, cards_in, find_model, model_by_name
 from slm_vllm.engines.openai_sampling_proof import Proof
@@ -136,9 +136,8 @@ class Server:
         """
         read = partial(read_completion, request, body=body)
         answer = await self.ask_for(read, request, prompt, body)
-        if isinstance(prompt, str) and not answer.samples and self.endpoint == "completions":
-            # A server around transformers' pipeline gives the prompt back in front of the answer.
-            return replace(answer, text=answer.text.removeprefix(prompt))
+        if isinstance(prompt, str) and self.endpoint == "completions":
+            return without_prompt(answer, prompt)
         return answer
 
     async def ask_for(

@@ -156,13 +156,19 @@ def test_a_server_that_is_not_vllm_gets_text(demo_model_path: Path) -> None:
     assert server.bodies[0]["prompt"] == text
 
 
-def test_a_prompt_in_front_of_the_answer_is_no_part_of_it(demo_model_path: Path) -> None:
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_prompt_in_front_of_the_answer_is_no_part_of_it(demo_model_path: Path, n: int) -> None:
     """As transformers' pipeline gives it by default."""
 
     def repeating(number: int, body: dict[str, Any]) -> Reply:
-        return 200, {}, {"choices": [{"text": f"{body['prompt']} Danube"}]}
+        choices = [{"text": f"{body['prompt']} {name}"} for name in ("Danube", "Rhine")]
+        return 200, {}, {"choices": choices[: body.get("n", 1)]}
 
-    settings = replace(SETTINGS, model_path=demo_model_path)
+    settings = replace(
+        SETTINGS,
+        model_path=demo_model_path,
+        generation=GenerationConfig(n=n, temperature=0.5),
+    )
     with (
         FakeServer(repeating, cards=[{"id": "tiny", "owned_by": "me"}]) as server,
         OpenAIEngine(settings, config(server), QUICK) as engine,
@@ -170,6 +176,7 @@ def test_a_prompt_in_front_of_the_answer_is_no_part_of_it(demo_model_path: Path)
         engine.start()
         (answer,) = engine.stream([GenerationRequest("a", [1, 2, 3])])
     assert answer.text == " Danube"
+    assert [sample.text for sample in answer.samples] == [" Danube", " Rhine"][: n * (n > 1)]
 
 
 def every_third(reply: Reply) -> Any:
