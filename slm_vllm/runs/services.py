@@ -6,12 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-
-import psutil
 
 from slm_vllm.monitoring.device import Device, detect_device
 from slm_vllm.monitoring.memory import MemorySampler
+from slm_vllm.monitoring.process_age import process_age
 from slm_vllm.runs.console import Console, OutputCapture, RunLog
 from slm_vllm.runs.options import RunOptions
 from slm_vllm.runs.signals import StopSignals
@@ -78,7 +76,7 @@ def open_services(options: RunOptions, stack: ExitStack) -> Services:
     """
     start = {}
     if options.own_process:
-        start["process"] = datetime.now().timestamp() - psutil.Process().create_time()
+        start["process"] = process_age()
     return Services(
         stack=stack,
         start=start,
