@@ -16,7 +16,8 @@ class RerankerConfig(Section):
     model: UserPath = "cross-encoder/ms-marco-MiniLM-L6-v2"
     """A cross-encoder; `evaluated`: the model that is evaluated says Yes or No to each."""
     candidates: int = Field(default=20, ge=1)
-    """How many passages of the first search it reads."""
+    """How many passages of the first search it reads; never fewer than the search is judged by: 10,
+    or `top_k`."""
 
     @property
     def is_evaluated(self) -> bool:
