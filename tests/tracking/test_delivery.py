@@ -8,23 +8,34 @@ from typing import Any
 
 import pytest
 
-from slm_vllm.rundir.names import SPOOL
+from slm_vllm.rundir.names import LOG, SPOOL
 from slm_vllm.tracking import delivery
 from slm_vllm.tracking.base import TrackerError
 from slm_vllm.tracking.delivery import Delivery
-from slm_vllm.tracking.events import Event, Figure, Scalars, SingleValues, Table, Text
-from slm_vllm.tracking.spool import read_spool
+from slm_vllm.tracking.events import (
+    Ended,
+    Event,
+    Figure,
+    Scalars,
+    SingleValues,
+    Started,
+    Table,
+    Text,
+    to_line,
+)
+from slm_vllm.tracking.spool import Spool, read_spool
 from support.tracked import record
 
 
 class Service:
-    """Remembers what it is told, by whom it was asked to be certain, and dies when it is to."""
+    """Remembers what it is told and whether that may be a repetition; dies when it is to."""
 
     url = None
 
     def __init__(self) -> None:
         self.reports: list[tuple[list[Event], bool]] = []
-        self.starts = self.ends = 0
+        self.starts = self.texts = 0
+        self.ends: list[str] = []
         self.dies_at: int | None = None
         self.lacks: list[str] = []
 
@@ -39,10 +50,11 @@ class Service:
     def attach(self, file: Event) -> None:
         pass
 
-    def end(self, event: Event) -> None:
-        self.ends += 1
+    def end(self, event: Ended) -> None:
+        self.ends.append(event.phase)
 
     def missing(self, events: Sequence[Event], texts: int, phase: str | None) -> list[str]:
+        self.texts = texts
         return self.lacks
 
 
@@ -75,12 +87,13 @@ def test_only_what_was_being_told_when_a_publisher_died_is_told_again(
     assert len(told) > 5 and told[3] == told[2]
     assert [number for number, (_, uncertain) in enumerate(service.reports) if uncertain] == [3]
     del told[3]
+    assert service.texts == sum(isinstance(event, Text) for events in told for event in events)
     events = [event for event, _ in read_spool(run_folder / SPOOL)]
     reported = [
         event for event in events if isinstance(event, (Scalars, SingleValues, Table, Figure))
     ]
     assert [event for events in told for event in events if not isinstance(event, Text)] == reported
-    assert (service.starts, service.ends) == (1, 1)
+    assert (service.starts, service.ends) == (1, ["finished"])
 
 
 def test_a_run_that_the_service_lacks_a_part_of_is_not_delivered(
@@ -91,3 +104,32 @@ def test_a_run_that_the_service_lacks_a_part_of_is_not_delivered(
         deliver(run_folder, service)
     service.lacks = []
     deliver(run_folder, service)
+
+
+def test_a_log_that_was_rotated_is_told_from_its_start(run_folder: Path, service: Service) -> None:
+    deliver(run_folder, service)
+    (run_folder / LOG).write_text("anew\n")
+    deliver(run_folder, service)
+    (last,) = service.reports[-1][0]
+    assert isinstance(last, Text) and last.text == "anew\n"
+
+
+def test_a_run_that_went_on_and_never_said_its_end_has_died(
+    run_folder: Path, service: Service
+) -> None:
+    deliver(run_folder, service)
+    spool = Spool(run_folder / SPOOL)
+    spool.append(Started("tracked", "p", "testing", [], {}, "again: true", {}), durable=True)
+    spool.close()
+    deliver(run_folder, service)
+    assert service.ends == ["finished", "died"]
+
+
+def test_an_event_that_is_not_whole_yet_is_left_for_the_next_time(tmp_path: Path) -> None:
+    whole, torn = to_line(Ended("interrupted")), to_line(Ended("finished"))
+    path = tmp_path / "spool"
+    path.write_bytes(b"damaged\n" + whole + torn[:-1])
+    behind = len(b"damaged\n" + whole)
+    assert list(read_spool(path)) == [(Ended("interrupted"), behind)]
+    path.write_bytes(b"damaged\n" + whole + torn)
+    assert list(read_spool(path, behind)) == [(Ended("finished"), behind + len(torn))]
