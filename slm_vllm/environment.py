@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from slm_vllm.errors import ConfigError, reason_of
@@ -40,3 +42,15 @@ def read_env_file(path: Path) -> dict[str, str]:
     except UnicodeDecodeError:
         raise ConfigError(f"{path} cannot be read: it is not text in UTF-8") from None
     return {name: value.strip() for name, value in read.items() if value}
+
+
+@contextmanager
+def kept_variable(name: str) -> Iterator[None]:
+    """Has a variable of the environment after the block as it was before."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before

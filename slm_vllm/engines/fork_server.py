@@ -30,6 +30,9 @@ from typing import Any, BinaryIO
 from slm_vllm.errors import EngineError
 from slm_vllm.parallel import import_path
 
+SPAWN_VARIABLE = "VLLM_WORKER_MULTIPROC_METHOD"
+"""vLLM's own; `spawn`: nothing is forked."""
+
 _MODULE = "slm_vllm.engines.fork_server"
 _UNKNOWN = "unknown"
 _OUTPUTS = (1, 2)  # descriptors of standard output and error
@@ -240,8 +243,7 @@ def _forked(
 
 def _is_told_to_spawn(environment: Mapping[str, str]) -> bool:
     """Whether vLLM's own variable says that nothing is to be forked."""
-    name = "VLLM_WORKER_MULTIPROC_METHOD"
-    return environment.get(name, os.environ.get(name)) == "spawn"
+    return environment.get(SPAWN_VARIABLE, os.environ.get(SPAWN_VARIABLE)) == "spawn"
 
 
 def _holds_cuda() -> bool:

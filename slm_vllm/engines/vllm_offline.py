@@ -22,6 +22,7 @@ from slm_vllm.amounts import format_memory
 from slm_vllm.config.engine import EngineConfig, VllmConfig
 from slm_vllm.engines.base import BaseEngine, auxiliary_settings
 from slm_vllm.engines.determinism import how as deterministic_by
+from slm_vllm.engines.fork_server import SPAWN_VARIABLE
 from slm_vllm.engines.memory_shortage import (
     MAX_RETRIES,
     PrintedErrors,
@@ -54,6 +55,7 @@ from slm_vllm.engines.versions import (
     weighing_arguments,
     works_without_tokenizer,
 )
+from slm_vllm.environment import kept_variable
 from slm_vllm.errors import EngineDiedError, EngineError, MissingExtraError
 from slm_vllm.extras import engine_extra
 from slm_vllm.gc_control import frozen_imports
@@ -277,7 +279,8 @@ class VllmEngine(BaseEngine):
 
     def _load(self, vllm: Any, arguments: dict[str, Any]) -> Any:
         _check_host_memory(self._settings)
-        with PrintedErrors() as printed:
+        # vLLM sets it on a CPU for its own processes.
+        with PrintedErrors() as printed, kept_variable(SPAWN_VARIABLE):
             try:
                 make_modules_readable()
                 return vllm.LLM(**arguments)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from slm_vllm.engines.fork_server import ForkServer
+from slm_vllm.engines.fork_server import SPAWN_VARIABLE, ForkServer
 from slm_vllm.engines.start_log import start_parts
 from slm_vllm.errors import EngineError
 from support import forked
@@ -66,7 +66,7 @@ def test_all_is_written_where_the_driver_writes_when_it_forks(method: str, tmp_p
     code = """
 import os, sys
 from multiprocessing.connection import Pipe
-from slm_vllm.engines.fork_server import ForkServer
+from slm_vllm.engines.fork_server import SPAWN_VARIABLE, ForkServer
 from support import forked
 with ForkServer(forked.print_run, forked.print_import) as fork_server:
     fork_server.begin()
@@ -75,7 +75,7 @@ with ForkServer(forked.print_run, forked.print_import) as fork_server:
     for _ in range(2):
         connection, other = Pipe()
         with other:
-            fork_server.fork(other.fileno(), {"VLLM_WORKER_MULTIPROC_METHOD": sys.argv[2]})
+            fork_server.fork(other.fileno(), {SPAWN_VARIABLE: sys.argv[2]})
         connection.poll(None)
 """
     log = tmp_path / "log"
@@ -110,7 +110,7 @@ def test_one_that_is_killed_is_known_until_it_is_reaped() -> None:
 
 def test_nothing_is_forked_where_vllm_is_told_to_spawn(tmp_path: Path) -> None:
     with ForkServer(forked.answer, partial(forked.prepare, tmp_path)) as fork_server:
-        connection, pid = start(fork_server, VLLM_WORKER_MULTIPROC_METHOD="spawn")
+        connection, pid = start(fork_server, **{SPAWN_VARIABLE: "spawn"})
         found = connection.recv()
         (parent,) = {int(path.name) for path in tmp_path.iterdir()}
         assert found == (pid, parent, pid, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 from slm_vllm.config.schema import GenerationConfig, HardwareConfig
 from slm_vllm.engines import vllm_offline
+from slm_vllm.engines.fork_server import SPAWN_VARIABLE
 from slm_vllm.engines.settings import EngineSettings
 from slm_vllm.engines.vllm_offline import VllmEngine
 from slm_vllm.monitoring.device import Device
@@ -52,6 +54,7 @@ class Started:
 
     def _llm(self, **arguments: Any) -> Any:
         self.arguments = arguments
+        os.environ[SPAWN_VARIABLE] = "spawn"  # as vLLM does on a CPU
         return SimpleNamespace(get_tokenizer=lambda: "vLLM's", llm_engine=SimpleNamespace())
 
     def _load_tokenizer(self, path: Path, *, trust_remote_code: bool) -> Any:
@@ -71,6 +74,17 @@ def test_text_is_made_here_and_the_tokenizer_s_end_ends_an_answer(
     assert started.sampling == {"stop_token_ids": [17]}
     started.engine._auxiliary_sampling(AuxiliaryTask(4))
     assert started.sampling == {"stop_token_ids": [17], "detokenize": False}
+
+
+@pytest.mark.parametrize("before", [None, "fork"])
+def test_engines_of_later_runs_may_be_forked(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SPAWN_VARIABLE, raising=False)
+    if before is not None:
+        monkeypatch.setenv(SPAWN_VARIABLE, before)
+    Started(monkeypatch, SETTINGS)
+    assert os.environ.get(SPAWN_VARIABLE) == before
 
 
 def test_answers_of_a_fixed_length_have_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
