@@ -32,6 +32,8 @@ class ExtractedAnswer:
     unterminated_thinking: bool = False
 
 
+_BLOCK_OPENINGS = tuple(block.opening for block in BLOCKS)
+_WRAPPER_OPENINGS = tuple(wrapper.opening for wrapper in WRAPPERS)
 HARMONY = ThinkingBlock("analysis", "assistantfinal")
 """What a prompt of the harmony format opens: a message, whose channel the answer names first."""
 _HARMONY_PROMPT = "<|start|>assistant"
@@ -52,6 +54,8 @@ def open_block(text: str) -> ThinkingBlock | None:
 def open_block_at_end(text: str) -> ThinkingBlock | None:
     """The thinking block that a text opens with its last word."""
     end = text.rstrip()
+    if not end.endswith(_BLOCK_OPENINGS):
+        return None
     return next((block for block in BLOCKS if end.endswith(block.opening)), None)
 
 
@@ -65,7 +69,7 @@ def extract_answer(completion: str, opened: ThinkingBlock | None = None) -> Extr
         completion: What the model said.
         opened: The block that the prompt left open; the answer begins behind its end.
     """
-    is_harmony = _CHANNELS.match(completion) and HARMONY.closing in completion
+    is_harmony = HARMONY.closing in completion and _CHANNELS.match(completion)
     if CHANNEL in completion or opened == HARMONY or is_harmony:
         return _final_message(completion)
     block = _block_at_start(completion) or opened or BLOCKS[0]
@@ -79,11 +83,11 @@ def extract_answer(completion: str, opened: ThinkingBlock | None = None) -> Extr
 
 def _unwrapped(answer: str) -> str:
     """The answer without the markers around the whole of it; a cut-off one lacks the second."""
-    for wrapper in WRAPPERS:
-        if answer.startswith(wrapper.opening):
-            inner, _, behind = answer.removeprefix(wrapper.opening).partition(wrapper.closing)
-            return answer if behind.strip() else inner.strip()
-    return answer
+    if not answer.startswith(_WRAPPER_OPENINGS):
+        return answer
+    wrapper = next(one for one in WRAPPERS if answer.startswith(one.opening))
+    inner, _, behind = answer.removeprefix(wrapper.opening).partition(wrapper.closing)
+    return answer if behind.strip() else inner.strip()
 
 
 def _final_message(completion: str) -> ExtractedAnswer:
@@ -104,4 +108,6 @@ def _final_message(completion: str) -> ExtractedAnswer:
 def _block_at_start(completion: str) -> ThinkingBlock | None:
     """The markers that a completion itself begins with."""
     start = completion.lstrip()
+    if not start.startswith(_BLOCK_OPENINGS):
+        return None
     return next((block for block in BLOCKS if start.startswith(block.opening)), None)

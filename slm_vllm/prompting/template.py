@@ -40,7 +40,8 @@ class PromptTemplate:
 
     def __init__(self, config: PromptConfig, tokenizer: Any, day: date | None = None) -> None:
         self._config = config
-        self.has_system_turn = bool(config.system)
+        self._examples = tuple(self._examples_of(config))
+        self._lay_out(has_system_turn=bool(config.system))
         has_template = bool(getattr(tokenizer, "chat_template", None))
         if config.chat and not has_template:
             raise ConfigError(
@@ -92,19 +93,26 @@ class PromptTemplate:
 
     def turns(self, user_turn: str) -> list[dict[str, str]]:
         """The chat that ends with a user's turn: instruction and examples come before it."""
-        system = self._config.system
-        turns = [{"role": "system", "content": system}] if system and self.has_system_turn else []
-        for question, answer in self._examples():
-            turns.append({"role": "user", "content": question})
-            turns.append({"role": "assistant", "content": answer})
-        turns.append({"role": "user", "content": user_turn})
-        if system and not self.has_system_turn:
-            turns[0]["content"] = f"{system}\n\n{turns[0]['content']}"
-        return turns
+        return [*self._turns_before, {"role": "user", "content": self._lead + user_turn}]
 
     def surround(self, turn: str) -> str:
         """The whole prompt around a user's turn."""
         return f"{self._before}{turn}{self._after}"
+
+    def _lay_out(self, *, has_system_turn: bool) -> None:
+        """Makes the turns before a user's, once for all questions."""
+        self.has_system_turn = has_system_turn
+        system = self._config.system or ""
+        before = [{"role": "system", "content": system}] if has_system_turn else []
+        for question, answer in self._examples:
+            before.append({"role": "user", "content": question})
+            before.append({"role": "assistant", "content": answer})
+        self._turns_before, self._lead = before, ""
+        if system and not has_system_turn:
+            if before:
+                before[0]["content"] = f"{system}\n\n{before[0]['content']}"
+            else:
+                self._lead = f"{system}\n\n"
 
     def _chat_surround(self, tokenizer: Any, today: date) -> tuple[str, str]:
         chat = self._rendered(tokenizer, today)
@@ -114,7 +122,7 @@ class PromptTemplate:
             raise ConfigError(
                 "The model's chat template does not show the user's turn. Use prompt.chat=false"
             )
-        if not all(_shows(before, part) for example in self._examples() for part in example):
+        if not all(_shows(before, part) for example in self._examples for part in example):
             raise ConfigError(
                 "The model's chat template shows no turns but the last. Use prompt.few_shot=[] "
                 "or prompt.chat=false"
@@ -135,7 +143,7 @@ class PromptTemplate:
         else:
             if _shows(chat.text, self._config.system or ""):
                 return chat
-        self.has_system_turn = False
+        self._lay_out(has_system_turn=False)
         try:
             return render()
         except ConfigError as error:
@@ -143,12 +151,12 @@ class PromptTemplate:
 
     def _plain_surround(self) -> tuple[str, str]:
         parts = [self._config.system] if self._config.system else []
-        parts += [f"{question} {answer}" for question, answer in self._examples()]
+        parts += [f"{question} {answer}" for question, answer in self._examples]
         return "".join(f"{part}\n\n" for part in parts), ""
 
-    def _examples(self) -> Iterator[tuple[str, str]]:
+    def _examples_of(self, config: PromptConfig) -> Iterator[tuple[str, str]]:
         """The user's turn and the answer of each."""
-        for example in self._config.few_shot:
+        for example in config.few_shot:
             passages = [Passage("", "", "", example.context)] if example.context else []
             yield self.user_turn(example.question, self.blocks(passages)), example.answer
 
